@@ -1,0 +1,45 @@
+# `make demo` and `make test` do all the set-up on a machine with Python 3.11, git and make.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: env demo test check format lock clean
+
+env: $(VENV)/.complete
+
+# The marker is made last: an installation that was interrupted is begun again.
+$(VENV)/.complete: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --progress-bar off --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: env
+	hounsfield phantom
+	dvc repro
+	hounsfield results
+
+test: env
+	python -m pytest
+
+check: env
+	ruff check
+	ruff format --check
+	mypy
+
+format: env
+	ruff check --fix
+	ruff format
+
+# After a change of dependencies in pyproject.toml: resolve anew, then try it with `make clean test`.
+lock:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 --editable '.[dev]'
+	.venv-lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu//' > requirements.txt
+	rm -rf .venv-lock
+
+clean:
+	rm -rf $(VENV)

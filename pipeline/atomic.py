@@ -1,0 +1,91 @@
+"""Files that are either whole or absent, and hashes of what they hold."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success flush it to disk and rename it into place.
+
+    A reader sees the old file or the whole new one, whenever the writer is killed. The temporary
+    name starts with a dot and ends with the target's suffix, because some writers choose the
+    format by it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not `path.suffix`: `.nii.gz` must stay whole.
+    temporary = path.parent / f".{os.getpid()}.partial.{path.name}"
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        # Some writers make files that only their owner may read; another user may run the next stage.
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what a killed writer left behind in `folder`."""
+    for leftover in folder.glob(".*.partial.*"):
+        leftover.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path`, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as readable JSON with sorted keys, whole or not at all; NaN is refused."""
+    write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of the bytes of a file, as hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(content: Any) -> str:
+    """SHA-256 of JSON-like `content`, independent of key order, as hex."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def sha256_code(*modules: str) -> str:
+    """SHA-256 of the source of files and folders of this package, given relative to it.
+
+    What is reused must have been made by the code that would make it again; hashing the source
+    says so without anybody remembering to raise a version number.
+    """
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for module in modules:
+        target = package / module
+        files = sorted(target.rglob("*.py")) if target.is_dir() else [target]
+        for file in files:
+            digest.update(str(file.relative_to(package)).encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,175 @@
+"""The command line: thin, one verb a stage, and what people do around the stages.
+
+Nothing heavy is imported here, so that `--help` answers at once; each verb imports what it needs.
+"""
+
+import importlib
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.errors import HounsfieldError
+from pipeline.workspace import STAGES, project_root, stage_files
+
+app = typer.Typer(
+    help="Retrain organ segmentation when new scans arrive.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Organ = Annotated[str, typer.Argument(help="An organ of params.yaml.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")]
+
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "GX_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+"""No library that is used here phones home."""
+
+STAGE_HELP = {
+    "ingest": "Raw scans to calibrated volumes; every case accepted or quarantined with its reason.",
+    "validate": "Check the cases as an imaging person would; freeze the test set.",
+    "patches": "Choose balanced, negative and background patch centres.",
+    "augment": "Resolve and check the augmentation policy, with a picture.",
+    "train": "Train the network; goes on where it was stopped.",
+    "evaluate": "Predict and judge the held-out cases; write the report.",
+    "register": "Decide by the evidence whether the model becomes the champion.",
+}
+
+
+def main() -> None:
+    """Run the command line; a failure the user can mend is one sentence and the class's exit code."""
+    for name, value in {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "GX_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+    try:
+        app()
+    except HounsfieldError as error:
+        from pipeline.progress import console
+
+        console.print("[bold red]error[/]", end=" ")
+        console.print(str(error), markup=False)
+        sys.exit(error.exit_code)
+
+
+def run_stage(stage: str, organ: str) -> None:
+    """Run one stage of one organ on the files that `dvc.yaml` names, from the project's folder."""
+    from pipeline.params import load_organ
+
+    root = project_root()
+    os.chdir(root)
+    params = load_organ(root / "params.yaml", organ).section(stage)
+    importlib.import_module(f"pipeline.stages.{stage}").run(organ, params, **stage_files(root, stage, organ))
+
+
+def _add_stage(stage: str) -> None:
+    @app.command(stage, help=STAGE_HELP[stage], rich_help_panel="Stages (dvc repro runs them)")
+    def command(organ: Organ) -> None:
+        run_stage(stage, organ)
+
+
+for _stage in STAGES:
+    _add_stage(_stage)
+
+
+@app.command(rich_help_panel="Data and models")
+def phantom(
+    patients: Annotated[int, typer.Option(min=8, max=999, help="How many patients.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other patients.")] = 0,
+    size: Annotated[float, typer.Option(min=0.25, max=4.0, help="Voxels on each axis, times this.")] = 1.0,
+) -> None:
+    """Make the embedded default data, a CT phantom of the abdomen, and put it under DVC."""
+    from pipeline.onboarding.embedded import make_default_data
+
+    make_default_data(project_root(), patients, seed, size)
+
+
+@app.command("add-organ", rich_help_panel="Data and models")
+def add_organ(
+    name: Annotated[str, typer.Argument(help="What the organ is called: lower case, digits, '_'.")],
+    source: Annotated[Path, typer.Option(help="The folder that holds images and labels.")],
+    modality: Annotated[str | None, typer.Option(help="CT or MR; found by itself if it can be.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A label and its value; repeat.")
+    ] = None,
+) -> None:
+    """Take a folder of scans in as a new organ: data under DVC, the organ in params.yaml."""
+    from pipeline.onboarding import add_organ as add
+    from pipeline.onboarding import parse_labels
+    from pipeline.progress import console
+
+    organ = add(
+        project_root(),
+        name,
+        source.absolute(),
+        modality=modality,
+        labels=parse_labels(label) if label else None,
+        console=console,
+    )
+    for line in organ.lines():
+        console.print(line, markup=False)
+
+
+@app.command(rich_help_panel="Data and models")
+def predict(
+    organ: Organ,
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A scan, or a folder of scans.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="A label map, or a folder for them.")],
+    model: Annotated[str, typer.Option(help="auto, champion, latest, or the folder of a model.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Label scans with the current model, in the geometry of each: same shape, affine, orientation."""
+    from pipeline.inference.predict import predict_scans
+
+    started = time.perf_counter()
+    summary = predict_scans(project_root(), organ, source.absolute(), target.absolute(), model)
+    summary.show(as_json, time.perf_counter() - started)
+    if summary.failed:
+        raise typer.Exit(2)
+
+
+@app.command(rich_help_panel="Data and models")
+def results(as_json: AsJson = False) -> None:
+    """Show what came out: Dice of every organ, where the report is, which version is champion."""
+    import json
+
+    from rich.console import Console
+
+    from pipeline import results as found
+
+    collected = found.collect(project_root())
+    if as_json:
+        print(json.dumps(found.as_json(collected)))
+        return
+    out = Console(highlight=False, soft_wrap=True)
+    out.print(found.as_table(collected))
+    for result in collected:
+        for sentence in found.sentences(result):
+            out.print(sentence, markup=False)
+
+
+@app.command(rich_help_panel="Data and models")
+def doctor(as_json: AsJson = False) -> None:
+    """Say what is there and what is missing, with the command that mends it."""
+    import json
+
+    from rich.console import Console
+
+    from pipeline import doctor as examination
+
+    checks = examination.examine(project_root())
+    if as_json:
+        print(json.dumps(examination.as_json(checks)))
+    else:
+        Console(highlight=False).print(examination.as_table(checks))
+    raise typer.Exit(examination.exit_code(checks))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Errors a user can act on: each message names the case, the value and the way out.
+
+The command line prints the message alone and leaves with the class's exit code; any other
+exception is a bug and keeps its traceback (exit code 1).
+"""
+
+
+class HounsfieldError(Exception):
+    """A failure the user can mend.
+
+    Args:
+        reason: what is wrong, naming the case and the value.
+        remedy: what to do about it; tables and pages show it in a column of its own.
+    """
+
+    exit_code = 1
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(f"{reason}: {remedy}" if remedy else reason)
+        self.reason = reason
+        self.remedy = remedy
+
+
+class DataError(HounsfieldError):
+    """The data cannot be used as they are."""
+
+    exit_code = 2
+
+
+class ParamsError(HounsfieldError):
+    """`params.yaml` or `dvc.yaml` says something that cannot be meant."""
+
+    exit_code = 3
+
+
+class MissingError(HounsfieldError):
+    """Something that should be there first is not: a file, a model, a tool."""
+
+    exit_code = 4
+
+
+class Interrupted(HounsfieldError):
+    """Asked to stop; the state is saved and the same command goes on from it."""
+
+    exit_code = 75

@@ -1,0 +1,304 @@
+"""`params.yaml` as typed, validated models.
+
+The file has two mappings: `defaults`, one section a stage, and `organs`, where each organ carries
+the same sections with what differs. `load_organ` merges the two. Every organ names every section
+(`{}` where nothing differs), because DVC tracks `organs.<organ>.<stage>`: changing one section
+reruns that stage and what follows it, nothing else.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pipeline.errors import ParamsError
+from pipeline.workspace import STAGES
+
+Auto = Literal["auto"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Range = tuple[float, float]
+NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+"""What an organ may be called: it becomes a folder, a DVC stage and a registered model."""
+
+
+class Section(BaseModel):
+    """A section of parameters: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class IngestParams(Section):
+    """What the raw data are and how they become volumes."""
+
+    modality: Literal["CT", "MR"]
+    labels: dict[str, Annotated[int, Field(ge=1, le=255)]] = Field(min_length=1)
+    """Name of each label and its value in the label maps; 0 is the background."""
+    spacing: Auto | tuple[float, float, float] = "auto"
+    """Millimetres as (z, y, x); auto: the median of the data."""
+    hu_offset: float = 0.0
+    """Added to a CT's stored values to give HU."""
+    workers: Auto | Annotated[int, Field(ge=1)] = "auto"
+
+    @field_validator("labels")
+    @classmethod
+    def _values_are_distinct(cls, labels: dict[str, int]) -> dict[str, int]:
+        if len(set(labels.values())) < len(labels):
+            raise ValueError(f"two labels share one value: {labels}")
+        return labels
+
+
+class ValidateParams(Section):
+    """Which cases are fit to learn from, and which are kept back."""
+
+    test_share: Share = 0.15
+    """Share of the patients in the frozen test set, chosen by a hash of the patient."""
+    folds: Annotated[int, Field(ge=2)] = 5
+    split_seed: int = 0
+    min_cases: Annotated[int, Field(ge=3)] = 8
+    """Fewer accepted cases stop the run."""
+    max_quarantined_share: Share = 0.5
+    """More than this share of quarantined cases stops the run."""
+    spacing_range: Range = (0.1, 10.0)
+    """Millimetres, on any axis of the original image."""
+
+
+class Shares(Section):
+    """Where patch centres lie; the shares add up to one."""
+
+    foreground: Share = 0.66
+    """On a labelled voxel, every class as often as every other."""
+    negative: Share = 0.17
+    """Where the whole patch holds no labelled voxel."""
+    background: Share = 0.17
+    """On any unlabelled voxel."""
+
+    @model_validator(mode="after")
+    def _add_up(self) -> "Shares":
+        total = self.foreground + self.negative + self.background
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the shares add up to {total:g}, not to 1")
+        return self
+
+
+class PatchesParams(Section):
+    """Which patches are drawn from each case."""
+
+    per_case: Annotated[int, Field(ge=1)] = 32
+    size: Auto | tuple[int, int, int] = "auto"
+    """Voxels as (z, y, x) at the planned spacing; auto: as the plan says."""
+    shares: Shares = Shares()
+    seed: int = 0
+
+
+class AugmentParams(Section):
+    """Ranges the transforms draw from; a probability of 0 switches one off."""
+
+    affine_probability: Share = 0.7
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 15.0
+    """Largest angle about each axis; out of the plane it is scaled down by the anisotropy."""
+    scale: Range = (0.85, 1.18)
+    translation_share: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    """Largest shift, as a share of the patch's edge."""
+    elastic_probability: Share = 0.2
+    elastic_millimetres: Annotated[float, Field(ge=0)] = 3.0
+    """Largest displacement of a control point."""
+    mirror_axes: tuple[Literal["z", "y", "x"], ...] = ()
+    intensity_probability: Share = 0.3
+    """Chance of each of noise, blur, brightness, contrast and gamma."""
+    noise_std: Range = (0.0, 0.1)
+    blur_sigma: Range = (0.5, 1.0)
+    """Voxels."""
+    brightness: Range = (-0.2, 0.2)
+    contrast: Range = (0.75, 1.25)
+    gamma: Range = (0.7, 1.5)
+
+
+class NetworkParams(Section):
+    """Which network, and its size; `auto` asks the profile."""
+
+    name: str = "residual_unet"
+    channels: Auto | tuple[int, ...] = "auto"
+    """Feature maps at each resolution, finest first."""
+
+
+class LossParams(Section):
+    """What the network is told to make small: Dice and cross-entropy, added."""
+
+    dice_weight: Annotated[float, Field(ge=0)] = 1.0
+    cross_entropy_weight: Annotated[float, Field(ge=0)] = 1.0
+
+
+class TrainParams(Section):
+    """How the network is trained."""
+
+    profile: Literal["auto", "small", "full"] = "auto"
+    """small: learns fast on few CPU cores; full: for a GPU; auto: by the machine."""
+    network: NetworkParams = NetworkParams()
+    loss: LossParams = LossParams()
+    fold: Annotated[int, Field(ge=0)] = 0
+    """The fold that is not trained on but watched."""
+    steps: Auto | Annotated[int, Field(ge=1)] = "auto"
+    batch_size: Auto | Annotated[int, Field(ge=1)] = "auto"
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 3e-5
+    warmup_share: Share = 0.05
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of the moving average of the weights, which is the model that is kept."""
+    gradient_clip: Annotated[float, Field(gt=0)] = 12.0
+    checkpoint_every: Annotated[int, Field(ge=1)] = 200
+    """Steps between checkpoints."""
+    validate_every: Auto | Annotated[int, Field(ge=1)] = "auto"
+    """Steps between looks at the watched fold; auto: ten looks a training."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """bfloat16 where the processor computes in it; weights are float32 always."""
+    seed: int = 0
+
+
+class EvaluateParams(Section):
+    """How the held-out cases are predicted and judged."""
+
+    worst_cases: Annotated[int, Field(ge=0)] = 4
+    """How many of the worst are shown with an overlay in the report."""
+
+
+class RegisterParams(Section):
+    """When a challenger becomes the champion."""
+
+    margin: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Dice a class may lose, with the confidence below, for the challenger to count as not worse."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    resamples: Annotated[int, Field(ge=100)] = 10000
+    minimum_dice: Share = 0.5
+    """A model whose mean Dice is below this never becomes champion, not even the first."""
+
+
+class OrganParams(Section):
+    """All sections of one organ, defaults merged in."""
+
+    ingest: IngestParams
+    validate_: ValidateParams = Field(alias="validate")
+    patches: PatchesParams
+    augment: AugmentParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    register_: RegisterParams = Field(alias="register")
+
+    def section(self, stage: str) -> Section:
+        """The section of a stage, by the stage's name."""
+        section = getattr(self, {"validate": "validate_", "register": "register_"}.get(stage, stage))
+        assert isinstance(section, Section)
+        return section
+
+
+def load_organ(path: Path, organ: str) -> OrganParams:
+    """Read `params.yaml` at `path` and return the merged, checked parameters of `organ`.
+
+    Raises:
+        ParamsError: the file cannot be read, the organ or a section is not there, a key is
+            unknown or a value is out of range; the message names the key and the remedy.
+    """
+    content = read_params(path)
+    organs = content["organs"]
+    if organ not in organs:
+        raise ParamsError(
+            f"params.yaml has no organ '{organ}'{_nearest(organ, organs)}. It has: "
+            f"{', '.join(organs) or 'none'}. Add one: hounsfield add-organ {organ} --source PATH"
+        )
+    own = organs[organ] or {}
+    for stage in STAGES:
+        if stage not in own:
+            raise ParamsError(
+                f"params.yaml: organs.{organ} has no section '{stage}'; write '{stage}: {{}}' there "
+                "(DVC tracks the parameters of a stage by it)."
+            )
+    merged = _merge({stage: content["defaults"].get(stage) or {} for stage in STAGES}, own)
+    try:
+        return OrganParams.model_validate(merged)
+    except ValidationError as error:
+        raise ParamsError(_explain(error, organ)) from None
+
+
+def read_params(path: Path) -> dict[str, Any]:
+    """`params.yaml` as it stands: `defaults` and `organs`, both mappings, organ names checked.
+
+    Raises:
+        ParamsError: it is not that.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is not there; a clone of the project has it.") from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path} is not valid YAML: {str(error).replace(chr(10), ' ')}") from None
+    mappings = isinstance(content, dict) and [content.get("defaults"), content.get("organs")]
+    if not mappings or not all(isinstance(mapping, dict) for mapping in mappings):
+        raise ParamsError(f"{path} needs two mappings, 'defaults' and 'organs'.")
+    for organ in content["organs"]:
+        check_name(str(organ))
+    return dict(content)
+
+
+def check_name(organ: str) -> None:
+    """Refuse a name that could not be a folder, a DVC stage and a model's name at once.
+
+    Raises:
+        ParamsError: naming what is allowed.
+    """
+    if not NAME.fullmatch(organ):
+        raise ParamsError(
+            f"'{organ}' cannot be an organ's name: use lower-case letters, digits and '_', "
+            "beginning with a letter, at most 63, for example 'left_kidney'."
+        )
+
+
+def _merge(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`own` over `defaults`, mapping by mapping; `labels` replace, they are not added to."""
+    merged = dict(defaults)
+    for key, value in own.items():
+        inherited = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(inherited, Mapping) and key != "labels":
+            merged[key] = _merge(inherited, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _explain(error: ValidationError, organ: str) -> str:
+    first = error.errors()[0]
+    # The branch of a union is part of pydantic's location but not of the file.
+    branch = re.compile(r"[\[(]|^literal|^tuple|^constrained")
+    location = [str(part) for part in first["loc"] if not branch.search(str(part))]
+    place = ".".join(location)
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(location[:-1])
+        return (
+            f"params.yaml: '{place}' (of organ '{organ}') is not a parameter{_nearest(location[-1], known)}. "
+            f"Known there: {', '.join(known)}."
+        )
+    if first["type"] == "missing":
+        return f"params.yaml: organs.{organ}.{place} is needed and not there."
+    return (
+        f"params.yaml: organs.{organ}.{place} (or defaults.{place}) is {first['input']!r}: "
+        f"{first['msg'].removeprefix('Value error, ')}."
+    )
+
+
+def _keys_at(location: list[str]) -> list[str]:
+    """The parameter names of the section at `location`."""
+    model: type[BaseModel] = OrganParams
+    for part in location:
+        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        annotation = fields[part].annotation if part in fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return sorted(field.alias or name for name, field in model.model_fields.items())
+
+
+def _nearest(word: str, known: Any) -> str:
+    found = difflib.get_close_matches(word, [str(name) for name in known], n=1, cutoff=0.5)
+    return f": did you mean '{found[0]}'?" if found else ""

@@ -1,0 +1,79 @@
+"""What came out, organ by organ: Dice on the test cases, the report, the champion."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from pipeline.atomic import read_json
+from pipeline.params import read_params
+from pipeline.workspace import stage_files
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of one organ; what has not been computed yet is None."""
+
+    organ: str
+    dice: dict[str, float] | None
+    """Mean over the test cases, by label, and `mean` over the labels."""
+    cases: int | None
+    report: str | None
+    decision: str | None
+    champion: int | None
+    """Version in the registry."""
+
+
+def collect(root: Path) -> list[Result]:
+    """The results of every organ of `params.yaml`, as the files of the last run tell them."""
+    return [_result(root, organ) for organ in read_params(root / "params.yaml")["organs"]]
+
+
+def _result(root: Path, organ: str) -> Result:
+    evaluated, registered = stage_files(root, "evaluate", organ), stage_files(root, "register", organ)
+    metrics = _read(root / evaluated["metrics"])
+    decision = _read(root / registered["registry"])
+    report = evaluated["report"]
+    return Result(
+        organ=organ,
+        dice=metrics.get("dice"),
+        cases=metrics.get("cases"),
+        report=str(report) if (root / report).is_file() else None,
+        decision=decision.get("decision"),
+        champion=decision.get("champion_version"),
+    )
+
+
+def _read(path: Path) -> dict[str, object]:
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def as_table(results: list[Result]) -> Table:
+    """For people."""
+    table = Table("organ", "label", "Dice", title="Dice on the held-out test cases", title_justify="left")
+    table.columns[2].justify = "right"
+    for result in results:
+        if result.dice is None:
+            table.add_row(result.organ, f"nothing yet: dvc repro register@{result.organ}", "")
+            continue
+        for label, value in result.dice.items():
+            if label != "mean":
+                table.add_row(result.organ, label, f"{value:.3f}")
+        mean = f"[bold]mean of {result.cases} cases[/]"
+        table.add_row(result.organ, mean, f"[bold]{result.dice['mean']:.3f}[/]", end_section=True)
+    return table
+
+
+def sentences(result: Result) -> list[str]:
+    """Where the report is, and who the champion is."""
+    said = [f"{result.organ}: report in {result.report}"] if result.report else []
+    if result.champion is not None:
+        said.append(f"{result.organ}: version {result.champion} is the registered champion")
+    elif result.decision is not None:
+        said.append(f"{result.organ}: no champion; why is in registry/{result.organ}.json")
+    return said
+
+
+def as_json(results: list[Result]) -> list[dict[str, object]]:
+    """For machines."""
+    return [asdict(result) for result in results]

@@ -1,0 +1,81 @@
+"""The project folder a command runs in: where a stage's files are, as `dvc.yaml` says.
+
+`dvc.yaml` is the one description of the pipeline. A stage function takes its files as keyword
+arguments; which argument a path belongs to is its *role*, the path without the organ and without
+the leading `data/`:
+
+    data/cases/spleen.parquet      -> cases
+    reports/spleen/validation      -> validation
+    models/spleen                  -> models
+
+Dependencies under `pipeline/` are code, not arguments.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.errors import MissingError, ParamsError
+
+STAGES = ("ingest", "validate", "patches", "augment", "train", "evaluate", "register")
+
+
+def project_root() -> Path:
+    """The nearest folder at or above the current one that holds `dvc.yaml` and `params.yaml`.
+
+    Raises:
+        MissingError: there is none.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file():
+            return folder
+    raise MissingError(
+        f"No dvc.yaml with params.yaml at or above {here}: change into your clone of the project."
+    )
+
+
+def home(root: Path) -> Path:
+    """Where checkpoints and the local model registry live: `HOUNSFIELD_HOME`, else `.hounsfield`."""
+    configured = os.environ.get("HOUNSFIELD_HOME")
+    return Path(configured).absolute() if configured else root / ".hounsfield"
+
+
+def stage_files(root: Path, stage: str, organ: str) -> dict[str, Path]:
+    """The files of `stage` for `organ`, by role, relative to `root`, read from `dvc.yaml`.
+
+    Raises:
+        ParamsError: `dvc.yaml` has no such stage, or two of its paths have one role.
+    """
+    description = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))
+    try:
+        body = description["stages"][stage]["do"]
+    except (KeyError, TypeError):
+        raise ParamsError(f"dvc.yaml has no stage '{stage}' with a foreach over organs.") from None
+    files: dict[str, Path] = {}
+    for entry in [*body.get("deps", []), *_paths(body, "outs"), *_paths(body, "metrics")]:
+        path = Path(_path_of(entry).replace("${key}", organ))
+        if path.parts[0] == "pipeline":
+            continue
+        role = _role(path, organ)
+        if role in files:
+            raise ParamsError(f"dvc.yaml, stage '{stage}': {files[role]} and {path} are both its '{role}'.")
+        files[role] = path
+    return files
+
+
+def _paths(body: dict[str, Any], key: str) -> list[Any]:
+    entries: list[Any] = body.get(key, [])
+    return entries
+
+
+def _path_of(entry: Any) -> str:
+    """A path in dvc.yaml is a string, or a mapping from the path to its options."""
+    return str(next(iter(entry))) if isinstance(entry, dict) else str(entry)
+
+
+def _role(path: Path, organ: str) -> str:
+    parts = [part.partition(".")[0] for part in path.parts]
+    return next(part for part in reversed(parts) if part != organ)
