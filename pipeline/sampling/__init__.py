@@ -1,0 +1,1 @@
+"""Where patches come from, and which cases are held out."""

@@ -1,0 +1,1 @@
+"""Scans and masks: layouts, readers, geometry, HU calibration, the volume store."""

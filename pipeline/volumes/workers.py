@@ -1,0 +1,109 @@
+"""Work on many cases in processes of their own: one that dies or hangs loses its one case.
+
+A process pool of the standard library breaks as a whole when one of its processes is killed (by
+the kernel, out of memory; by a decoder that crashes). Here each worker has a pipe of its own, so
+the parent knows which case went with it, names it, and starts another worker.
+"""
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerProcess
+from typing import Any, Generic, TypeVar
+
+from pipeline.errors import DataError, HounsfieldError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Item, Result]):
+    """What became of one item: a result, or an error to show."""
+
+    item: Item
+    result: Result | None
+    error: HounsfieldError | None
+
+
+@dataclass
+class _Worker(Generic[Item]):
+    process: ForkServerProcess
+    pipe: Connection
+    item: Item
+    since: float
+
+
+def run_each(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, timeout: float = 1800.0
+) -> Iterator[Outcome[Item, Result]]:
+    """Apply `function` to every item, `workers` at a time, and yield outcomes as they come.
+
+    `function` and items must be importable and picklable between these processes. A
+    `HounsfieldError` is passed on; any other exception, a death and a `timeout` (seconds an item)
+    become a `DataError` that says so.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([function.__module__])
+    pending = list(reversed(items))
+    busy: list[_Worker[Item]] = []
+    idle: list[tuple[ForkServerProcess, Connection]] = []
+    try:
+        while pending or busy:
+            while pending and len(busy) < workers:
+                process, pipe = idle.pop() if idle else _start(context, function)
+                item = pending.pop()
+                pipe.send(item)
+                busy.append(_Worker(process, pipe, item, time.monotonic()))
+            ready = wait([worker.pipe for worker in busy], timeout=1.0)
+            for worker in list(busy):
+                if worker.pipe in ready:
+                    busy.remove(worker)
+                    yield _receive(worker, idle)
+                elif time.monotonic() - worker.since > timeout:
+                    busy.remove(worker)
+                    worker.process.kill()
+                    yield Outcome(
+                        worker.item, None, DataError(f"took longer than {timeout:g} s", "look at the file")
+                    )
+    finally:
+        for process in [worker.process for worker in busy] + [process for process, _ in idle]:
+            process.kill()
+
+
+def _start(context: Any, function: Callable[[Item], Result]) -> tuple[ForkServerProcess, Connection]:
+    parent, child = context.Pipe()
+    process = context.Process(target=_serve, args=(child, function), daemon=True)
+    process.start()
+    child.close()
+    return process, parent
+
+
+def _serve(pipe: Connection, function: Callable[[Item], Result]) -> None:
+    """In a worker: answer items until the parent is gone."""
+    while True:
+        try:
+            item = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pipe.send((function(item), None))
+        except HounsfieldError as error:
+            pipe.send((None, error))
+        except Exception as error:
+            pipe.send((None, DataError(f"{type(error).__name__}: {error}", "report this as a bug")))
+
+
+def _receive(worker: _Worker[Item], idle: list[tuple[ForkServerProcess, Connection]]) -> Outcome[Item, Any]:
+    try:
+        result, error = worker.pipe.recv()
+    except (EOFError, ConnectionResetError):
+        worker.process.join()
+        code = worker.process.exitcode
+        return Outcome(
+            worker.item, None, DataError(f"its worker died (exit code {code})", "it may need more memory")
+        )
+    idle.append((worker.process, worker.pipe))
+    return Outcome(worker.item, result, error)
