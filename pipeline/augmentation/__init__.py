@@ -1,0 +1,1 @@
+"""Batched spatial and intensity transforms on the device; drawing is apart from applying."""

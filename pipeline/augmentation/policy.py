@@ -1,0 +1,49 @@
+"""The augmentation policy: what is drawn, drawn apart from being applied.
+
+`draw` decides everything random about a batch on the CPU, from a generator that is passed in, so
+that a draw can be logged, replayed and tested, and a GPU gets the very same one. `apply` does the
+work on the device of the batch.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.augmentation.intensity import IntensityDraw, apply_intensity, draw_intensity
+from pipeline.augmentation.spatial import SpatialDraw, apply_spatial, draw_spatial
+from pipeline.params import AugmentParams
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Everything random about one batch."""
+
+    spatial: SpatialDraw
+    intensity: IntensityDraw
+
+
+def draw(
+    params: AugmentParams,
+    shape: tuple[int, int, int, int, int],
+    spacing: tuple[float, ...],
+    generator: torch.Generator,
+) -> Draw:
+    """Draw for a batch.
+
+    Args:
+        params: ranges and probabilities.
+        shape: of the images, (B, C, Z, Y, X).
+        spacing: millimetres, (z, y, x).
+        generator: on the CPU.
+    """
+    return Draw(draw_spatial(params, shape, spacing, generator), draw_intensity(params, shape, generator))
+
+
+def apply(image: Tensor, label: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
+    """Transform a batch: image (B, C, Z, Y, X) float32 and label (B, Z, Y, X) move together.
+
+    Intensities are expected to be normalised (mean near 0, deviation near 1).
+    """
+    image, label = apply_spatial(image, label, drawn.spatial)
+    return apply_intensity(image, drawn.intensity), label

@@ -1,0 +1,104 @@
+"""A trained model on disk, and what it says of a scan."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from pipeline.atomic import read_json, sha256_file
+from pipeline.errors import DataError, MissingError
+from pipeline.inference.sliding_window import probabilities
+from pipeline.networks import build_network
+from pipeline.training.normalisation import normalise
+from pipeline.training.profile import device, precision
+from pipeline.volumes.cases import Recipe, calibrate
+from pipeline.volumes.geometry import Triple, from_canonical, resample_image, to_canonical
+from pipeline.volumes.readers import Scan
+
+CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+
+
+class Model:
+    """A network with all that is needed to use it.
+
+    Args:
+        config: of the model, as `train` wrote it.
+        network: on the device, in evaluation mode.
+    """
+
+    def __init__(self, config: dict[str, Any], network: nn.Module) -> None:
+        self.config = config
+        self._network = network
+        self._device = device()
+        z, y, x = config["spacing"]
+        self._recipe = Recipe(config["modality"], config["labels"], (z, y, x), config["hu_offset"])
+
+    def predict(self, name: str, scan: Scan) -> NDArray[np.uint8]:
+        """The label map (I, J, K) of a scan, in the scan's own geometry, with the values of `labels`.
+
+        Raises:
+            DataError: the scan's values are not what the model was trained on; `name` says which.
+        """
+        geometry, target = scan.geometry, self._recipe.spacing
+        image, _ = calibrate(name, to_canonical(scan.array, geometry), self._recipe)
+        resampled = resample_image(np.ascontiguousarray(image), geometry.spacing, target)
+        classes = self._classes(torch.from_numpy(resampled), image.shape, geometry.spacing, target)
+        values = np.array([0, *sorted(self._recipe.labels.values())], np.uint8)
+        return np.ascontiguousarray(from_canonical(values[classes], geometry))
+
+    def _classes(
+        self, image: torch.Tensor, shape: tuple[int, ...], spacing: Triple, target: Triple
+    ) -> NDArray[np.intp]:
+        """The most probable class (Z, Y, X) on the grid of the scan; probabilities are interpolated."""
+        config = self.config
+        share = (
+            probabilities(
+                self._network,
+                normalise(image.to(self._device), config["normalisation"]),
+                config["patch_size"],
+                len(config["labels"]) + 1,
+                precision(None, self._device),
+            )
+            .cpu()
+            .numpy()
+        )
+        z, y, x = shape
+        best = np.stack([resample_image(one, target, spacing, (z, y, x)) for one in share])
+        return best.argmax(axis=0)
+
+
+def build(config: dict[str, Any]) -> nn.Module:
+    """The network of a model's configuration, on the device, with fresh weights."""
+    network = config["network"]
+    built = build_network(
+        network["name"], 1, len(config["labels"]) + 1, network["channels"], network["strides"]
+    )
+    return built.to(device(), memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
+
+
+def load_model(folder: Path) -> Model:
+    """Load the model in `folder`, after checking that its weights are the ones it was saved with.
+
+    Raises:
+        MissingError: there is no model.
+        DataError: a file was changed or cut short.
+    """
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        raise MissingError(f"{folder} holds no model", f"run dvc repro train@{folder.name}")
+    config = read_json(folder / CONFIG)
+    if sha256_file(folder / WEIGHTS) != config["sha256"][WEIGHTS]:
+        raise DataError(
+            f"{folder / WEIGHTS} is not the file that was saved (its checksum differs)",
+            "restore it with dvc checkout, or train again",
+        )
+    network = build(config)
+    try:
+        network.load_state_dict(load_file(folder / WEIGHTS))
+    except (SafetensorError, RuntimeError) as error:
+        raise DataError(f"{folder / WEIGHTS} does not fit its config.json ({error})", "train again") from None
+    return Model(config, network.eval())

@@ -1,0 +1,79 @@
+"""A network over a volume of any size: overlapping windows, blended with Gaussian weights."""
+
+from collections.abc import Sequence
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+OVERLAP = 0.5
+"""Of neighbouring windows."""
+
+
+@torch.inference_mode()
+def probabilities(
+    network: nn.Module,
+    image: Tensor,
+    window: Sequence[int],
+    classes: int,
+    precision: torch.dtype,
+    batch_size: int = 4,
+) -> Tensor:
+    """Class probabilities of every voxel, (classes, Z, Y, X), float32.
+
+    Windows count less towards their edge, where the network has seen less around a voxel (as in
+    nnU-Net and MONAI). A volume smaller than a window is padded by repeating its edge.
+
+    Args:
+        network: logits from (B, 1, *window), on the device of the image.
+        image: normalised, (Z, Y, X).
+        window: (z, y, x) voxels.
+        classes: of the network, background included.
+        precision: to compute in.
+        batch_size: windows at a time; memory is that of the volume in all classes and of these windows.
+    """
+    shape = image.shape
+    padding = [max(0, edge - n) for edge, n in zip(window, shape, strict=True)]
+    before = [pad // 2 for pad in padding]
+    sides = [side for pad, first in zip(padding, before, strict=True) for side in (first, pad - first)]
+    padded = functional.pad(image[None, None], _last_first(sides), mode="replicate")[0, 0]
+    weight = _gaussian(window).to(image)
+    total = image.new_zeros((classes, *padded.shape))
+    weights = image.new_zeros(padded.shape)
+    starts = list(product(*(_starts(n, edge) for n, edge in zip(padded.shape, window, strict=True))))
+    for first in range(0, len(starts), batch_size):
+        boxes = [
+            tuple(slice(s, s + edge) for s, edge in zip(start, window, strict=True))
+            for start in starts[first : first + batch_size]
+        ]
+        batch = torch.stack([padded[box] for box in boxes])[:, None]
+        with torch.autocast(image.device.type, precision, precision != torch.float32):
+            logits = network(batch.contiguous(memory_format=torch.channels_last_3d))
+        for box, share in zip(boxes, logits.float().softmax(dim=1), strict=True):
+            total[(slice(None), *box)] += share * weight
+            weights[box] += weight
+    inside = tuple(slice(first, first + n) for first, n in zip(before, shape, strict=True))
+    return (total / weights)[(slice(None), *inside)]
+
+
+def _starts(length: int, edge: int) -> list[int]:
+    """Where windows begin along an axis, evenly apart, the last one ending with the volume."""
+    if length <= edge:
+        return [0]
+    count = 1 + -(-(length - edge) // max(1, int(edge * (1 - OVERLAP))))
+    return [round(index * (length - edge) / (count - 1)) for index in range(count)]
+
+
+def _gaussian(window: Sequence[int]) -> Tensor:
+    """Weights (z, y, x), 1 in the middle, a deviation of an eighth of the edge, never zero."""
+    weight = torch.ones(1)
+    for edge in window:
+        offset = (torch.arange(edge) - (edge - 1) / 2) / (edge / 8)
+        weight = weight[..., None] * (-0.5 * offset**2).exp()
+    return weight[0].clamp_min(1e-4)
+
+
+def _last_first(sides: list[int]) -> list[int]:
+    """Padding in the order of `torch.nn.functional.pad`: the last axis first."""
+    return [side for axis in (2, 1, 0) for side in sides[2 * axis : 2 * axis + 2]]

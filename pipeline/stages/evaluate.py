@@ -1,0 +1,89 @@
+"""Stage `evaluate`: the held-out cases, predicted and judged in their original geometry."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.atomic import atomic_path, write_json
+from pipeline.errors import DataError
+from pipeline.inference.judge import judge_cases, predictions
+from pipeline.inference.model import Model, load_model
+from pipeline.params import EvaluateParams
+from pipeline.progress import console
+from pipeline.reports.evaluation import write_report
+from pipeline.reports.overlay import overlay_png
+from pipeline.volumes.geometry import to_canonical
+
+
+def run(
+    organ: str,
+    params: EvaluateParams,
+    *,
+    raw: Path,
+    accepted: Path,
+    models: Path,
+    curves: Path,
+    metrics: Path,
+    cases: Path,
+    report: Path,
+) -> None:
+    """Judge the model on the frozen test cases and write figures and report.
+
+    Raises:
+        DataError: there is no test case.
+    """
+    table = pd.read_parquet(accepted)
+    test = table[table["split"] == "test"]
+    if test.empty:
+        raise DataError(
+            f"{organ}: no case is kept back for the test", f"raise organs.{organ}.validate.test_share"
+        )
+    model = load_model(models)
+    per_case = judge_cases(model, test, raw)
+    figures = summarise(per_case)
+    with atomic_path(cases) as temporary:
+        per_case.to_csv(temporary, index=False, float_format="%.6g")
+    write_json(metrics, figures | {"cases": len(test)})
+    pictures = _worst(model, per_case, test, raw, params.worst_cases)
+    write_report(report, organ, model.config, per_case, pd.read_csv(curves), pictures)
+    labels = ", ".join(f"{name} {value:.3f}" for name, value in figures["dice"].items())
+    console.print(f"{organ}: Dice on {len(test)} test cases: {labels}; report in {report}")
+
+
+def summarise(per_case: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Mean Dice and IoU of each label over the cases where it is defined, and the mean of the labels."""
+    figures: dict[str, dict[str, float]] = {}
+    for figure in ("dice", "iou"):
+        means = per_case.groupby("label", sort=False)[figure].mean().dropna()
+        figures[figure] = {"mean": float(means.mean())} | {str(k): float(v) for k, v in means.items()}
+    return figures
+
+
+def _worst(
+    model: Model, per_case: pd.DataFrame, test: pd.DataFrame, raw: Path, count: int
+) -> list[tuple[str, bytes]]:
+    """Pictures of the cases with the lowest mean Dice, the worst first."""
+    ranked = per_case.groupby("case")["dice"].mean().sort_values(kind="stable").head(count)
+    chosen = test.set_index("case", drop=False).loc[ranked.index]
+    pictures = []
+    for case, scan, predicted, truth in predictions(model, chosen, raw):
+        image = to_canonical(scan.array, scan.geometry)
+        picture = overlay_png(
+            image,
+            to_canonical(truth, scan.geometry),
+            to_canonical(predicted, scan.geometry),
+            scan.geometry.spacing,
+            _window(image, model.config),
+        )
+        pictures.append((case, picture))
+    return pictures
+
+
+def _window(image: Any, config: dict[str, Any]) -> tuple[float, float]:
+    """Grey values to show: a soft-tissue window for CT, else the range of the image."""
+    if config["modality"] == "CT":
+        return -160.0 - config["hu_offset"], 240.0 - config["hu_offset"]
+    low, high = np.percentile(image, (1, 99))
+    return float(low), float(high)

@@ -1,0 +1,140 @@
+"""Stage `train`: the network, from patches and policy; resumes where it was stopped."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pipeline.atomic import atomic_path, read_json, sha256_code, sha256_file, sha256_json, write_json
+from pipeline.errors import DataError
+from pipeline.inference.model import CONFIG, WEIGHTS, build
+from pipeline.inference.sliding_window import probabilities
+from pipeline.metrics.overlap import dice
+from pipeline.networks import plan_strides
+from pipeline.params import AugmentParams, TrainParams
+from pipeline.progress import console
+from pipeline.training.data import PatchReader
+from pipeline.training.loop import Curve, Setting, train
+from pipeline.training.normalisation import normalise
+from pipeline.training.profile import Profile, choose_profile, device, precision
+from pipeline.volumes.store import SUFFIX, StoredCase
+from pipeline.workspace import home, project_root
+
+WATCHED = 12
+"""Cases of the watched fold that are looked at while training; the test set is judged by `evaluate`."""
+CODE = ("training", "networks", "losses", "augmentation", "sampling", "stages/train.py")
+
+
+def run(
+    organ: str,
+    params: TrainParams,
+    *,
+    patches: Path,
+    augmentation: Path,
+    plans: Path,
+    volumes: Path,
+    models: Path,
+    curves: Path,
+) -> None:
+    """Train on all folds but the watched one and save the model.
+
+    Raises:
+        DataError: a fold is empty, or the training breaks down.
+    """
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(params.seed)
+    plan, policy, table = read_json(plans), read_json(augmentation), pd.read_parquet(patches)
+    profile, where = choose_profile(params), device()
+    learned, watched = _folds(organ, table, params.fold)
+    config = _config(organ, params, profile, plan, table)
+    network = build(config)
+    setting = Setting(
+        params=params,
+        augment=AugmentParams.model_validate(policy["params"]),
+        steps=profile.steps,
+        spacing=tuple(plan["spacing"]),
+        normalisation=plan["normalisation"],
+        device=where,
+        precision=precision(params, where),
+        checkpoints=home(project_root()) / "checkpoints" / organ / _key(config, policy, table, params),
+    )
+    console.print(
+        f"{organ}: {profile.name} profile, {sum(p.numel() for p in network.parameters()):,} weights, "
+        f"{profile.steps} steps of {profile.batch_size} patches on {where.type} in {setting.precision}"
+    )
+    reader = PatchReader(learned, volumes, profile.batch_size, params.seed)
+    cases = [StoredCase(volumes / f"{case}{SUFFIX}") for case in watched]
+    weights, curve = train(network, reader, _watch(cases, config, setting), setting)
+    _save(models, config, weights)
+    _save_curve(curves, curve)
+
+
+def _folds(organ: str, table: pd.DataFrame, fold: int) -> tuple[pd.DataFrame, list[str]]:
+    """The patches to learn from, and the cases of the watched fold."""
+    watched = table["fold"] == fold
+    if not watched.any() or watched.all():
+        count = table["case"].nunique()
+        raise DataError(
+            f"{organ}: fold {fold} holds {'no' if not watched.any() else 'every'} case of {count}",
+            f"set organs.{organ}.train.fold to one of {sorted(table['fold'].unique().tolist())}",
+        )
+    return table[~watched].reset_index(drop=True), sorted(table[watched]["case"].unique())[:WATCHED]
+
+
+def _config(
+    organ: str, params: TrainParams, profile: Profile, plan: dict[str, Any], table: pd.DataFrame
+) -> dict[str, Any]:
+    """All that is needed to use the model, and what it was made of."""
+    patch_size = [int(table[f"size_{axis}"].iloc[0]) for axis in "zyx"]
+    strides = plan_strides(patch_size, plan["spacing"], len(profile.channels))
+    return {
+        "organ": organ,
+        "modality": plan["modality"],
+        "labels": plan["labels"],
+        "hu_offset": plan["hu_offset"],
+        "spacing": plan["spacing"],
+        "patch_size": patch_size,
+        "normalisation": plan["normalisation"],
+        "network": {"name": params.network.name, "channels": profile.channels, "strides": strides},
+        "training": params.model_dump(mode="json")
+        | {"profile": profile.name, "steps": profile.steps, "batch_size": profile.batch_size},
+    }
+
+
+def _key(config: dict[str, Any], policy: dict[str, Any], table: pd.DataFrame, params: TrainParams) -> str:
+    """Hash of all the training is made of; the table carries the keys of the volumes."""
+    rows = pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes().hex()
+    return sha256_json([config, policy, rows, params.model_dump(mode="json"), sha256_code(*CODE)])[:32]
+
+
+def _watch(cases: list[StoredCase], config: dict[str, Any], setting: Setting) -> Callable[[nn.Module], float]:
+    """A function that gives the mean Dice of a network over whole volumes of the watched fold."""
+    classes = len(config["labels"]) + 1
+
+    def watch(network: nn.Module) -> float:
+        scores = []
+        for case in cases:
+            image = normalise(torch.from_numpy(case.image()).to(setting.device), setting.normalisation)
+            share = probabilities(network, image, config["patch_size"], classes, setting.precision)
+            predicted, truth = share.argmax(dim=0).cpu().numpy(), case.label()
+            scores.append([dice(truth, predicted, value) for value in range(1, classes)])
+        return float(np.nanmean(scores))
+
+    return watch
+
+
+def _save(models: Path, config: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    """Weights first, then the configuration that holds their checksum and makes the model whole."""
+    with atomic_path(models / WEIGHTS) as temporary:
+        save_file({name: weight.contiguous().cpu() for name, weight in weights.items()}, temporary)
+    write_json(models / CONFIG, config | {"sha256": {WEIGHTS: sha256_file(models / WEIGHTS)}})
+
+
+def _save_curve(path: Path, curve: Curve) -> None:
+    with atomic_path(path) as temporary:
+        pd.DataFrame(curve).to_csv(temporary, index=False, float_format="%.6g")

@@ -1,0 +1,67 @@
+"""Checkpoints that are whole or not there: written aside, flushed, renamed, checksummed; two are kept.
+
+A checkpoint is one safetensors file whose name holds its step and the hash of its bytes. It lies in
+a folder named by the key of all that the training is made of, so a training with other data,
+parameters or code never goes on from it. Nothing is pickled.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipeline.atomic import remove_partial, sha256_file
+from pipeline.progress import console
+
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a training after `step` steps."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    record: dict[str, Any]
+    """What is not a tensor, JSON-like: the learning curve so far."""
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint and remove all but the last two."""
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_partial(folder)
+    temporary = folder / ".0.partial.checkpoint"
+    tensors = {name: tensor.detach().contiguous() for name, tensor in checkpoint.tensors.items()}
+    save_file(tensors, temporary, metadata={"record": json.dumps(checkpoint.record)})
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, folder / f"step_{checkpoint.step:08d}_{sha256_file(temporary)[:16]}.safetensors")
+    for old in _newest_first(folder)[KEPT:]:
+        old.unlink()
+
+
+def load_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole, or None; a damaged one is named and passed over."""
+    for path in _newest_first(folder):
+        _, step, digest = path.stem.split("_")
+        if not sha256_file(path).startswith(digest):
+            console.print(f"checkpoint {path.name} is damaged; going on from the one before")
+            continue
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                record = json.loads(file.metadata()["record"])
+        except (SafetensorError, KeyError, ValueError):
+            console.print(f"checkpoint {path.name} cannot be read; going on from the one before")
+            continue
+        return Checkpoint(int(step), tensors, record)
+    return None
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step_*.safetensors"), reverse=True)

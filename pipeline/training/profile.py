@@ -1,0 +1,48 @@
+"""Sizes that fit the machine: a network that learns fast on few CPU cores, the full one on a GPU."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from pipeline.params import TrainParams
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What `auto` stands for in the parameters of training."""
+
+    name: Literal["small", "full"]
+    channels: tuple[int, ...]
+    batch_size: int
+    steps: int
+
+
+SMALL = Profile("small", (16, 32, 64, 128), 2, 3000)
+FULL = Profile("full", (32, 64, 128, 256, 320), 8, 8000)
+
+
+def choose_profile(params: TrainParams) -> Profile:
+    """The profile the parameters name, or the one for this machine, their own values filled in."""
+    by_machine = FULL if torch.cuda.is_available() else SMALL
+    base = {"auto": by_machine, "small": SMALL, "full": FULL}[params.profile]
+    return Profile(
+        base.name,
+        base.channels if params.network.channels == "auto" else params.network.channels,
+        base.batch_size if params.batch_size == "auto" else params.batch_size,
+        base.steps if params.steps == "auto" else params.steps,
+    )
+
+
+def device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def precision(params: TrainParams | None, where: torch.device) -> torch.dtype:
+    """bfloat16 where the processor computes in it; emulated it would be slower than float32."""
+    if params and params.precision != "auto":
+        return torch.bfloat16 if params.precision == "bfloat16" else torch.float32
+    if where.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
