@@ -55,7 +55,7 @@ def stage_files(root: Path, stage: str, organ: str) -> dict[str, Path]:
     except (KeyError, TypeError):
         raise ParamsError(f"dvc.yaml has no stage '{stage}' with a foreach over organs.") from None
     files: dict[str, Path] = {}
-    for entry in [*body.get("deps", []), *_paths(body, "outs"), *_paths(body, "metrics")]:
+    for entry in [entry for kind in ("deps", "outs", "metrics", "plots") for entry in body.get(kind, [])]:
         path = Path(_path_of(entry).replace("${key}", organ))
         if path.parts[0] == "pipeline":
             continue
@@ -64,11 +64,6 @@ def stage_files(root: Path, stage: str, organ: str) -> dict[str, Path]:
             raise ParamsError(f"dvc.yaml, stage '{stage}': {files[role]} and {path} are both its '{role}'.")
         files[role] = path
     return files
-
-
-def _paths(body: dict[str, Any], key: str) -> list[Any]:
-    entries: list[Any] = body.get(key, [])
-    return entries
 
 
 def _path_of(entry: Any) -> str:

@@ -78,7 +78,7 @@ def build(config: dict[str, Any]) -> nn.Module:
     built = build_network(
         network["name"], 1, len(config["labels"]) + 1, network["channels"], network["strides"]
     )
-    return built.to(device(), memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
+    return built.to(device())  # type: ignore[call-overload, no-any-return]
 
 
 def load_model(folder: Path) -> Model:

@@ -49,7 +49,7 @@ def probabilities(
         ]
         batch = torch.stack([padded[box] for box in boxes])[:, None]
         with torch.autocast(image.device.type, precision, precision != torch.float32):
-            logits = network(batch.contiguous(memory_format=torch.channels_last_3d))
+            logits = network(batch)
         for box, share in zip(boxes, logits.float().softmax(dim=1), strict=True):
             total[(slice(None), *box)] += share * weight
             weights[box] += weight

@@ -76,6 +76,7 @@ def _worst(
             to_canonical(predicted, scan.geometry),
             scan.geometry.spacing,
             _window(image, model.config),
+            model.config["labels"],
         )
         pictures.append((case, picture))
     return pictures

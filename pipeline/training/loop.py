@@ -130,7 +130,7 @@ def _augmented(batch: Floats, step: int, setting: Setting) -> tuple[Tensor, Tens
     )
     drawn = draw(setting.augment, (b, c, z, y, x), setting.spacing, generator)
     image, label = apply(image, label, drawn)
-    return image.contiguous(memory_format=torch.channels_last_3d), label
+    return image, label
 
 
 def _update_average(average: dict[str, Tensor], network: nn.Module, decay: float, step: int) -> None:

@@ -1,0 +1,82 @@
+"""Charts as SVG that take their colours from the page around them."""
+
+from collections.abc import Mapping, Sequence
+
+from pipeline.reports.page import Html, markup
+
+WIDTH = 480
+"""Units of the drawing; it is scaled to the room there is."""
+ROW = 44
+"""Height of one group of a strip chart."""
+
+
+def strip_chart(groups: Mapping[str, Sequence[tuple[str, float]]]) -> Html:
+    """A row of dots for each group, each dot a case, with the median as a bar.
+
+    Args:
+        groups: name to (case, value from 0 to 1); a dot says its case when it is pointed at.
+    """
+    left, right, top = 12, WIDTH - 12, 24
+    bottom = top + ROW * len(groups)
+    parts = []
+    for tick in (0, 0.2, 0.4, 0.6, 0.8, 1):
+        x = left + (right - left) * tick
+        parts.append(f'<line class="line" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 4}" y2="{bottom}"/>')
+        parts.append(f'<text x="{x:.1f}" y="14" text-anchor="middle">{tick:g}</text>')
+    for number, (name, points) in enumerate(groups.items()):
+        y = top + ROW * number
+        parts.append(f'<text class="strong" x="{left}" y="{y + 13}">{markup(name)}</text>')
+        parts += _strip(points, left, right, y + 29)
+    return _svg(bottom + 4, "Dice of every case, by label", parts)
+
+
+def _strip(points: Sequence[tuple[str, float]], left: float, right: float, y: float) -> list[str]:
+    """Dots that would hide each other are put above and below the line in turn."""
+    parts = []
+    last, level = -1.0, 0
+    for case, value in sorted(points, key=lambda point: (point[1], point[0])):
+        x = left + (right - left) * value
+        level = (level + 1) % 3 if x - last < 7 else 0
+        last = x
+        shift = (0, -6, 6)[level]
+        tip = f"<title>{markup(case)}: {value:.3f}</title>"
+        parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y + shift:.1f}" r="4">{tip}</circle>')
+    values = sorted(value for _, value in points)
+    if values:
+        middle = (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
+        x = left + (right - left) * middle
+        parts.append(f'<line class="median" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 12}" y2="{y + 12}"/>')
+    return parts
+
+
+def line_chart(points: Sequence[tuple[float, float]], low: float, high: float, name: str) -> Html:
+    """A curve through (x, y), y drawn from `low` to `high`, x from 0 to the last."""
+    left, right, top, bottom = 44, WIDTH - 12, 12, 190
+    end = max((x for x, _ in points), default=0) or 1
+    spread = (high - low) or 1
+    places = [
+        (left + (right - left) * x / end, bottom - (bottom - top) * (min(max(y, low), high) - low) / spread)
+        for x, y in points
+    ]
+    parts = []
+    for part in (0, 0.25, 0.5, 0.75, 1):
+        y = bottom - (bottom - top) * part
+        parts.append(f'<line class="line" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(
+            f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{low + spread * part:.3g}</text>'
+        )
+    for part in (0, 0.5, 1):
+        x = left + (right - left) * part
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{end * part:.0f}</text>')
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    parts.append(f'<polyline class="curve" points="{path}"/>')
+    if len(places) <= 40:
+        parts += [f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>' for x, y in places]
+    return _svg(bottom + 26, name, parts)
+
+
+def _svg(height: float, name: str, parts: Sequence[str]) -> Html:
+    inside = "\n".join(parts)
+    return Html(
+        f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{markup(name)}">\n{inside}\n</svg>'
+    )

@@ -1,0 +1,174 @@
+"""The report on a model: how well it does on patients it has never seen, and how it came to be."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.atomic import write_text
+from pipeline.reports.charts import line_chart, strip_chart
+from pipeline.reports.page import Html, chart, charts, facts, page, paragraph, picture, section, table
+
+POINTS = 200
+"""Of the loss curve; more cannot be seen."""
+SETTINGS = {
+    "modality": "modality",
+    "spacing": "spacing (z, y, x), mm",
+    "patch_size": "patch (z, y, x), voxels",
+    "normalisation": "normalisation",
+    "network": "network",
+    "training": "training",
+}
+"""Keys of config.json that are shown, and how they are called."""
+EMPTY_MASKS = (
+    "Dice, IoU and the other overlaps compare two masks. Where a case has an organ and the prediction has "
+    "none of it, or the other way round, Dice is 0 and the case counts. Where both are empty there is "
+    "nothing to compare: the value is undefined, left empty in cases.csv and out of every mean."
+)
+
+
+def write_report(
+    path: Path,
+    organ: str,
+    config: Mapping[str, Any],
+    per_case: pd.DataFrame,
+    curves: pd.DataFrame | None,
+    worst: Sequence[tuple[str, bytes]],
+) -> None:
+    """Write the report as one offline HTML file.
+
+    Args:
+        path: of the file.
+        organ: its name.
+        config: the model's config.json.
+        per_case: a row a (case, label), the columns of cases.csv.
+        curves: step, loss and dice (empty where not measured); None if there are none.
+        worst: case and overlay (PNG), the worst first.
+    """
+    write_text(path, report_page(organ, config, per_case, curves, worst))
+
+
+def report_page(
+    organ: str,
+    config: Mapping[str, Any],
+    per_case: pd.DataFrame,
+    curves: pd.DataFrame | None,
+    worst: Sequence[tuple[str, bytes]],
+) -> str:
+    """The report as HTML; arguments as of `write_report`."""
+    blocks = [_headline(per_case), _dice_by_label(per_case)]
+    if curves is not None and len(curves):
+        blocks.append(_learning(curves))
+    if worst:
+        blocks.append(_worst(per_case, worst))
+    blocks += [_training(config), _empty_masks(per_case)]
+    cases = per_case["case"].nunique()
+    subtitle = (
+        f"Judged on {cases} held-out cases of patients the model has never seen, in their original geometry."
+    )
+    return page(f"{organ}: evaluation", subtitle, blocks)
+
+
+def _headline(per_case: pd.DataFrame) -> Html:
+    means = per_case.groupby("label", sort=False)[["dice", "iou"]].mean().mean()
+    lowest = per_case.groupby("case")["dice"].mean()
+    return facts(
+        [
+            (_number(means["dice"]), "mean Dice, every label counting the same"),
+            (_number(means["iou"]), "mean IoU"),
+            (_number(lowest.min()), "mean Dice of the worst case"),
+            (str(per_case["case"].nunique()), "test cases"),
+        ]
+    )
+
+
+def _dice_by_label(per_case: pd.DataFrame) -> Html:
+    rows, groups = [], {}
+    for label, cases in per_case.groupby("label", sort=False):
+        known = cases.dropna(subset=["dice"]).sort_values(["dice", "case"])
+        dice = known["dice"]
+        worst = known["case"].iloc[0] if len(known) else "–"
+        volume = (known["predicted_ml"] - known["truth_ml"]).median()
+        row = [str(label), str(len(known)), *map(_number, (dice.mean(), dice.median(), dice.min()))]
+        rows.append([*row, "–" if pd.isna(volume) else f"{volume:+.1f}", str(worst)])
+        groups[str(label)] = [
+            (str(case), float(value)) for case, value in zip(known["case"], dice, strict=True)
+        ]
+    columns = ["label", "cases", "mean", "median", "worst", "volume, ml", "worst case"]
+    return section(
+        "Dice by label",
+        table(columns, rows, numbers=columns[1:-1]),
+        paragraph("Volume: the median of predicted minus true millilitres.", "soft"),
+        chart(
+            strip_chart(groups),
+            "Dice of every test case; the bar is the median. Point at a dot for its case.",
+        ),
+    )
+
+
+def _learning(curves: pd.DataFrame) -> Html:
+    loss = curves.dropna(subset=["loss"])
+    width = max(1, -(-len(loss) // POINTS))
+    thin = loss.groupby([*[pd.Series(range(len(loss)), index=loss.index) // width]])[["step", "loss"]].mean()
+    watched = curves.dropna(subset=["dice"])
+    steps = int(curves["step"].max())
+    figures = []
+    if len(thin):
+        top, bottom = float(thin["loss"].max()), min(0.0, float(thin["loss"].min()))
+        svg = line_chart(_pairs(thin, "loss"), bottom, top, "training loss by step")
+        figures.append(chart(svg, f"Training loss over {steps} steps"))
+    if len(watched):
+        svg = line_chart(_pairs(watched, "dice"), 0, 1, "validation Dice by step")
+        figures.append(chart(svg, "Dice of the watched fold, which is not trained on"))
+    return section("How it learnt", charts(*figures))
+
+
+def _pairs(curve: pd.DataFrame, column: str) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in zip(curve["step"], curve[column], strict=True)]
+
+
+def _worst(per_case: pd.DataFrame, worst: Sequence[tuple[str, bytes]]) -> Html:
+    figures = []
+    for case, png in worst:
+        own = per_case[per_case["case"] == case]
+        dice = ", ".join(
+            f"{label} {_number(value)}" for label, value in zip(own["label"], own["dice"], strict=True)
+        )
+        figures.append(picture(png, f"{case}: Dice of {dice}"))
+    return section(
+        "The worst cases", paragraph("Where the model fails is where to look first.", "soft"), *figures
+    )
+
+
+def _training(config: Mapping[str, Any]) -> Html:
+    rows = [row for key, name in SETTINGS.items() if key in config for row in _settings(name, config[key])]
+    return section("How it was trained", table(["setting", "value"], rows))
+
+
+def _settings(name: str, value: Any) -> list[tuple[str, str]]:
+    """Name and value of a setting; of nested settings, one pair each."""
+    if isinstance(value, Mapping):
+        pairs = ((f"{name}, {key.replace('_', ' ')}", inner) for key, inner in value.items())
+        return [row for inner_name, inner in pairs for row in _settings(inner_name, inner)]
+    if isinstance(value, list | tuple):
+        return [(name, ", ".join(_setting(one) for one in value) or "none")]
+    return [(name, _setting(value))]
+
+
+def _setting(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _empty_masks(per_case: pd.DataFrame) -> Html:
+    rows = []
+    for label, cases in per_case.groupby("label", sort=False):
+        truth, predicted = cases["truth_ml"] > 0, cases["predicted_ml"] > 0
+        kinds = (truth & predicted, truth & ~predicted, ~truth & predicted, ~truth & ~predicted)
+        rows.append([str(label), *(str(int(kind.sum())) for kind in kinds)])
+    columns = ["label", "both there", "missed", "invented", "both empty"]
+    return section("What empty masks mean", paragraph(EMPTY_MASKS), table(columns, rows, numbers=columns[1:]))
+
+
+def _number(value: float) -> str:
+    return "–" if pd.isna(value) else f"{value:.3f}"

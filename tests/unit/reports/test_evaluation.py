@@ -1,0 +1,119 @@
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.reports.evaluation import report_page, write_report
+
+CONFIG = {
+    "organ": "abdomen",
+    "labels": {"liver": 1, "spleen": 2},
+    "modality": "CT",
+    "spacing": [3.0, 1.5, 1.5],
+    "patch_size": [32, 48, 48],
+    "normalisation": {"kind": "ct", "clip": [-20.0, 180.0], "mean": 100.0, "std": 30.0},
+    "network": {"name": "residual_unet", "channels": [12, 24, 48]},
+    "training": {"steps": 400, "loss": {"dice_weight": 1.0}},
+}
+
+
+@pytest.fixture
+def per_case():
+    """Spleen: outlined, missed, invented, and absent from both."""
+    rows = [
+        ("case_a", "liver", 0.9, 1000.0, 1010.0),
+        ("case_b", "liver", 0.8, 1200.0, 1170.0),
+        ("case_c", "liver", 0.7, 1100.0, 1120.0),
+        ("case_d", "liver", 0.6, 900.0, 900.0),
+        ("case_a", "spleen", 0.6, 200.0, 210.0),
+        ("case_b", "spleen", 0.0, 200.0, 0.0),
+        ("case_c", "spleen", 0.0, 0.0, 12.0),
+        ("case_d", "spleen", np.nan, 0.0, 0.0),
+    ]
+    table = pd.DataFrame(rows, columns=["case", "label", "dice", "truth_ml", "predicted_ml"])
+    return table.assign(iou=table["dice"] / (2 - table["dice"]))
+
+
+@pytest.fixture
+def curves():
+    steps = np.arange(1, 1001)
+    dice = np.where(steps % 100 == 0, steps / 1200, np.nan)
+    return pd.DataFrame({"step": steps, "loss": 2 / steps, "dice": dice})
+
+
+def cells(html):
+    """Rows of all tables, as text."""
+    rows = re.findall(r"<tr>(.*?)</tr>", html)
+    return [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in rows]
+
+
+def test_figures_are_of_the_defined_cases(per_case):
+    html = report_page("abdomen", CONFIG, per_case, None, [])
+    rows = cells(html)
+    assert ["liver", "4", "0.750", "0.750", "0.600", "+5.0", "case_d"] in rows
+    assert ["spleen", "3", "0.200", "0.000", "0.000", "+10.0", "case_b"] in rows
+    assert "<b>0.475</b>" in html  # the mean over labels of 0.75 and 0.2
+
+
+def test_empty_masks_are_counted_by_kind(per_case):
+    html = report_page("abdomen", CONFIG, per_case, None, [])
+    assert ["spleen", "1", "1", "1", "1"] in cells(html)
+    assert "What empty masks mean" in html
+
+
+def test_every_defined_case_is_a_dot(per_case):
+    html = report_page("abdomen", CONFIG, per_case, None, [])
+    assert html.count("<circle") == 7
+    assert "<title>case_c: 0.700</title>" in html
+
+
+def test_training_is_told_setting_by_setting(per_case):
+    rows = cells(report_page("abdomen", CONFIG, per_case, None, []))
+    assert ["spacing (z, y, x), mm", "3, 1.5, 1.5"] in rows
+    assert ["training, loss, dice weight", "1"] in rows
+    assert ["network, channels", "12, 24, 48"] in rows
+
+
+def test_curves_are_thinned_and_left_out_where_there_are_none(per_case, curves):
+    html = report_page("abdomen", CONFIG, per_case, curves, [])
+    loss, dice = re.findall(r'<polyline class="curve" points="([^"]*)"', html)
+    assert 100 <= len(loss.split()) <= 200
+    assert len(dice.split()) == 10
+    assert "How it learnt" not in report_page("abdomen", CONFIG, per_case, None, [])
+    unwatched = report_page("abdomen", CONFIG, per_case, curves.assign(dice=np.nan), [])
+    assert unwatched.count("<polyline") == 1
+
+
+def test_worst_cases_are_shown_with_their_dice(per_case):
+    html = report_page("abdomen", CONFIG, per_case, None, [("case_b", b"png"), ("case_d", b"png")])
+    assert html.count("data:image/png;base64,") == 2
+    assert "case_b: Dice of liver 0.800, spleen 0.000" in html
+    assert "case_d: Dice of liver 0.600, spleen –" in html
+
+
+def test_a_label_that_no_test_case_has_is_said_not_computed(per_case):
+    per_case.loc[per_case["label"] == "spleen", ["dice", "iou"]] = np.nan
+    html = report_page("abdomen", CONFIG, per_case, None, [])
+    assert ["spleen", "0", "–", "–", "–", "–", "–"] in cells(html)
+    assert "<b>0.750</b>" in html
+
+
+def test_the_file_is_one_needs_no_network_and_is_the_same_again(tmp_path, per_case, curves):
+    path = tmp_path / "reports/report.html"
+    contents = []
+    for _ in range(2):
+        write_report(path, "abdomen", CONFIG, per_case, curves, [("case_b", b"png")])
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1]
+    assert [found.name for found in path.parent.iterdir()] == ["report.html"]
+    html = contents[0].decode()
+    assert "http://" not in html
+    assert "https://" not in html
+    tags = []
+    reader = HTMLParser()
+    reader.handle_starttag = lambda tag, attrs: tags.append((tag, dict(attrs)))
+    reader.feed(html)
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in tags}
+    assert all(attrs["src"].startswith("data:") for _, attrs in tags if "src" in attrs)

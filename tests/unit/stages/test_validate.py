@@ -1,0 +1,178 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.errors import DataError
+from pipeline.params import ValidateParams
+from pipeline.stages import validate
+from pipeline.volumes.store import write_case
+
+FOUND = 16
+FILES = ("cases", "plans", "volumes", "accepted", "validation")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A case table of 16 with one case quarantined by ingest, its plan and its volumes."""
+    monkeypatch.chdir(tmp_path)
+    rows = [_row(number) for number in range(FOUND)]
+    rows[5] |= {"status": "quarantined", "reason": "case_05: image without a label", "remedy": "add it"}
+    table = pd.DataFrame(rows)
+    table.loc[5, ["key", "spacing_z", "ml_liver"]] = [None, np.nan, np.nan]
+    plan = {"modality": "CT", "labels": {"liver": 6}, "spacing": [2.0, 1.0, 1.0]}
+    plan["normalisation"] = {"kind": "ct", "clip": [0.0, 200.0], "mean": 100.0, "std": 30.0}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    label = np.zeros((10, 12, 14), np.uint8)
+    label[3:7, 4:8, 5:9] = 1
+    for number in range(FOUND):
+        write_case(tmp_path / f"volumes/case_{number:02}.b2nd", label * np.float32(100), label, {})
+    table.to_parquet(tmp_path / "cases.parquet")
+    return tmp_path
+
+
+def _row(number):
+    row = {"case": f"case_{number:02}", "patient": f"jane_doe_{number}", "status": "accepted"}
+    row |= {"reason": "", "remedy": "", "key": f"key{number}"}
+    row |= {f"shape_{axis}": 20.0 for axis in "zyx"} | {f"spacing_{axis}": 1.0 for axis in "zyx"}
+    return row | {"intensity_min": -1000.0, "intensity_max": 900.0, "ml_liver": 1500.0 + number}
+
+
+def change(project, case, **values):
+    table = pd.read_parquet(project / "cases.parquet")
+    for column, value in values.items():
+        table.loc[table["case"] == case, column] = value
+    table.to_parquet(project / "cases.parquet")
+
+
+def run(project, **params):
+    """Run the stage and return what was accepted and result.json."""
+    names = ("cases.parquet", "plan.json", "volumes", "accepted.parquet", "reports/validation")
+    files = dict(zip(FILES, (project / name for name in names), strict=True))
+    validate.run("abdomen", ValidateParams(**{"test_share": 0.25} | params), **files)
+    return pd.read_parquet(files["accepted"]), read_result(project)
+
+
+def read_result(project):
+    return json.loads((project / "reports/validation/result.json").read_text())
+
+
+def read_page(project):
+    return (project / "reports/validation/index.html").read_text()
+
+
+def test_accepted_cases_are_let_through_with_split_and_fold(project):
+    accepted, _ = run(project)
+    assert list(accepted["case"]) == [f"case_{number:02}" for number in range(FOUND) if number != 5]
+    assert {"spacing_z", "ml_liver", "patient"} <= set(accepted.columns)
+    assert set(accepted["split"]) == {"train", "test"}
+    assert set(accepted.loc[accepted["split"] == "test", "fold"]) == {-1}
+    assert set(accepted.loc[accepted["split"] == "train", "fold"]) <= set(range(5))
+    assert (accepted["warnings"] == "").all()
+
+
+def test_errors_quarantine_and_warnings_mark(project):
+    change(project, "case_02", spacing_z=50.0)
+    change(project, "case_03", intensity_min=-50.0, ml_liver=0.0)
+    accepted, result = run(project)
+    assert "case_02" not in set(accepted["case"])
+    warnings = accepted.set_index("case")["warnings"]
+    assert "-50 HU" in warnings["case_03"]
+    assert "; liver is absent" in warnings["case_03"]
+    assert (warnings.drop("case_03") == "").all()
+    assert [(one["case"], one["by"]) for one in result["quarantined"]] == [
+        ("case_05", "ingest"),
+        ("case_02", "validation"),
+    ]
+    assert all(one["reason"] and one["remedy"] for one in result["quarantined"] + result["warned"])
+
+
+def test_a_refused_case_is_not_warned_of_too(project):
+    change(project, "case_02", spacing_z=50.0, intensity_min=-50.0)
+    _, result = run(project)
+    assert result["warned"] == []
+
+
+def test_counts_add_up_and_are_said(project, capsys):
+    change(project, "case_02", spacing_z=50.0)
+    change(project, "case_03", ml_liver=0.0)
+    accepted, result = run(project)
+    counts = result["counts"]
+    assert counts["found"] == FOUND
+    assert counts["accepted"] == len(accepted) == 14
+    assert counts["accepted"] == counts["train"] + counts["test"]
+    assert (counts["quarantined_by_ingest"], counts["quarantined_by_validation"]) == (1, 1)
+    assert (counts["warned"], counts["not_judged"]) == (1, 0)
+    said = capsys.readouterr()
+    assert "16 cases found = 14 accepted" in said.err
+    assert said.out == ""
+
+
+def test_the_page_shows_each_case_with_reason_remedy_and_picture(project):
+    change(project, "case_02", spacing_z=50.0)
+    change(project, "case_03", ml_liver=0.0)
+    run(project)
+    page = read_page(project)
+    for told in ("case_02", "50 mm along z", "image without a label", "add it", "liver is absent"):
+        assert told in page
+    assert page.count("data:image/png;base64,") == 2
+
+
+def test_nobodys_identity_is_told(project, capsys):
+    change(project, "case_03", ml_liver=0.0, key="key4")
+    run(project)
+    told = read_page(project) + json.dumps(read_result(project)) + "".join(capsys.readouterr())
+    assert "jane_doe" not in told
+
+
+def test_the_same_table_gives_the_same_bytes(project):
+    change(project, "case_03", ml_liver=0.0)
+
+    def written():
+        run(project)
+        files = [project / "accepted.parquet", *sorted((project / "reports").rglob("*.*"))]
+        return {path.name: path.read_bytes() for path in files if path.is_file()}
+
+    first = written()
+    assert set(first) == {"accepted.parquet", "index.html", "result.json"}
+    assert written() == first
+
+
+def test_a_new_case_leaves_the_others_where_they_were(project):
+    before, _ = run(project)
+    table = pd.read_parquet(project / "cases.parquet")
+    new = pd.DataFrame([_row(99) | {"case": "a_new_case"}])
+    (project / "volumes/a_new_case.b2nd").write_bytes((project / "volumes/case_00.b2nd").read_bytes())
+    pd.concat([new, table]).to_parquet(project / "cases.parquet")
+    after, _ = run(project)
+    assert len(after) == len(before) + 1
+    columns = ["split", "fold"]
+    kept = after.set_index("case").loc[before["case"], columns]
+    pd.testing.assert_frame_equal(kept, before.set_index("case")[columns])
+
+
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        ({"min_cases": 16}, "15 cases are accepted, fewer than the 16"),
+        ({"max_quarantined_share": 0.05}, "1 of 16 cases are quarantined"),
+        ({"test_share": 0.0}, "test set"),
+    ],
+)
+def test_a_poor_data_set_stops_the_run_after_the_page_is_written(project, params, told):
+    run(project)
+    with pytest.raises(DataError, match=told) as stopped:
+        run(project, **params)
+    assert stopped.value.exit_code == 2
+    assert "params.yaml" in str(stopped.value)
+    assert "index.html" in str(stopped.value)
+    assert not (project / "accepted.parquet").exists()
+    assert told in read_page(project)
+
+
+def test_a_table_that_cannot_be_judged_stops_the_run(project):
+    change(project, "case_07", status="perhaps")
+    with pytest.raises(DataError, match="case_07 its status is 'perhaps'"):
+        run(project)
+    assert read_result(project)["counts"]["not_judged"] == FOUND
