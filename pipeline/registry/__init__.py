@@ -1,0 +1,1 @@
+"""The gate, the MLflow registry and what a champion is."""

@@ -1,0 +1,138 @@
+"""Where the MLflow registry is, and how it is reached."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pipeline.atomic import atomic_path, remove_partial
+from pipeline.errors import MissingError
+from pipeline.progress import console
+
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # A server that does not answer is reported after seconds, not after minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+}
+"""What MLflow reads when it is imported; the user's own values win."""
+
+
+def tracking_uri(home: Path) -> str:
+    """`MLFLOW_TRACKING_URI`, else the database in `home`."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_database(home)}"
+
+
+def is_present(home: Path) -> bool:
+    """Whether there is a registry to ask; costs no import."""
+    return bool(os.environ.get("MLFLOW_TRACKING_URI")) or _database(home).exists()
+
+
+def is_local(uri: str) -> bool:
+    """Whether the registry at `uri` is a file, so that its artifacts belong in the home."""
+    return uri.startswith("sqlite:")
+
+
+def connect(home: Path) -> Any:
+    """An `MlflowClient`; a database that is not there yet is made."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    if not is_present(home):
+        _make_database(home)
+    uri = tracking_uri(home)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file `path`; the system frees it when the holder ends, however it ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print(f"{what} is in other hands, waiting for it", markup=False)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def reached() -> Iterator[None]:
+    """Turn what MLflow raises into an error that says where the registry should be.
+
+    Raises:
+        MissingError: MLflow failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        # By name, because importing MLflow's exceptions would load it.
+        if not type(error).__module__.startswith("mlflow."):
+            raise
+        uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+        place, remedy = "mlflow.db below HOUNSFIELD_HOME", ""
+        if uri:
+            place, remedy = uri, "see that the server runs, or unset MLFLOW_TRACKING_URI"
+        message = str(error).strip().partition("\n")[0]
+        text = f"the model registry ({place}) cannot be used: {message}"
+        raise MissingError(_without_password(text, uri), remedy) from error
+
+
+def _without_password(text: str, uri: str) -> str:
+    """`text` without the user and password that `uri` may carry."""
+    account, found, _ = urlsplit(uri).netloc.rpartition("@")
+    return text.replace(f"{account}@", "") if found else text
+
+
+def local_path(uri: str) -> Path | None:
+    """The path a URI of artifacts means; None if they are not in a file system."""
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return None if parts.scheme else Path(uri)
+
+
+def _database(home: Path) -> Path:
+    return home / "mlflow.db"
+
+
+def _make_database(home: Path) -> None:
+    """Make the database in `home`, whole or not at all: MLflow cannot go on from half a schema."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    database = _database(home)
+    with locked(home / "registry.lock", "The model registry's database"):
+        remove_partial(home)
+        if database.exists():
+            return
+        with atomic_path(database) as temporary, _unflushed():
+            store = SqlAlchemyStore(f"sqlite:///{temporary}", (home / "mlartifacts").as_uri())
+            store.engine.dispose()
+
+
+@contextmanager
+def _unflushed() -> Iterator[None]:
+    """Let SQLite leave flushing to its caller.
+
+    MLflow makes its schema in hundreds of steps; flushed one by one they take four times as long, and
+    many seconds on a busy disk.
+    """
+    from sqlalchemy import Engine, event
+
+    def relax(connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA journal_mode = MEMORY")
+
+    event.listen(Engine, "connect", relax)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", relax)

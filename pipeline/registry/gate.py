@@ -1,0 +1,265 @@
+"""The gate: is the challenger provably better than the champion on the same test cases?
+
+Both models are judged on the same frozen cases, so every comparison is paired: what counts is the
+difference of two Dice of one case and one label. The uncertainty comes from the cases alone; voxels
+of one scan are not independent and are never resampled.
+
+A Dice is undefined (NaN) where truth and prediction are both empty. The truth is common to both
+models, so NaN on one side only means that this model rightly predicted nothing and the other
+something where there is nothing (Dice 0): the NaN counts as 1 in that pair. A pair undefined on both
+sides says nothing about the difference and is left out.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import ndtr, stdtrit
+
+from pipeline.errors import DataError
+from pipeline.params import RegisterParams
+
+LEAST_PAIRS = 3
+"""A class that fewer pairs speak for cannot be called not worse."""
+SEED = 0
+DIGITS = 6
+"""Figures are rounded before they decide, so that no decision hangs on the order of a sum."""
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate says, and why."""
+
+    promoted: bool
+    reasons: tuple[str, ...]
+    """A sentence with figures for every condition, met or not."""
+    evidence: dict[str, Any]
+    """The figures, ready for JSON; what is undefined is None."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Challenger against champion, on all classes or on one."""
+
+    challenger: float
+    champion: float
+    lower_bound: float
+    """Of the one-sided confidence interval of the mean difference."""
+    cases: int
+
+    @property
+    def difference(self) -> float:
+        """Mean Dice the challenger gains."""
+        return round(self.challenger - self.champion, DIGITS)
+
+    def evidence(self) -> dict[str, float | int | None]:
+        """The figures, ready for JSON."""
+        return {
+            "challenger": _number(self.challenger),
+            "champion": _number(self.champion),
+            "difference": _number(self.difference),
+            "lower_bound": _number(self.lower_bound),
+            "cases": self.cases,
+        }
+
+
+def decide(challenger: pd.DataFrame, champion: pd.DataFrame | None, params: RegisterParams) -> Decision:
+    """Whether the challenger becomes the champion.
+
+    It does if its mean Dice reaches `minimum_dice` and, where there is a champion, it is not worse on
+    any class the champion knows (with `confidence`, the mean difference is above `-margin`) and
+    better over all classes (with `confidence`, the mean difference is above 0).
+
+    Args:
+        challenger: columns case, label, dice; a row a (case, label); an undefined Dice is NaN.
+        champion: the same for the same cases; None if there is no champion.
+        params: the section `register`.
+
+    Raises:
+        DataError: a pair of case and label is missing or there twice, or the two models were not
+            judged on the same cases.
+    """
+    own = _table(challenger, "the challenger")
+    conditions = [_reaches_minimum(own, params)]
+    evidence: dict[str, Any] = {
+        "mean_dice": _number(_mean(own.to_numpy())),
+        "dice": {label: _number(_mean(own[[label]].to_numpy())) for label in own},
+        **params.model_dump(mode="json"),
+    }
+    if champion is None:
+        conditions.append((True, "There is no champion yet, so there is none to beat."))
+    else:
+        against, evidence["overall"], evidence["classes"] = _against(own, champion, params)
+        conditions += against
+    return Decision(
+        promoted=all(met for met, _ in conditions),
+        reasons=tuple(reason for _, reason in conditions),
+        evidence=evidence,
+    )
+
+
+def _against(
+    own: pd.DataFrame, champion: pd.DataFrame, params: RegisterParams
+) -> tuple[list[tuple[bool, str]], dict[str, Any], dict[str, Any]]:
+    """Conditions, overall evidence and evidence by class of the comparison with the champion."""
+    other = _table(champion, "the champion")
+    if set(own.index) != set(other.index):
+        raise DataError(
+            f"challenger and champion were judged on different cases ({len(own)} and {len(other)})",
+            "run the stage 'evaluate' again",
+        )
+    lost, shared, new = _classes(own, other)
+    conditions = [
+        (
+            False,
+            f"{label}: the champion segments it, the challenger does not; if it was dropped on purpose, take "
+            "the alias 'champion' away in MLflow.",
+        )
+        for label in lost
+    ]
+    overall, classes = compare(own[shared], other.loc[own.index, shared], params)
+    conditions += [_not_worse(label, comparison, params) for label, comparison in classes.items()]
+    conditions += [(True, f"{label}: new, the champion does not segment it.") for label in new]
+    conditions.append(_better(overall, params))
+    return conditions, overall.evidence(), {label: found.evidence() for label, found in classes.items()}
+
+
+def compare(
+    challenger: pd.DataFrame, champion: pd.DataFrame, params: RegisterParams
+) -> tuple[Comparison, dict[str, Comparison]]:
+    """Over all classes, and class by class; both tables are (cases, labels) of Dice, alike in both.
+
+    The overall mean is the mean over classes of the mean over cases. The cases are resampled with
+    replacement, all labels of a case together; the interval is the expanded percentile interval
+    (Hesterberg, The American Statistician 69:371, 2015), because the plain one is too narrow for the
+    few cases a test set has.
+    """
+    ours, theirs = (np.asarray(table, dtype=np.float64) for table in (challenger, champion))
+    undefined = np.isnan(ours) & np.isnan(theirs)
+    ours, theirs = (np.where(undefined, np.nan, np.nan_to_num(dice, nan=1.0)) for dice in (ours, theirs))
+    informative = ~undefined.all(axis=1)
+    ours, theirs = ours[informative], theirs[informative]
+    means = _resampled_means(ours - theirs, params.resamples)
+    classes = {}
+    for column, label in enumerate(challenger.columns):
+        one = slice(column, column + 1)
+        classes[str(label)] = _comparison(ours[:, one], theirs[:, one], means[:, one], params.confidence)
+    return _comparison(ours, theirs, means, params.confidence), classes
+
+
+def _comparison(ours: Array, theirs: Array, means: Array, confidence: float) -> Comparison:
+    """Of Dice (cases, classes) and resampled mean differences (resamples, classes)."""
+    cases = int((~np.isnan(ours)).any(axis=1).sum())
+    if cases < LEAST_PAIRS:
+        return Comparison(_mean(ours), _mean(theirs), math.nan, cases)
+    present = ~np.isnan(means)
+    drawn = present.any(axis=1)
+    averaged = np.nan_to_num(means).sum(axis=1)[drawn] / present.sum(axis=1)[drawn]
+    bound = float(np.quantile(averaged, expanded_level(confidence, cases)))
+    return Comparison(_mean(ours), _mean(theirs), round(bound, DIGITS), cases)
+
+
+def _resampled_means(differences: Array, resamples: int) -> Array:
+    """Mean difference of each class in each resample of the cases, (resamples, classes).
+
+    NaN where no case that was drawn has the class.
+    """
+    cases, classes = differences.shape
+    if cases == 0:
+        return np.full((resamples, classes), np.nan)
+    rng = np.random.default_rng(SEED)
+    drawn = rng.multinomial(cases, np.full(cases, 1 / cases), size=resamples).astype(np.float64)
+    totals = drawn @ np.nan_to_num(differences)
+    counts = drawn @ (~np.isnan(differences)).astype(np.float64)
+    return np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0)
+
+
+def expanded_level(confidence: float, cases: int) -> float:
+    """The quantile of the bootstrap means that is the lower bound for a mean of `cases` cases.
+
+    The bootstrap's spread is that of a normal with the variance of the sample divided by n instead of
+    n - 1; the level makes up for both, as Student's t would.
+    """
+    student = -float(stdtrit(cases - 1, confidence))
+    return float(ndtr(student * math.sqrt(cases / (cases - 1))))
+
+
+def _reaches_minimum(own: pd.DataFrame, params: RegisterParams) -> tuple[bool, str]:
+    mean = _mean(own.to_numpy())
+    if math.isnan(mean):
+        return False, "Mean Dice: undefined, no test case has a label to find."
+    if mean >= params.minimum_dice:
+        return True, f"Mean Dice: {mean:.4f}, at least the minimum of {params.minimum_dice:g}."
+    return False, f"Mean Dice: {mean:.4f}, below the minimum of {params.minimum_dice:g}."
+
+
+def _not_worse(label: str, comparison: Comparison, params: RegisterParams) -> tuple[bool, str]:
+    if comparison.cases < LEAST_PAIRS:
+        return False, f"{label}: {_too_few(comparison)}"
+    met = comparison.lower_bound > -params.margin
+    verdict = "not worse" if met else "may be worse"
+    return met, f"{label}: {_figures(comparison, params)}; {verdict}, by the margin of {params.margin:g}."
+
+
+def _better(comparison: Comparison, params: RegisterParams) -> tuple[bool, str]:
+    if comparison.cases < LEAST_PAIRS:
+        return False, f"All classes: {_too_few(comparison)}"
+    met = comparison.lower_bound > 0
+    verdict = "better" if met else "not shown to be better"
+    return met, f"All classes: {_figures(comparison, params)}; {verdict}."
+
+
+def _figures(comparison: Comparison, params: RegisterParams) -> str:
+    return (
+        f"Dice {comparison.challenger:.4f} against the champion's {comparison.champion:.4f} in "
+        f"{comparison.cases} cases, difference {comparison.difference:+.4f}, "
+        f"with {100 * params.confidence:g} % confidence above {comparison.lower_bound:+.4f}"
+    )
+
+
+def _too_few(comparison: Comparison) -> str:
+    return f"only {comparison.cases} test cases can be compared, {LEAST_PAIRS} are needed."
+
+
+def _table(rows: pd.DataFrame, whose: str) -> pd.DataFrame:
+    """Dice as (cases, labels), cases and labels sorted; NaN where undefined."""
+    twice = rows[rows.duplicated(["case", "label"])]
+    if not twice.empty:
+        first = twice.iloc[0]
+        raise DataError(
+            f"{first['case']}: {whose} has two rows for the label '{first['label']}'",
+            "run the stage 'evaluate' again",
+        )
+    table = rows.pivot(index="case", columns="label", values="dice").astype(np.float64)
+    if len(rows) < table.size:
+        # A row that is not there must not pass for a Dice that is undefined.
+        raise DataError(
+            f"of {whose}, {table.size - len(rows)} of {table.size} pairs of test case and label have no row",
+            "run the stage 'evaluate' again",
+        )
+    return table
+
+
+def _classes(own: pd.DataFrame, other: pd.DataFrame) -> tuple[list[str], list[str], list[str]]:
+    """Labels only the champion has, both have, only the challenger has."""
+    ours, theirs = set(own.columns), set(other.columns)
+    return sorted(theirs - ours), sorted(ours & theirs), sorted(ours - theirs)
+
+
+def _mean(dice: Array) -> float:
+    """Mean over classes (columns) of the mean over cases (rows), undefined values left out.
+
+    NaN if nothing is defined.
+    """
+    columns = [column[~np.isnan(column)] for column in dice.T]
+    means = [float(column.mean()) for column in columns if column.size]
+    return round(float(np.mean(means)), DIGITS) if means else math.nan
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,249 @@
+"""The registry of models in MLflow: one registered model an organ, one version a model folder.
+
+A version is the content of a `models/<organ>` folder, kept as artifacts of one run and found again by
+its hash. The alias `champion` is the model in use, `challenger` the latest that was refused. Nothing
+is pickled, MLflow's model flavours are not used.
+
+Every step can be killed and repeated: a run left behind by a killed registration is found by its
+content and completed; a version comes into being only after all its files were read back and
+compared; a decision is written down before the alias it leads to is set.
+"""
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DataError, MissingError
+from pipeline.registry.artifacts import content_of, download, files_of, store
+from pipeline.registry.connection import connect, is_local, is_present, local_path, locked, reached
+from pipeline.workspace import home
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+CONTENT = "hounsfield.content"
+DECISION = "hounsfield.decision"
+COMMIT = "mlflow.source.git.commit"
+MODEL = "model"
+EVIDENCE = "evidence"
+OTHER = "bring them back, or point the alias 'champion' in MLflow at another version"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of an organ's model, as the registry knows it."""
+
+    organ: str
+    number: int
+    content: str
+    """SHA-256 over the files of the model folder; empty if another program registered it."""
+    run: str
+    source: str
+    """URI of the model's files."""
+    decision: dict[str, Any] | None
+    """What was decided about it, as in `registry/<organ>.json`; None while it waits for that."""
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A version whose files are on this machine and are those that were registered."""
+
+    organ: str
+    version: int
+    content: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is logged to the run of a version, for people to search by."""
+
+    params: Mapping[str, str] = field(default_factory=dict)
+    dice: Mapping[str, float] = field(default_factory=dict)
+    commit: str | None = None
+
+
+class ModelRegistry:
+    """Models of the project at `root`: at `MLFLOW_TRACKING_URI`, else in a database in its home.
+
+    Every method that asks the registry raises MissingError if it cannot be used.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._home = home(root.absolute())
+
+    @reached()
+    def champion_version(self, organ: str) -> int | None:
+        """The number of the version in use; None if there is none yet."""
+        return self._aliases(organ).get(CHAMPION)
+
+    @reached()
+    def champion(self, organ: str) -> RegisteredModel | None:
+        """The model in use; None if there is none yet.
+
+        The files of a registry on this machine are used where they lie, a server's are fetched once.
+
+        Raises:
+            MissingError: its files are gone.
+            DataError: its files are not those that were registered.
+        """
+        number = self.champion_version(organ)
+        if number is None:
+            return None
+        version = _version(self._client.get_model_version(organ, str(number)))
+        if not version.content:
+            raise DataError(
+                f"{organ}: version {number} was not registered by this pipeline (it has no tag {CONTENT})",
+                "point the alias 'champion' in MLflow at one that was",
+            )
+        return RegisteredModel(organ, number, version.content, self._folder(version))
+
+    def lock(self, organ: str) -> AbstractContextManager[None]:
+        """Let one process of this machine at a time decide about `organ`."""
+        return locked(self._home / f"registry.{organ}.lock", f"{organ}: its place in the model registry")
+
+    @reached()
+    def register(self, organ: str, models: Path, evidence: list[Path], description: Description) -> Version:
+        """The version with the content of the folder `models`, made if there is none.
+
+        Raises:
+            DataError: what was stored is not what was sent.
+        """
+        content = content_of(models)
+        version = self.find(organ, content)
+        if version is not None:
+            return version
+        run = self._run(organ, content)
+        self._describe(run, description)
+        store(self._client, run.info.run_id, MODEL, files_of(models))
+        self._store_evidence(run.info.run_id, evidence)
+        self._client.set_terminated(run.info.run_id)
+        if not self._client.search_registered_models(f"name = '{organ}'"):
+            self._client.create_registered_model(organ)
+        source = f"{run.info.artifact_uri}/{MODEL}"
+        tags = {CONTENT: content}
+        return _version(self._client.create_model_version(organ, source, run.info.run_id, tags=tags))
+
+    @reached()
+    def find(self, organ: str, content: str) -> Version | None:
+        """The version with this content, the oldest if there are several."""
+        found = self._client.search_model_versions(f"name = '{organ}' and tags.`{CONTENT}` = '{content}'")
+        return min((_version(entry) for entry in found), key=lambda version: version.number, default=None)
+
+    @reached()
+    def record(self, version: Version, decision: dict[str, Any], evidence: list[Path]) -> Version:
+        """Keep the decision about a version and what it rests on, in place of a former decision."""
+        self._store_evidence(version.run, evidence)
+        text = json.dumps(decision, sort_keys=True, allow_nan=False)
+        self._client.set_model_version_tag(version.organ, str(version.number), DECISION, text)
+        return _version(self._client.get_model_version(version.organ, str(version.number)))
+
+    @reached()
+    def settle(self, version: Version, promoted: bool) -> None:
+        """Point the aliases where the decision says."""
+        aliases, number = self._aliases(version.organ), str(version.number)
+        if promoted:
+            if aliases.get(CHAMPION) != version.number:
+                self._client.set_registered_model_alias(version.organ, CHAMPION, number)
+            if aliases.get(CHALLENGER) == version.number:
+                self._client.delete_registered_model_alias(version.organ, CHALLENGER)
+        elif aliases.get(CHALLENGER) != version.number:
+            self._client.set_registered_model_alias(version.organ, CHALLENGER, number)
+
+    @cached_property
+    def _client(self) -> Any:
+        return connect(self._home)
+
+    def _aliases(self, organ: str) -> dict[str, int]:
+        """Version number by alias; MLflow is not loaded if there is no registry yet."""
+        if not is_present(self._home):
+            return {}
+        models = self._client.search_registered_models(f"name = '{organ}'")
+        return {alias: int(number) for model in models for alias, number in model.aliases.items()}
+
+    def _run(self, organ: str, content: str) -> Any:
+        """The run that carries this content: what a killed registration left, or a new one."""
+        experiment = self._experiment(organ)
+        found = self._client.search_runs([experiment], f"tags.`{CONTENT}` = '{content}'", max_results=1)
+        return found[0] if found else self._client.create_run(experiment, tags={CONTENT: content})
+
+    def _experiment(self, organ: str) -> str:
+        local = is_local(self._client.tracking_uri)
+        # An experiment keeps the place of its artifacts for ever: when the home moves, it needs another.
+        name = f"{organ} in {self._home}" if local else organ
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        place = (self._home / "mlartifacts" / organ).as_uri() if local else None
+        return str(self._client.create_experiment(name, artifact_location=place))
+
+    def _describe(self, run: Any, description: Description) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        # Logged again with the same time and step, a metric stays one.
+        time = run.info.start_time
+        metrics = [Metric(_key(f"dice.{label}"), dice, time, 0) for label, dice in description.dice.items()]
+        params = [Param(_key(name), value) for name, value in description.params.items()]
+        tags = [RunTag(COMMIT, description.commit)] if description.commit else []
+        self._client.log_batch(run.info.run_id, metrics, params, tags)
+
+    def _store_evidence(self, run: str, evidence: list[Path]) -> None:
+        store(self._client, run, EVIDENCE, {file.name: file for file in evidence})
+
+    def _folder(self, version: Version) -> Path:
+        """Where the files of a version are on this machine, verified."""
+        recorded = local_path(version.source)
+        if recorded is None:
+            return self._fetched(version)
+        # mlartifacts/<organ>/<run>/artifacts/model: found again when the home was moved as a whole.
+        moved = self._home.joinpath(*recorded.parts[-5:])
+        folder = recorded if recorded.is_dir() or not moved.is_dir() else moved
+        if not folder.is_dir():
+            raise MissingError(
+                f"{version.organ}: the files of version {version.number} are not at {folder}", OTHER
+            )
+        return _verified(version, folder)
+
+    def _fetched(self, version: Version) -> Path:
+        kept = self._home / "champions" / version.content
+        with locked(self._home / "champions.lock", f"{version.organ}: the download of the champion"):
+            if kept.is_dir() and content_of(kept) == version.content:
+                return kept
+            shutil.rmtree(kept, ignore_errors=True)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".") as scratch:
+                folder = download(self._client, version.source, Path(scratch))
+                _verified(version, folder).rename(kept)
+        return kept
+
+
+def _verified(version: Version, folder: Path) -> Path:
+    if content_of(folder) != version.content:
+        raise DataError(
+            f"{version.organ}: the files of version {version.number} at {folder} are not those registered",
+            OTHER,
+        )
+    return folder
+
+
+def _version(entry: Any) -> Version:
+    decision = entry.tags.get(DECISION)
+    return Version(
+        organ=entry.name,
+        number=int(entry.version),
+        content=entry.tags.get(CONTENT, ""),
+        run=entry.run_id,
+        source=entry.source,
+        decision=json.loads(decision) if decision else None,
+    )
+
+
+def _key(name: str) -> str:
+    """`name` with the characters MLflow does not allow in keys replaced."""
+    return re.sub(r"[^/\w.\- :]", "_", name)

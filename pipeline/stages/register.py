@@ -1,0 +1,225 @@
+"""Stage `register`: the gate; a better model becomes the champion, with its evidence.
+
+The challenger is `models/<organ>`, the champion what the registry's alias says. Both are judged on the
+same frozen test cases, the champion by running it now.
+
+A decision is bound to what it was made from: the challenger's files, its figures, the test cases, the
+parameters, the code, and the champion it was held against. While these stand it is replayed, never
+made again: a run that was killed after the promotion would otherwise hold the new champion against
+itself. Once another model is champion, or anything else has changed, it is made anew.
+"""
+
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.atomic import read_json, sha256_code, sha256_file, sha256_json, write_json
+from pipeline.errors import DataError, MissingError
+from pipeline.params import RegisterParams
+from pipeline.progress import console
+from pipeline.registry.gate import decide
+from pipeline.registry.models import Description, ModelRegistry, RegisteredModel, Version
+
+Judge = Callable[[RegisteredModel, pd.DataFrame, Path], pd.DataFrame]
+"""Figures of a model (rows as in `cases.csv`) on test rows of the accepted table, from raw scans."""
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """What the decision is made from, but for the champion."""
+
+    organ: str
+    params: RegisterParams
+    raw: Path
+    test: pd.DataFrame
+    """Test rows of the accepted table."""
+    figures: pd.DataFrame
+    """The challenger's: case, label, dice; NaN where undefined."""
+    evidence: list[Path]
+    inputs: str
+    """Hash of all of this; the challenger's files have their own, `Version.content`."""
+
+
+def judge_champion(champion: RegisteredModel, test: pd.DataFrame, raw: Path) -> pd.DataFrame:
+    """The champion's figures, predicted now."""
+    from pipeline.inference.judge import judge_cases
+    from pipeline.inference.model import load_model
+
+    console.print(f"{champion.organ}: judging the champion, version {champion.version}", markup=False)
+    return judge_cases(load_model(champion.folder), test, raw)
+
+
+def run(
+    organ: str,
+    params: RegisterParams,
+    *,
+    raw: Path,
+    accepted: Path,
+    models: Path,
+    metrics: Path,
+    cases: Path,
+    report: Path,
+    registry: Path,
+    judge: Judge = judge_champion,
+) -> None:
+    """Register the model in `models`, decide about it, and write decision and evidence to `registry`.
+
+    Raises:
+        DataError: `cases` is not about the test cases of `accepted`, or the champion's files are not
+            those that were registered.
+        MissingError: the registry cannot be used, or the champion's files are gone.
+    """
+    test = _test_rows(accepted)
+    challenge = Challenge(
+        organ=organ,
+        params=params,
+        raw=raw,
+        test=test,
+        figures=_figures(cases, test),
+        evidence=[metrics, cases, report],
+        inputs=_inputs(test, cases, params),
+    )
+    models_known = ModelRegistry(Path.cwd())
+    with models_known.lock(organ):
+        version = models_known.register(organ, models, challenge.evidence, _description(models, metrics))
+        outcome = _outcome(challenge, version, models_known, judge)
+        write_json(registry, outcome)
+    console.print(_summary(outcome, registry), markup=False)
+
+
+def _outcome(
+    challenge: Challenge, version: Version, models_known: ModelRegistry, judge: Judge
+) -> dict[str, Any]:
+    """The decision about `version`: replayed while it stands, else made; the aliases follow it."""
+    # A second round is only needed where another machine changed the champion meanwhile.
+    while not _stands(version.decision, challenge, current := models_known.champion_version(challenge.organ)):
+        if current == version.number:
+            return _unchanged(challenge, version)
+        version = _decided(challenge, version, models_known, judge)
+    assert version.decision is not None, "a decision that stands is there"
+    models_known.settle(version, promoted=version.decision["decision"] == "promoted")
+    return version.decision
+
+
+def _stands(decision: dict[str, Any] | None, challenge: Challenge, champion: int | None) -> bool:
+    """Whether a recorded decision was made from the same, and the champion is as before or after it."""
+    if decision is None or decision["inputs"] != challenge.inputs:
+        return False
+    return champion in (decision["compared_with"], decision["champion_version"])
+
+
+def _decided(challenge: Challenge, version: Version, models_known: ModelRegistry, judge: Judge) -> Version:
+    """Hold the challenger against the champion and record what the gate says."""
+    champion, theirs, evidence = models_known.champion(challenge.organ), None, list(challenge.evidence)
+    with tempfile.TemporaryDirectory() as scratch:
+        if champion is not None:
+            # By way of a file like the challenger's, so that both are rounded alike.
+            evidence.append(Path(scratch) / "champion_cases.csv")
+            figures = judge(champion, challenge.test, challenge.raw)
+            figures.to_csv(evidence[-1], index=False, float_format="%.6g")
+            theirs = _figures(evidence[-1], challenge.test)
+        decision = decide(challenge.figures, theirs, challenge.params)
+        compared_with = champion.version if champion else None
+        outcome = _document(challenge, version) | {
+            "decision": "promoted" if decision.promoted else "kept",
+            "champion_version": version.number if decision.promoted else compared_with,
+            "compared_with": compared_with,
+            "reasons": list(decision.reasons),
+            "evidence": decision.evidence,
+        }
+        return models_known.record(version, outcome, evidence)
+
+
+def _unchanged(challenge: Challenge, version: Version) -> dict[str, Any]:
+    """The outcome where the challenger is the champion; what made it champion stays on record."""
+    return _document(challenge, version) | {
+        "decision": "unchanged",
+        "champion_version": version.number,
+        "compared_with": version.number,
+        "reasons": [f"The model is, file for file, version {version.number}, which is the champion."],
+        "evidence": decide(challenge.figures, None, challenge.params).evidence,
+    }
+
+
+def _document(challenge: Challenge, version: Version) -> dict[str, Any]:
+    """What every outcome says."""
+    return {
+        "organ": challenge.organ,
+        "challenger_version": version.number,
+        "content": version.content,
+        "inputs": challenge.inputs,
+    }
+
+
+def _summary(outcome: dict[str, Any], registry: Path) -> str:
+    organ, number, champion = (outcome[key] for key in ("organ", "challenger_version", "champion_version"))
+    mean = outcome["evidence"]["mean_dice"]
+    dice = "no Dice" if mean is None else f"mean Dice {mean:.4f}"
+    if outcome["decision"] == "promoted":
+        return f"{organ}: version {number} is promoted to champion, {dice}"
+    if outcome["decision"] == "unchanged":
+        return f"{organ}: unchanged, the model is the champion, version {number}, {dice}"
+    remains = f"version {champion} remains champion" if champion else "there is no champion"
+    return f"{organ}: version {number} is not promoted, {dice}; {remains}; why: {registry}"
+
+
+def _test_rows(accepted: Path) -> pd.DataFrame:
+    table = pd.read_parquet(accepted)
+    return table[table["split"] == "test"].reset_index(drop=True)
+
+
+def _figures(cases: Path, test: pd.DataFrame) -> pd.DataFrame:
+    """Case, label and Dice of the challenger; a case or label may be called 'NA' or '001'."""
+    figures = pd.read_csv(
+        cases,
+        usecols=["case", "label", "dice"],
+        dtype={"case": str, "label": str},
+        keep_default_na=False,
+        na_values={"dice": ["", "nan", "NaN"]},
+        float_precision="round_trip",
+    )
+    if set(figures["case"]) != set(test["case"]):
+        raise DataError(
+            f"{cases} is about {figures['case'].nunique()} cases, not about the {len(test)} test cases there "
+            "are now",
+            "run the stage 'evaluate' again",
+        )
+    return figures
+
+
+def _inputs(test: pd.DataFrame, cases: Path, params: RegisterParams) -> str:
+    return sha256_json(
+        {
+            "test": test[["case", "key"]].astype(str).to_numpy().tolist(),
+            "cases": sha256_file(cases),
+            "params": params.model_dump(mode="json"),
+            "code": sha256_code("stages/register.py", "registry/gate.py", "inference", "metrics"),
+        }
+    )
+
+
+def _description(models: Path, metrics: Path) -> Description:
+    """What people search runs by: network and training from the model's configuration, its Dice."""
+    if not (models / "config.json").is_file():
+        raise MissingError(f"{models} holds no model (no config.json)", "run the stage 'train'")
+    config = read_json(models / "config.json")
+    plain = {
+        name: value for name, value in config["training"].items() if isinstance(value, str | int | float)
+    }
+    params = {"network": config["network"].get("name", ""), **plain}
+    dice = {label: value for label, value in read_json(metrics)["dice"].items() if value is not None}
+    return Description({name: str(value) for name, value in params.items()}, dice, _commit())
+
+
+def _commit() -> str | None:
+    """The commit that is checked out; None outside a repository."""
+    try:
+        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return asked.stdout.strip() if asked.returncode == 0 else None

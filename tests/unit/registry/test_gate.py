@@ -1,0 +1,164 @@
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.errors import DataError
+from pipeline.params import RegisterParams
+from pipeline.registry.gate import decide, expanded_level
+
+PARAMS = RegisterParams(resamples=500)
+RUNS = 200
+
+
+def figures(dice, labels=("left", "right")):
+    """A table as cases.csv has it, from Dice (cases, labels)."""
+    dice = np.asarray(dice, dtype=float)
+    cases, classes = dice.shape
+    return pd.DataFrame(
+        {
+            "case": np.repeat([f"case_{number:03}" for number in range(cases)], classes),
+            "label": np.tile(labels, cases),
+            "dice": dice.ravel(),
+        }
+    )
+
+
+def share_promoted(gains, cases=20, noise=0.02):
+    """How often a challenger is promoted whose expected Dice is higher by `gains` (one a class).
+
+    Hard cases are hard for both models; on top of that each model has noise of its own.
+    """
+    promoted = 0
+    for seed in range(RUNS):
+        rng = np.random.default_rng(seed)
+        base = 0.85 + 0.05 * rng.standard_normal((cases, 1)) + 0.02 * rng.standard_normal((cases, 2))
+        theirs = base + noise * rng.standard_normal((cases, 2))
+        ours = base + np.asarray(gains) + noise * rng.standard_normal((cases, 2))
+        promoted += decide(figures(ours.clip(0, 1)), figures(theirs.clip(0, 1)), PARAMS).promoted
+    return promoted / RUNS
+
+
+def test_a_worse_challenger_is_hardly_ever_promoted():
+    assert share_promoted([-0.01, -0.01]) <= 0.01
+
+
+@pytest.mark.parametrize("noise", [0.002, 0.02])
+def test_an_equal_challenger_is_rarely_promoted_however_alike_the_two_are(noise):
+    assert share_promoted([0, 0], noise=noise) <= 0.1
+
+
+def test_an_equal_challenger_is_rarely_promoted_by_four_cases():
+    assert share_promoted([0, 0], cases=4) <= 0.1
+
+
+def test_a_clearly_better_challenger_is_nearly_always_promoted():
+    assert share_promoted([0.03, 0.03]) >= 0.98
+
+
+def test_better_on_average_but_worse_on_one_class_is_refused():
+    assert share_promoted([0.08, -0.03]) <= 0.01
+
+
+def test_the_reason_names_the_class_that_got_worse_with_its_figures():
+    champion = np.full((10, 2), 0.8)
+    decision = decide(figures(champion + np.array([0.1, -0.05])), figures(champion), PARAMS)
+    assert not decision.promoted
+    (reason,) = [reason for reason in decision.reasons if reason.startswith("right")]
+    assert "0.7500" in reason
+    assert "-0.0500" in reason
+    assert "may be worse" in reason
+    assert decision.evidence["overall"]["difference"] == 0.025
+
+
+def test_the_first_model_needs_only_the_minimum():
+    assert decide(figures(np.full((1, 2), 0.5)), None, PARAMS).promoted
+    refused = decide(figures(np.full((9, 2), 0.499)), None, PARAMS)
+    assert not refused.promoted
+    assert "0.4990, below the minimum of 0.5" in refused.reasons[0]
+
+
+def test_a_better_challenger_below_the_minimum_is_refused():
+    champion = np.full((9, 2), 0.3)
+    assert not decide(figures(champion + 0.1), figures(champion), PARAMS).promoted
+
+
+def test_the_same_figures_are_not_better():
+    same = figures(np.linspace(0.7, 0.9, 20).reshape(10, 2))
+    assert not decide(same, same, PARAMS).promoted
+
+
+def test_two_pairs_are_too_few():
+    champion = np.full((2, 2), 0.8)
+    decision = decide(figures(champion + 0.1), figures(champion), PARAMS)
+    assert not decision.promoted
+    assert "only 2 test cases" in " ".join(decision.reasons)
+
+
+def test_a_class_hardly_ever_there_is_too_few_though_the_others_are_many():
+    champion = np.full((9, 2), 0.8)
+    champion[2:, 1] = math.nan
+    decision = decide(figures(champion + 0.1), figures(champion), PARAMS)
+    assert not decision.promoted
+    assert decision.evidence["classes"]["left"]["cases"] == 9
+    assert decision.evidence["classes"]["right"]["cases"] == 2
+
+
+def test_a_pair_undefined_on_both_sides_is_left_out():
+    champion = np.full((9, 2), 0.8)
+    champion[:4, 1] = math.nan
+    decision = decide(figures(champion + 0.1), figures(champion), PARAMS)
+    assert decision.promoted
+    assert decision.evidence["classes"]["right"]["cases"] == 5
+    assert decision.evidence["classes"]["right"]["difference"] == pytest.approx(0.1)
+
+
+def test_rightly_predicting_nothing_beats_predicting_something_where_there_is_nothing():
+    silent = np.full((6, 2), 0.8)
+    silent[0, 1] = math.nan  # truth and prediction are empty
+    noisy = silent.copy()
+    noisy[0, 1] = 0.0  # truth is empty, prediction is not
+    better = decide(figures(silent), figures(noisy), PARAMS).evidence["classes"]["right"]
+    worse = decide(figures(noisy), figures(silent), PARAMS).evidence["classes"]["right"]
+    assert better["cases"] == worse["cases"] == 6
+    assert better["difference"] == pytest.approx(1 / 6, abs=1e-6)
+    assert worse["difference"] == pytest.approx(-1 / 6, abs=1e-6)
+
+
+def test_a_class_the_challenger_lost_is_refused_and_a_new_one_is_welcome():
+    both, one = np.full((9, 2), 0.8), np.full((9, 1), 0.9)
+    lost = decide(figures(one, ["left"]), figures(both), PARAMS)
+    assert not lost.promoted
+    assert "right: the champion segments it, the challenger does not" in " ".join(lost.reasons)
+    assert decide(figures(both + 0.1), figures(one - 0.1, ["left"]), PARAMS).promoted
+
+
+def test_the_order_of_rows_does_not_matter():
+    rng = np.random.default_rng(1)
+    ours, theirs = figures(rng.uniform(0.6, 0.9, (9, 2))), figures(rng.uniform(0.6, 0.9, (9, 2)))
+    shuffled = theirs.sample(frac=1, random_state=1)
+    assert decide(ours, theirs, PARAMS) == decide(ours, shuffled, PARAMS)
+
+
+def test_other_cases_missing_rows_and_rows_there_twice_are_errors():
+    table = figures(np.full((5, 2), 0.8))
+    with pytest.raises(DataError, match="different cases"):
+        decide(table, table[table["case"] != "case_000"], PARAMS)
+    with pytest.raises(DataError, match="1 of 10 pairs"):
+        decide(table, table.iloc[1:], PARAMS)
+    with pytest.raises(DataError, match="case_000: the challenger has two rows for the label 'left'"):
+        decide(pd.concat([table, table.head(1)]), table, PARAMS)
+
+
+def test_evidence_is_json_also_where_nothing_is_defined():
+    nothing = figures(np.full((5, 2), math.nan))
+    decision = decide(nothing, nothing, PARAMS)
+    assert not decision.promoted
+    json.dumps(decision.evidence, allow_nan=False)
+
+
+def test_the_level_widens_for_few_cases_and_is_the_plain_one_for_many():
+    assert expanded_level(0.95, 100_000) == pytest.approx(0.05, abs=1e-4)
+    assert expanded_level(0.95, 4) < expanded_level(0.95, 20) < 0.05

@@ -1,0 +1,269 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import pipeline
+from pipeline.errors import DataError, MissingError
+from pipeline.params import RegisterParams
+from pipeline.registry.connection import connect
+from pipeline.registry.models import ModelRegistry
+from pipeline.stages.register import run
+
+PARAMS = RegisterParams(resamples=200)
+CASES = ["001", "002", "NA", "case_4", "case_5", "case_6"]
+LABELS = ["left", "right"]
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory):
+    """An empty registry's database, made once because making it takes a second."""
+    folder = tmp_path_factory.mktemp("registry")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        connect(folder)
+    return folder / "mlflow.db"
+
+
+class Project:
+    """A project with the files of stage `register`; the champion's figures are those it was made with."""
+
+    def __init__(self, root):
+        self.root = root
+        self.figures_of = {}
+        self.judged = []
+        accepted = pd.DataFrame({"case": [*CASES, "learned"], "key": "k", "split": ["test"] * 6 + ["train"]})
+        (root / "data").mkdir(parents=True)
+        accepted.to_parquet(root / "data" / "accepted.parquet")
+
+    def train(self, name, dice):
+        """A model called `name` with this Dice (cases, labels), evaluated."""
+        for folder in ("models", "metrics", "reports"):
+            (self.root / folder).mkdir(exist_ok=True)
+        config = {"network": {"name": "residual_unet", "channels": [8]}, "training": {"steps": 7, "loss": {}}}
+        (self.root / "models" / "config.json").write_text(json.dumps(config))
+        (self.root / "models" / "weights.safetensors").write_text(name)
+        figures = pd.DataFrame({"case": np.repeat(CASES, 2), "label": LABELS * 6, "dice": np.ravel(dice)})
+        figures.to_csv(self.root / "reports" / "cases.csv", index=False)
+        mean = {"dice": {"mean": float(np.nanmean(dice)), "left": None}}
+        (self.root / "metrics" / "liver.json").write_text(json.dumps(mean))
+        (self.root / "reports" / "report.html").write_text("<html></html>")
+        self.figures_of[name] = figures
+
+    def judge(self, champion, test, _raw):
+        assert list(test["case"]) == CASES
+        name = (champion.folder / "weights.safetensors").read_text()
+        self.judged.append(name)
+        return self.figures_of[name]
+
+    def register(self, params=PARAMS):
+        """The outcome as it stands in the file."""
+        outcome = Path("registry/liver.json")
+        run(
+            "liver",
+            params,
+            raw=Path("data/raw"),
+            accepted=Path("data/accepted.parquet"),
+            models=Path("models"),
+            metrics=Path("metrics/liver.json"),
+            cases=Path("reports/cases.csv"),
+            report=Path("reports/report.html"),
+            registry=outcome,
+            judge=self.judge,
+        )
+        return json.loads(outcome.read_text())
+
+
+@pytest.fixture
+def project(tmp_path, empty_database, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "mlflow.db").write_bytes(empty_database.read_bytes())
+    monkeypatch.setenv("HOUNSFIELD_HOME", str(home))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    project = Project(tmp_path / "project")
+    monkeypatch.chdir(project.root)
+    return project
+
+
+def level(dice):
+    return np.full((6, 2), dice)
+
+
+def versions():
+    return len(connect(Path(os.environ["HOUNSFIELD_HOME"])).search_model_versions("name = 'liver'"))
+
+
+def test_the_first_model_becomes_champion_and_is_judged_against_nobody(project, capsys):
+    project.train("first", level(0.8))
+    outcome = project.register()
+    assert outcome["decision"] == "promoted"
+    assert (outcome["champion_version"], outcome["challenger_version"], outcome["compared_with"]) == (
+        1,
+        1,
+        None,
+    )
+    assert project.judged == []
+    champion = ModelRegistry(project.root).champion("liver")
+    assert (champion.folder / "weights.safetensors").read_text() == "first"
+    assert capsys.readouterr().err == "liver: version 1 is promoted to champion, mean Dice 0.8000\n"
+
+
+def test_a_better_model_takes_over_with_the_evidence(project):
+    project.train("first", level(0.8))
+    project.register()
+    project.train("better", level(0.85))
+    outcome = project.register()
+    assert outcome["decision"] == "promoted"
+    assert (outcome["champion_version"], outcome["compared_with"]) == (2, 1)
+    assert outcome["evidence"]["classes"]["left"]["difference"] == 0.05
+    assert outcome["evidence"]["overall"]["cases"] == len(CASES)
+    assert ModelRegistry(project.root).champion_version("liver") == 2
+
+
+def test_a_worse_model_is_registered_but_kept_from_the_throne_with_the_reason(project, capsys):
+    project.train("first", level(0.8))
+    project.register()
+    project.train("worse", level(0.75))
+    outcome = project.register()
+    assert outcome["decision"] == "kept"
+    assert (outcome["champion_version"], outcome["challenger_version"]) == (1, 2)
+    assert any("left: Dice 0.7500 against the champion's 0.8000" in reason for reason in outcome["reasons"])
+    assert ModelRegistry(project.root).champion_version("liver") == 1
+    assert "version 1 remains champion; why: registry/liver.json" in capsys.readouterr().err
+
+
+def test_a_first_model_below_the_minimum_leaves_the_throne_empty(project):
+    project.train("poor", level(0.3))
+    outcome = project.register()
+    assert (outcome["decision"], outcome["champion_version"]) == ("kept", None)
+    assert ModelRegistry(project.root).champion("liver") is None
+
+
+def test_the_same_again_replays_the_decision_byte_for_byte_and_judges_nobody(project):
+    project.train("first", level(0.8))
+    project.register()
+    project.train("better", level(0.85))
+    project.register()
+    before = Path("registry/liver.json").read_bytes()
+    Path("registry/liver.json").unlink()
+    project.judged.clear()
+    project.register()
+    assert Path("registry/liver.json").read_bytes() == before
+    assert project.judged == []
+    assert versions() == 2
+
+
+def test_the_champion_under_other_parameters_is_unchanged_and_registered_no_second_time(project):
+    project.train("first", level(0.8))
+    project.register()
+    outcome = project.register(RegisterParams(margin=0.02))
+    assert (outcome["decision"], outcome["champion_version"], versions()) == ("unchanged", 1, 1)
+    assert outcome["evidence"]["mean_dice"] == 0.8
+    assert project.register()["decision"] == "promoted", "what made it champion stays on record"
+
+
+def test_a_refused_model_gets_a_new_hearing_under_other_parameters(project):
+    project.train("modest", level(0.45))
+    assert project.register()["decision"] == "kept"
+    outcome = project.register(RegisterParams(minimum_dice=0.4))
+    assert (outcome["decision"], outcome["champion_version"], versions()) == ("promoted", 1, 1)
+
+
+def test_a_former_champion_is_held_against_the_present_one(project):
+    project.train("first", level(0.8))
+    project.register()
+    project.train("better", level(0.85))
+    project.register()
+    project.train("first", level(0.8))
+    outcome = project.register()
+    assert (outcome["decision"], outcome["champion_version"], outcome["compared_with"]) == ("kept", 2, 2)
+    assert versions() == 2
+
+
+def test_the_outcome_says_nothing_of_place_or_time(project, tmp_path, empty_database, monkeypatch):
+    project.train("first", level(0.8))
+    project.register()
+    first = Path("registry/liver.json").read_bytes()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "mlflow.db").write_bytes(empty_database.read_bytes())
+    monkeypatch.setenv("HOUNSFIELD_HOME", str(tmp_path / "elsewhere"))
+    other = Project(tmp_path / "another_project")
+    monkeypatch.chdir(other.root)
+    other.train("first", level(0.8))
+    other.register()
+    assert Path("registry/liver.json").read_bytes() == first
+
+
+def test_a_dice_that_is_undefined_comes_through_the_file(project):
+    dice = level(0.8)
+    dice[0, 1] = np.nan
+    project.train("first", dice)
+    project.register()
+    project.train("better", dice + 0.05)
+    classes = project.register()["evidence"]["classes"]
+    assert (classes["left"]["cases"], classes["right"]["cases"]) == (6, 5)
+
+
+def test_figures_of_other_cases_are_refused(project):
+    project.train("first", level(0.8))
+    accepted = pd.read_parquet("data/accepted.parquet")
+    accepted[accepted["case"] != "001"].to_parquet("data/accepted.parquet")
+    with pytest.raises(DataError, match="about 6 cases, not about the 5 test cases"):
+        project.register()
+    assert not Path("registry/liver.json").exists()
+
+
+def test_a_folder_without_a_model_is_refused(project):
+    project.train("first", level(0.8))
+    Path("models/config.json").unlink()
+    with pytest.raises(MissingError, match="run the stage 'train'"):
+        project.register()
+
+
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory):
+    """What is left by processes that were killed or ran at once: see forked_register.py."""
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    environment["PYTHONPATH"] = str(Path(pipeline.__file__).parents[1])
+    script = Path(__file__).with_name("forked_register.py")
+    folder = tmp_path_factory.mktemp("forked")
+    done = subprocess.run(
+        [sys.executable, script, folder], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_killed_at_any_step_and_run_again_leaves_what_an_undisturbed_run_leaves(forked):
+    *killed, undisturbed = forked["killed"]
+    assert len(killed) >= 12
+    assert undisturbed["versions"] == [1, 2]
+    assert undisturbed["runs"] == undisturbed["decided"] == 2
+    assert undisturbed["aliases"] == {"champion": 2}
+    for left in killed:
+        assert left == undisturbed
+
+
+def test_one_model_registered_by_four_at_once_is_one_version_and_one_outcome(forked):
+    left = forked["same"]
+    assert (left["versions"], left["runs"], left["aliases"]) == ([1], 1, {"champion": 1})
+    assert len(set(left["outcomes"])) == 1
+
+
+def test_four_models_at_once_each_meet_the_champion_of_their_turn(forked):
+    left = forked["other"]
+    outcomes = sorted(map(json.loads, left["outcomes"]), key=lambda outcome: outcome["challenger_version"])
+    assert left["versions"] == [1, 2, 3, 4]
+    champion = None
+    for outcome in outcomes:
+        assert outcome["compared_with"] == champion
+        champion = outcome["champion_version"]
+    assert left["aliases"]["champion"] == champion
+    best = max(outcomes, key=lambda outcome: outcome["evidence"]["mean_dice"])
+    assert best["challenger_version"] == champion
