@@ -1,5 +1,6 @@
-"""Files that are either whole or absent, and hashes of what they hold."""
+"""Files that are either whole or absent, locks on them, and hashes of what they hold."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -30,6 +31,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[int]:
+    """Hold the lock file `path`; the system frees it when the holder ends, however it ends.
+
+    Args:
+        path: made if need be; it stays.
+        what: a person reads is being waited for.
+
+    Yields:
+        The descriptor that holds the lock.
+    """
+    from pipeline.progress import console
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print(f"another process is busy with {what}; waiting for it", markup=False)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,6 +1,5 @@
 """Where the MLflow registry is, and how it is reached."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pipeline.atomic import atomic_path, remove_partial
+from pipeline.atomic import atomic_path, locked, remove_partial
 from pipeline.errors import MissingError
-from pipeline.progress import console
 
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -49,19 +47,6 @@ def connect(home: Path) -> Any:
         _make_database(home)
     uri = tracking_uri(home)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
-@contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file `path`; the system frees it when the holder ends, however it ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            console.print(f"{what} is in other hands, waiting for it", markup=False)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager
@@ -109,7 +94,7 @@ def _make_database(home: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     database = _database(home)
-    with locked(home / "registry.lock", "The model registry's database"):
+    with locked(home / "registry.lock", "the database of the model registry"):
         remove_partial(home)
         if database.exists():
             return

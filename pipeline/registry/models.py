@@ -20,9 +20,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pipeline.atomic import locked
 from pipeline.errors import DataError, MissingError
 from pipeline.registry.artifacts import content_of, download, files_of, store
-from pipeline.registry.connection import connect, is_local, is_present, local_path, locked, reached
+from pipeline.registry.connection import connect, is_local, is_present, local_path, reached
 from pipeline.workspace import home
 
 CHAMPION = "champion"
@@ -106,7 +107,7 @@ class ModelRegistry:
 
     def lock(self, organ: str) -> AbstractContextManager[None]:
         """Let one process of this machine at a time decide about `organ`."""
-        return locked(self._home / f"registry.{organ}.lock", f"{organ}: its place in the model registry")
+        return locked(self._home / f"registry.{organ}.lock", f"the model registry of {organ}")
 
     @reached()
     def register(self, organ: str, models: Path, evidence: list[Path], description: Description) -> Version:
@@ -212,7 +213,7 @@ class ModelRegistry:
 
     def _fetched(self, version: Version) -> Path:
         kept = self._home / "champions" / version.content
-        with locked(self._home / "champions.lock", f"{version.organ}: the download of the champion"):
+        with locked(self._home / "champions.lock", f"the download of the champion of {version.organ}"):
             if kept.is_dir() and content_of(kept) == version.content:
                 return kept
             shutil.rmtree(kept, ignore_errors=True)

@@ -1,0 +1,39 @@
+"""DVC, asked as a person would: by its command, with its own sentence when it refuses."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from pipeline.errors import HounsfieldError, MissingError
+
+
+def run_dvc(root: Path, *arguments: str, lock: int | None = None) -> str:
+    """What a DVC command prints.
+
+    Raises:
+        MissingError: the project is not under DVC, or DVC is not installed.
+        HounsfieldError: it failed, with DVC's own sentence.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+        # DVC lives on if this process is killed; with the lock, so that the next run waits for its end.
+        pass_fds=() if lock is None else (lock,),
+    )
+    if done.returncode == 0:
+        return done.stdout
+    said = [line for line in done.stderr.splitlines() if line.strip()]
+    sentence = next(
+        (line for line in said if line.startswith("ERROR")), said[-1] if said else "no reason given"
+    )
+    sentence = sentence.removeprefix("ERROR: ").rstrip(".")
+    if "not inside of a DVC repository" in sentence:
+        raise MissingError("the project is not under DVC", "run dvc init in it")
+    if "No module named dvc" in sentence:
+        raise MissingError("DVC is not installed", "run make env")
+    raise HounsfieldError(
+        f"dvc {' '.join(arguments)} failed and nothing was added", f"see to what it says: {sentence}"
+    )

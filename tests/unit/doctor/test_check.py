@@ -1,0 +1,44 @@
+import json
+import time
+
+import pytest
+from rich.console import Console
+
+from pipeline.doctor import Check, as_json, as_table, check, exit_code
+
+OK = Check("disk", "ok", "[bold]80[/] GiB free")
+WARNING = Check("DVC remote", "warning", "none", "dvc remote add -d storage s3://bucket/path")
+MISSING = Check("DVC", "missing", "not initialised", "dvc init")
+
+
+def test_only_what_is_missing_makes_the_exit_code() -> None:
+    assert exit_code([OK, WARNING]) == 0
+    assert exit_code([OK, MISSING]) == 4
+
+
+def test_the_table_shows_what_was_found_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    Console(width=120).print(as_table([OK, MISSING]))
+    shown = capsys.readouterr().out
+    assert "[bold]80[/] GiB free" in shown
+    assert "dvc init" in shown
+
+
+def test_json_holds_every_field() -> None:
+    assert json.loads(json.dumps(as_json([WARNING]))) == [
+        {"name": "DVC remote", "status": "warning", "found": "none", "remedy": WARNING.remedy}
+    ]
+
+
+def test_a_program_that_hangs_or_fails_or_is_not_there_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "ANSWER_WITHIN", 0.1)
+    started = time.perf_counter()
+    assert check.ask("sleep", "30") == ""
+    assert time.perf_counter() - started < 5
+    assert check.ask("false") == ""
+    assert check.ask("no-such-program") == ""
+    assert check.ask("echo", "here") == "here"
+
+
+def test_packages_are_looked_up_by_name() -> None:
+    assert check.installed("pytest") == pytest.__version__
+    assert check.installed("no-such-package") is None

@@ -1,0 +1,155 @@
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from rich.console import Console
+
+from pipeline.errors import DataError, ParamsError
+from pipeline.onboarding.source import NewOrgan, look, parse_labels
+
+QUIET = Console(quiet=True)
+SHAPE = (4, 5, 6)
+
+
+def _save(path: Path, array: NDArray[np.generic]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), path)
+
+
+def _source(folder: Path, *, air: float = -1000, values: tuple[int, ...] = (1, 2), cases: int = 2) -> Path:
+    """Two cases in the msd layout; the images' lowest value is `air`."""
+    for case in range(cases):
+        image = np.full(SHAPE, 40, np.int16)
+        image[0] = int(air)
+        label = np.zeros(SHAPE, np.uint8)
+        label[1, 0, : len(values)] = values
+        _save(folder / "imagesTr" / f"case_{case}.nii.gz", image)
+        _save(folder / "labelsTr" / f"case_{case}.nii.gz", label)
+    return folder
+
+
+def _describe(source: Path, **content: object) -> None:
+    (source / "dataset.json").write_text(json.dumps(content))
+
+
+def _look(source: Path, modality: str | None = None, labels: dict[str, int] | None = None) -> NewOrgan:
+    return look("x", source, modality, labels, QUIET)
+
+
+def test_dataset_json_names_labels_and_modality(tmp_path: Path) -> None:
+    source = _source(tmp_path, air=0)
+    _describe(
+        source, modality={"0": "MRI"}, labels={"0": "background", "2": "Right Kidney", "1": "Niere, große"}
+    )
+    organ = _look(source)
+    assert organ.modality == "MR"
+    assert list(organ.labels.items()) == [("niere_groe", 1), ("right_kidney", 2)]
+    assert Path("dataset.json") in organ.files
+
+
+def test_what_is_given_outweighs_dataset_json(tmp_path: Path) -> None:
+    source = _source(tmp_path)
+    _describe(source, modality={"0": "CT"}, labels={"1": "a", "2": "b"})
+    organ = _look(source, "mri", {"Both": 1})
+    assert organ.modality == "MR"
+    assert organ.labels == {"both": 1}
+
+
+def test_without_dataset_json_labels_are_the_values_found(tmp_path: Path) -> None:
+    source = _source(tmp_path, values=(3, 200))
+    _save(source / "labelsTr" / "case_1.nii.gz", np.full(SHAPE, 7, np.float32))
+    assert _look(source).labels == {"label_3": 3, "label_7": 7, "label_200": 200}
+
+
+def test_files_that_are_no_label_maps_name_no_labels(tmp_path: Path) -> None:
+    source = _source(tmp_path, cases=4)
+    _save(source / "labelsTr" / "case_1.nii.gz", np.full(SHAPE, 0.5, np.float32))
+    _save(source / "labelsTr" / "case_2.nii.gz", np.full(SHAPE, 300, np.int16))
+    (source / "labelsTr" / "case_3.nii.gz").write_bytes(b"not NIfTI")
+    assert _look(source).labels == {"label_1": 1, "label_2": 2}
+
+
+def test_a_source_without_one_label_map_says_so(tmp_path: Path) -> None:
+    source = _source(tmp_path, values=())
+    with pytest.raises(DataError, match="no label map holds whole numbers from 0 to 255"):
+        _look(source)
+
+
+def test_images_with_air_in_hu_are_ct(tmp_path: Path) -> None:
+    source = _source(tmp_path)
+    (source / "imagesTr" / "case_1.nii.gz").write_bytes(b"damaged")
+    assert _look(source).modality == "CT"
+
+
+@pytest.mark.parametrize("air", [0, -400])
+def test_images_without_air_in_hu_need_a_modality(tmp_path: Path, air: float) -> None:
+    with pytest.raises(DataError, match=f"lowest values of its images \\({air}, {air}\\).*--modality"):
+        _look(_source(tmp_path, air=air))
+
+
+def test_an_unknown_modality_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="'PET'"):
+        _look(_source(tmp_path), "PET")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"Left-Kidney": 1, "left kidney": 2}, "'Left-Kidney' and 'left kidney'"),
+        ({"肝": 1}, "'肝' has no letter"),
+    ],
+)
+def test_names_that_cannot_be_told_apart_are_refused(
+    tmp_path: Path, labels: dict[str, int], message: str
+) -> None:
+    with pytest.raises(ParamsError, match=message):
+        _look(_source(tmp_path), "CT", labels)
+
+
+def test_labels_of_the_command_line_are_read() -> None:
+    assert parse_labels(["Left Kidney=3", " liver = 1"]) == {"Left Kidney": 3, "liver": 1}
+
+
+@pytest.mark.parametrize("entries", [["liver"], ["=1"], ["liver=one"], ["liver=-1"], ["liver=1", "liver=2"]])
+def test_what_is_no_label_on_the_command_line_is_refused(entries: list[str]) -> None:
+    with pytest.raises(ParamsError, match=r"is not a label|given twice"):
+        parse_labels(entries)
+
+
+def test_a_name_never_begins_with_a_digit(tmp_path: Path) -> None:
+    assert _look(_source(tmp_path), "CT", {"3rd ventricle": 1}).labels == {"label_3rd_ventricle": 1}
+
+
+def test_orphans_are_taken_along_and_named(tmp_path: Path) -> None:
+    source = _source(tmp_path)
+    _save(source / "imagesTr" / "lonely.nii.gz", np.zeros(SHAPE, np.int16))
+    _save(source / "labelsTr" / "lost.nii.gz", np.zeros(SHAPE, np.uint8))
+    organ = _look(source, "CT")
+    assert organ.unpaired == ["lonely", "lost"]
+    assert {Path("imagesTr/lonely.nii.gz"), Path("labelsTr/lost.nii.gz")} <= set(organ.files)
+    assert "2 without image or label" in organ.lines()[1]
+
+
+def test_a_source_of_orphans_alone_is_refused(tmp_path: Path) -> None:
+    source = _source(tmp_path, cases=1)
+    (source / "labelsTr" / "case_0.nii.gz").rename(source / "labelsTr" / "other.nii.gz")
+    with pytest.raises(DataError, match="none of its 2 cases has an image and a label map"):
+        _look(source)
+
+
+def test_hidden_files_and_files_of_no_case_are_counted_not_copied(tmp_path: Path) -> None:
+    source = _source(tmp_path)
+    (source / "imagesTr" / "._case_0.nii.gz").write_bytes(b"an archiver's leftover")
+    (source / ".cache").mkdir()
+    (source / ".cache" / "deep").write_text("")
+    (source / "imagesTr" / "broken.nii.gz").symlink_to("nowhere.nii.gz")
+    (source / "README").write_text("about")
+    organ = _look(source)
+    assert organ.left_out == [
+        "2 hidden: .cache, imagesTr/._case_0.nii.gz",
+        "2 of no case: README, imagesTr/broken.nii.gz",
+    ]
+    assert len(organ.files) == 4
