@@ -1,0 +1,1 @@
+"""The embedded default data: a CT phantom of the abdomen, drawn patient by patient, then rendered."""
