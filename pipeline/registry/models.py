@@ -105,7 +105,7 @@ class ModelRegistry:
             )
         return RegisteredModel(organ, number, version.content, self._folder(version))
 
-    def lock(self, organ: str) -> AbstractContextManager[None]:
+    def lock(self, organ: str) -> AbstractContextManager[int]:
         """Let one process of this machine at a time decide about `organ`."""
         return locked(self._home / f"registry.{organ}.lock", f"the model registry of {organ}")
 

@@ -18,7 +18,7 @@ class Profile:
     steps: int
 
 
-SMALL = Profile("small", (16, 32, 64, 128), 2, 3000)
+SMALL = Profile("small", (16, 32, 64, 128), 2, 1500)
 FULL = Profile("full", (32, 64, 128, 256, 320), 8, 8000)
 
 
