@@ -13,22 +13,41 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
 from pipeline.errors import ParamsError
 from pipeline.workspace import STAGES
 
 Auto = Literal["auto"]
 Share = Annotated[float, Field(ge=0, le=1)]
-Range = tuple[float, float]
+Millimetres = Annotated[float, Field(ge=0.01, le=100)]
+Voxels = Annotated[int, Field(ge=1)]
+
+
+def _in_order(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError("a range begins with its lower end")
+    return ends
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_in_order)]
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 """What an organ may be called: it becomes a folder, a DVC stage and a registered model."""
 
 
 class Section(BaseModel):
-    """A section of parameters: unknown keys are errors, values never change."""
+    """A section of parameters: unknown keys and NaN are errors, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class IngestParams(Section):
@@ -37,7 +56,7 @@ class IngestParams(Section):
     modality: Literal["CT", "MR"]
     labels: dict[str, Annotated[int, Field(ge=1, le=255)]] = Field(min_length=1)
     """Name of each label and its value in the label maps; 0 is the background."""
-    spacing: Auto | tuple[float, float, float] = "auto"
+    spacing: Auto | tuple[Millimetres, Millimetres, Millimetres] = "auto"
     """Millimetres as (z, y, x); auto: the median of the data."""
     hu_offset: float = 0.0
     """Added to a CT's stored values to give HU."""
@@ -48,6 +67,8 @@ class IngestParams(Section):
     def _values_are_distinct(cls, labels: dict[str, int]) -> dict[str, int]:
         if len(set(labels.values())) < len(labels):
             raise ValueError(f"two labels share one value: {labels}")
+        if "mean" in labels:
+            raise ValueError("no label may be called 'mean': the mean of all labels is")
         return labels
 
 
@@ -88,7 +109,7 @@ class PatchesParams(Section):
     """Which patches are drawn from each case."""
 
     per_case: Annotated[int, Field(ge=1)] = 32
-    size: Auto | tuple[int, int, int] = "auto"
+    size: Auto | tuple[Voxels, Voxels, Voxels] = "auto"
     """Voxels as (z, y, x) at the planned spacing; auto: as the plan says."""
     shares: Shares = Shares()
     seed: int = 0
@@ -121,7 +142,7 @@ class NetworkParams(Section):
     """Which network, and its size; `auto` asks the profile."""
 
     name: str = "residual_unet"
-    channels: Auto | tuple[int, ...] = "auto"
+    channels: Auto | Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = "auto"
     """Feature maps at each resolution, finest first."""
 
 
@@ -209,13 +230,18 @@ def load_organ(path: Path, organ: str) -> OrganParams:
             f"{', '.join(organs) or 'none'}. Add one: hounsfield add-organ {organ} --source PATH"
         )
     own = organs[organ] or {}
+    if not isinstance(own, dict):
+        raise ParamsError(
+            f"params.yaml: organs.{organ} is {own!r}; it needs the sections {', '.join(STAGES)}."
+        )
     for stage in STAGES:
         if stage not in own:
             raise ParamsError(
                 f"params.yaml: organs.{organ} has no section '{stage}'; write '{stage}: {{}}' there "
                 "(DVC tracks the parameters of a stage by it)."
             )
-    merged = _merge({stage: content["defaults"].get(stage) or {} for stage in STAGES}, own)
+    defaults = {stage: section or {} for stage, section in content["defaults"].items()}
+    merged = _merge({stage: {} for stage in STAGES} | defaults, own)
     try:
         return OrganParams.model_validate(merged)
     except ValidationError as error:
@@ -232,7 +258,7 @@ def read_params(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError(f"{path} is not there; a clone of the project has it.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path} is not valid YAML: {str(error).replace(chr(10), ' ')}") from None
     mappings = isinstance(content, dict) and [content.get("defaults"), content.get("organs")]
     if not mappings or not all(isinstance(mapping, dict) for mapping in mappings):
@@ -269,9 +295,7 @@ def _merge(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any
 
 def _explain(error: ValidationError, organ: str) -> str:
     first = error.errors()[0]
-    # The branch of a union is part of pydantic's location but not of the file.
-    branch = re.compile(r"[\[(]|^literal|^tuple|^constrained")
-    location = [str(part) for part in first["loc"] if not branch.search(str(part))]
+    location = _location(first)
     place = ".".join(location)
     if first["type"] == "extra_forbidden":
         known = _keys_at(location[:-1])
@@ -281,10 +305,22 @@ def _explain(error: ValidationError, organ: str) -> str:
         )
     if first["type"] == "missing":
         return f"params.yaml: organs.{organ}.{place} is needed and not there."
-    return (
-        f"params.yaml: organs.{organ}.{place} (or defaults.{place}) is {first['input']!r}: "
-        f"{first['msg'].removeprefix('Value error, ')}."
-    )
+    # A value that fits no branch of a union fails each in its own way.
+    failures = [failure for failure in error.errors() if _location(failure)[: len(location)] == location]
+    expected = "; or ".join(dict.fromkeys(_expected(failure, len(location)) for failure in failures))
+    return f"params.yaml: organs.{organ}.{place} (or defaults.{place}) is {first['input']!r}: {expected}."
+
+
+def _expected(failure: ErrorDetails, depth: int) -> str:
+    """What should stand there, or at which of its elements."""
+    element = "".join(f"element {part}: " for part in _location(failure)[depth:])
+    return element + failure["msg"].removeprefix("Value error, ")
+
+
+def _location(failure: ErrorDetails) -> list[str]:
+    """The keys that lead to a failure; the branch of a union is part of pydantic's location only."""
+    branch = re.compile(r"[\[(]|^literal|^tuple|^constrained")
+    return [str(part) for part in failure["loc"] if not branch.search(str(part))]
 
 
 def _keys_at(location: list[str]) -> list[str]:

@@ -49,17 +49,19 @@ def stage_files(root: Path, stage: str, organ: str) -> dict[str, Path]:
     Raises:
         ParamsError: `dvc.yaml` has no such stage, or two of its paths have one role.
     """
-    description = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))
     try:
-        body = description["stages"][stage]["do"]
+        body = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["do"]
+    except yaml.YAMLError as error:
+        raise ParamsError(f"dvc.yaml is not valid YAML: {str(error).replace(chr(10), ' ')}") from None
     except (KeyError, TypeError):
         raise ParamsError(f"dvc.yaml has no stage '{stage}' with a foreach over organs.") from None
     files: dict[str, Path] = {}
     for entry in [entry for kind in ("deps", "outs", "metrics", "plots") for entry in body.get(kind, [])]:
-        path = Path(_path_of(entry).replace("${key}", organ))
+        pattern = _path_of(entry)
+        path = Path(pattern.replace("${key}", organ))
         if path.parts[0] == "pipeline":
             continue
-        role = _role(path, organ)
+        role = _role(pattern)
         if role in files:
             raise ParamsError(f"dvc.yaml, stage '{stage}': {files[role]} and {path} are both its '{role}'.")
         files[role] = path
@@ -71,6 +73,7 @@ def _path_of(entry: Any) -> str:
     return str(next(iter(entry))) if isinstance(entry, dict) else str(entry)
 
 
-def _role(path: Path, organ: str) -> str:
-    parts = [part.partition(".")[0] for part in path.parts]
-    return next(part for part in reversed(parts) if part != organ)
+def _role(pattern: str) -> str:
+    """The role of a path as dvc.yaml writes it: an organ may bear the name of a role."""
+    parts = [part.partition(".")[0] for part in Path(pattern).parts]
+    return next(part for part in reversed(parts) if part != "${key}")

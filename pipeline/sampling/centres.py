@@ -45,8 +45,11 @@ def _counts(shares: Shares, count: int) -> dict[str, int]:
 
 
 def _foreground(label: Label, count: int, generator: np.random.Generator) -> list[dict[str, Any]]:
-    """Centres on labelled voxels, the classes of the case taking turns."""
-    present = [int(value) for value in np.unique(label) if value > 0]
+    """Centres on labelled voxels, the classes of the case taking turns in a drawn order.
+
+    In a fixed order the last classes would get fewer, or none where a case has more classes than turns.
+    """
+    present = [int(value) for value in generator.permutation(np.unique(label[label > 0]))]
     if not present:
         return []
     turns = [present[turn % len(present)] for turn in range(count)]

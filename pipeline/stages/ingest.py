@@ -1,16 +1,17 @@
 """Stage `ingest`: raw scans to calibrated volumes, every case accepted or quarantined with its reason."""
 
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
 from pipeline.atomic import atomic_path, remove_partial, write_json
-from pipeline.errors import DataError, HounsfieldError
+from pipeline.errors import DataError, HounsfieldError, MissingError
 from pipeline.params import IngestParams
 from pipeline.progress import console, track
-from pipeline.volumes.cases import Job, Recipe, Row, ingest_case
+from pipeline.volumes.cases import Job, Recipe, Row, columns, ingest_case
 from pipeline.volumes.geometry import Triple
 from pipeline.volumes.layouts import CaseFiles, find_layout
 from pipeline.volumes.plan import make_plan, planned_spacing
@@ -23,6 +24,7 @@ def run(organ: str, params: IngestParams, *, raw: Path, volumes: Path, cases: Pa
 
     Raises:
         DataError: no layout is recognised, or no case at all can be accepted.
+        MissingError: there is no room for the volumes.
     """
     found = find_layout(raw).cases
     spacing = _spacing(params, raw, found)
@@ -32,18 +34,21 @@ def run(organ: str, params: IngestParams, *, raw: Path, volumes: Path, cases: Pa
     jobs = [Job(files, raw, volumes, recipe) for files in found]
     rows = _rows(jobs, params)
     _remove_others(volumes, {job.volume for job in jobs if rows[job.files.case]["status"] == "accepted"})
-    table = pd.DataFrame([rows[files.case] for files in found])
+    table = pd.DataFrame([rows[files.case] for files in found], columns=columns(recipe.classes))
     _write_table(cases, table)
     accepted = table[table["status"] == "accepted"]
     if accepted.empty:
         first = table.iloc[0]
-        raise DataError(f"{organ}: none of {len(table)} cases can be used; the first: {first['reason']}")
+        raise DataError(
+            f"{organ}: none of {len(table)} cases can be used; the first: {first['reason']}", first["remedy"]
+        )
     write_json(plans, make_plan(accepted, recipe))
     console.print(
         f"{organ}: {len(table)} cases, {len(accepted)} accepted, {len(table) - len(accepted)} quarantined"
     )
     for row in table[table["status"] == "quarantined"].to_dict("records"):
-        console.print(f"  quarantined: {row['reason']}")
+        # A name with brackets is no markup.
+        console.print(f"  quarantined: {row['reason']}: {row['remedy']}", markup=False)
 
 
 def _spacing(params: IngestParams, raw: Path, found: Iterable[CaseFiles]) -> Triple:
@@ -68,6 +73,9 @@ def _rows(jobs: list[Job], params: IngestParams) -> dict[str, Row]:
     outcomes = run_each(ingest_case, jobs, min(workers, len(jobs)))
     rows: dict[str, Row] = {}
     for outcome in track(outcomes, "ingest", len(jobs)):
+        if isinstance(outcome.error, MissingError):
+            # A full disk is no fault of the case; what is done already is kept.
+            raise outcome.error
         files = outcome.item.files
         rows[files.case] = outcome.result or _quarantined(files, outcome.error)
     return rows
@@ -76,11 +84,12 @@ def _rows(jobs: list[Job], params: IngestParams) -> dict[str, Row]:
 def _quarantined(files: CaseFiles, error: HounsfieldError | None) -> Row:
     """The row of a case that cannot be used."""
     assert error is not None, "an outcome has a result or an error"
+    named = files.case in error.reason
     return {
         "case": files.case,
         "patient": files.patient,
         "status": "quarantined",
-        "reason": error.reason,
+        "reason": error.reason if named else f"{files.case}: {error.reason}",
         "remedy": error.remedy,
         "image": str(files.image or ""),
         "label": str(files.label or ""),
@@ -92,7 +101,9 @@ def _quarantined(files: CaseFiles, error: HounsfieldError | None) -> Row:
 def _remove_others(volumes: Path, wanted: set[Path]) -> None:
     """Remove volumes whose case left the source or is not accepted any more."""
     for path in volumes.iterdir():
-        if path not in wanted:
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path not in wanted:
             path.unlink()
 
 

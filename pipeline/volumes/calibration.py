@@ -7,6 +7,8 @@ from pipeline.volumes.geometry import Floats
 
 AIR_HU = -1000.0
 LOWEST_AIR, HIGHEST_BONE = -1100.0, 30000.0
+NARROWEST = 20.0
+"""HU between the lowest and the highest value; in any CT the noise alone spans more."""
 
 
 def calibrate_ct(case: str, image: Floats, offset: float) -> tuple[Floats, str]:
@@ -20,7 +22,7 @@ def calibrate_ct(case: str, image: Floats, offset: float) -> tuple[Floats, str]:
     """
     image = image + np.float32(offset) if offset else image
     low, high = float(image.min()), float(image.max())
-    if high - low <= 1.5:
+    if high - low < NARROWEST:
         raise DataError(
             f"{case}: values from {low:g} to {high:g} are no HU but a scaled image", "use the original CT"
         )
@@ -60,7 +62,7 @@ def calibrate_mr(case: str, image: Floats) -> tuple[Floats, str]:
     low, high = np.percentile(image, (0.5, 99.5))
     clipped = np.clip(image, low, high)
     deviation = float(clipped.std())
-    if deviation <= 1e-6 * max(1.0, abs(float(clipped.mean()))):
+    if deviation <= 1e-6 * abs(float(clipped.mean())):
         raise DataError(
             f"{case}: all voxels are about {float(clipped.mean()):g}", "the image is empty, export it again"
         )

@@ -1,5 +1,6 @@
 """One case from its files to its volume, and the row that tells about it."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -11,9 +12,17 @@ from numpy.typing import NDArray
 from pipeline.atomic import sha256_code, sha256_file, sha256_json
 from pipeline.errors import DataError
 from pipeline.volumes.calibration import calibrate_ct, calibrate_mr
-from pipeline.volumes.geometry import Floats, Geometry, Triple, resample_image, resample_labels, to_canonical
+from pipeline.volumes.geometry import (
+    Floats,
+    Geometry,
+    Triple,
+    resample_image,
+    resample_labels,
+    resampled_shape,
+    to_canonical,
+)
 from pipeline.volumes.layouts import CaseFiles
-from pipeline.volumes.readers import Scan, read_scan
+from pipeline.volumes.readers import Scan, check_memory, read_scan
 from pipeline.volumes.store import SUFFIX, StoredCase, write_case
 
 Row = dict[str, Any]
@@ -56,6 +65,15 @@ def class_indices(labels: dict[str, int]) -> dict[str, int]:
     return {name: index for index, name in enumerate(sorted(labels, key=lambda name: labels[name]), start=1)}
 
 
+def columns(labels: Iterable[str]) -> list[str]:
+    """The columns of the case table, in an order that does not depend on which rows are new."""
+    facts = ["case", "patient", "status", "reason", "remedy", "image", "label", "key", "notes"]
+    facts += [f"{name}_{axis}" for name in ("shape", "spacing") for axis in "zyx"]
+    facts += ["orientation", *(f"intensity_{name}" for name in ("min", "p01", "p50", "p99", "max"))]
+    facts += ["fg_mean", "fg_square", "fg_low", "fg_high"]
+    return facts + [f"{name}_{label}" for label in labels for name in ("voxels", "ml")]
+
+
 def ingest_case(job: Job) -> Row:
     """Make the volume of one case unless it is there already, and return its row.
 
@@ -64,6 +82,7 @@ def ingest_case(job: Job) -> Row:
 
     Raises:
         DataError: the case cannot be accepted, and why.
+        MissingError: its volume cannot be written, which is no fault of the case.
     """
     files = job.files
     if files.label is None:
@@ -78,10 +97,13 @@ def ingest_case(job: Job) -> Row:
     label_scan = read_scan(job.raw / files.label)
     _check_aligned(files.case, image_scan.geometry, label_scan.geometry)
     geometry = image_scan.geometry
-    image, notes = calibrate(files.case, to_canonical(image_scan.array, geometry), job.recipe)
-    label = label_classes(files.case, label_scan, job.recipe.labels)
-    row = _row(files, key, geometry, image, label, job.recipe) | {"notes": notes}
     spacing, target = geometry.spacing, job.recipe.spacing
+    shape = resampled_shape(geometry.canonical_shape, spacing, target)
+    check_memory(f"{files.case}: the planned spacing makes it", shape)
+    image, notes = calibrate(files.case, to_canonical(image_scan.array, geometry), job.recipe)
+    # Of two affines that differ by rounding, each could turn an oblique array another way.
+    label = label_classes(files.case, Scan(label_scan.array, geometry), job.recipe.labels)
+    row = _row(files, key, geometry, image, label, job.recipe) | {"notes": notes}
     write_case(
         job.volume,
         resample_image(image, spacing, target),
@@ -92,9 +114,10 @@ def ingest_case(job: Job) -> Row:
 
 
 def case_key(job: Job) -> str:
-    """Hash of all a volume is made of: bytes, recipe, code."""
-    files = [job.raw / path for path in (job.files.image, job.files.label) if path is not None]
-    return sha256_json([[sha256_file(path) for path in files], asdict(job.recipe), _code()])
+    """Hash of all a volume and its row are made of: names, bytes, recipe, code."""
+    files = [path for path in (job.files.image, job.files.label) if path is not None]
+    content = {str(path): sha256_file(job.raw / path) for path in files}
+    return sha256_json([job.files.case, job.files.patient, content, asdict(job.recipe), _code()])
 
 
 def calibrate(case: str, image: Floats, recipe: Recipe) -> tuple[Floats, str]:
@@ -155,7 +178,7 @@ def _check_aligned(case: str, image: Geometry, label: Geometry) -> None:
     if apart > 0.5 * min(image.spacing):
         raise DataError(
             f"{case}: image and label map lie {apart:.1f} mm apart by their headers",
-            "write the label map with the affine of its image",
+            "resample the label map onto the image, or mend the header that is wrong",
         )
 
 

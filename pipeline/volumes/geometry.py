@@ -105,7 +105,7 @@ def resample_image(
 def resample_labels(
     labels: NDArray[np.uint8], spacing: Triple, target: Triple, shape: tuple[int, int, int] | None = None
 ) -> NDArray[np.uint8]:
-    """A label map (Z, Y, X) at another spacing: each voxel takes the class that covers most of it.
+    """A label map (Z, Y, X) at another spacing: each voxel takes the class that weighs most at its centre.
 
     Every class is interpolated by itself and the largest wins, so no value appears that was not there.
     """

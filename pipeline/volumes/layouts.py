@@ -11,6 +11,7 @@ cases there are, not the list in ``dataset.json``: a file nobody listed is still
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -59,8 +60,9 @@ def find_layout(source: Path) -> Layout:
     if not source.is_dir():
         raise DataError(f"{source} is not a folder: give the folder that holds the images and the labels.")
     images, labels = _image_and_label_folders(source)
-    image_files = _by_case(source, images, with_channel=True)
     label_files = _by_case(source, labels, with_channel=False)
+    with_channel = _has_channels(source / images, label_files.keys())
+    image_files = _by_case(source, images, with_channel=with_channel)
     if not image_files:
         raise DataError(f"{source / images} holds no {' or '.join(SUFFIXES)} file: nothing to ingest.")
     cases = [
@@ -69,10 +71,9 @@ def find_layout(source: Path) -> Layout:
         for case in sorted(image_files.keys() | label_files.keys())
     ]
     description = _describe(source / "dataset.json")
-    with_channels = any(CHANNEL.search(_stem(path)) for path in image_files.values())
     name: Literal["msd", "nnunet", "folders"] = "folders"
     if images == "imagesTr":
-        name = "nnunet" if with_channels else "msd"
+        name = "nnunet" if with_channel else "msd"
     return Layout(name, cases, _labels(description), _modality(description))
 
 
@@ -106,6 +107,16 @@ def _image_and_label_folders(source: Path) -> tuple[str, str]:
     raise DataError(f"{source} has no layout that is known ({known}); it holds {found}.")
 
 
+def _has_channels(images: Path, labelled: Collection[str]) -> bool:
+    """Whether the four digits that image names end with are a channel, not the number of the case.
+
+    The names of the labels tell: they carry the case's number, but no channel.
+    """
+    numbered = [stem for stem in map(_stem, scan_files(images)) if CHANNEL.search(stem)]
+    as_channel = sum(CHANNEL.sub("", stem) in labelled for stem in numbered)
+    return as_channel > sum(stem in labelled for stem in numbered)
+
+
 def _by_case(source: Path, folder: str, *, with_channel: bool) -> dict[str, Path]:
     """Paths relative to `source`, by case.
 
@@ -117,8 +128,8 @@ def _by_case(source: Path, folder: str, *, with_channel: bool) -> dict[str, Path
         case = case_name(path) if with_channel else _stem(path)
         if case in found:
             raise DataError(
-                f"{source / folder}: {found[case].name} and {path.name} are both images of case '{case}'; "
-                "several channels are not read yet, so keep one file a case."
+                f"{source / folder}: {found[case].name} and {path.name} both belong to case '{case}': "
+                "keep one of them (several channels are not read yet)."
             )
         found[case] = path.relative_to(source)
     return found
@@ -144,10 +155,11 @@ def _describe(path: Path) -> dict[str, Any]:
 def _labels(description: dict[str, Any]) -> dict[str, int] | None:
     """Label names and values; MSD writes ``{"1": "liver"}``, nnU-Net ``{"liver": 1}``."""
     entries = description.get("labels")
-    if not isinstance(entries, dict):
+    # nnU-Net's regions are lists of values: their names stand for no single label.
+    if not isinstance(entries, dict) or any(isinstance(value, list) for value in entries.values()):
         return None
-    pairs = [(value, key) if str(key).isdigit() else (key, value) for key, value in entries.items()]
-    return {str(name): int(value) for name, value in pairs if str(value).isdigit() and int(value) > 0}
+    pairs = [(value, key) if str(key).isdecimal() else (key, value) for key, value in entries.items()]
+    return {str(name): int(value) for name, value in pairs if str(value).isdecimal() and int(value) > 0}
 
 
 def _modality(description: dict[str, Any]) -> Literal["CT", "MR"] | None:

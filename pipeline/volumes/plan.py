@@ -80,9 +80,12 @@ def make_plan(accepted: pd.DataFrame, recipe: Recipe) -> dict[str, Any]:
 
 def _normalisation(accepted: pd.DataFrame, modality: str) -> dict[str, Any]:
     """How a network sees the intensities: clipped, then shifted and scaled."""
+    if modality == "MR":
+        return {"kind": "mr", "clip": [-5.0, 5.0], "mean": 0.0, "std": 1.0}
     measured = accepted.dropna(subset=["fg_mean"])
-    if modality == "MR" or measured.empty:
-        return {"kind": modality.lower(), "clip": [-5.0, 5.0], "mean": 0.0, "std": 1.0}
+    if measured.empty:
+        # Nothing labelled to go by: from air to bone.
+        return {"kind": "ct", "clip": [-1000.0, 1000.0], "mean": 0.0, "std": 500.0}
     mean = float(measured["fg_mean"].mean())
     deviation = float(np.sqrt(max(float(measured["fg_square"].mean()) - mean**2, 1.0)))
     clip = [float(measured["fg_low"].median()), float(measured["fg_high"].median())]
@@ -93,5 +96,5 @@ def _triples(table: pd.DataFrame, name: str) -> list[Any]:
     return [tuple(row) for row in table[[f"{name}_{axis}" for axis in "zyx"]].to_numpy()]
 
 
-def _median(column: pd.Series) -> float:  # type: ignore[type-arg]
+def _median(column: pd.Series) -> float:
     return float(column.median())

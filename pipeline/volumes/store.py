@@ -9,7 +9,6 @@ small enough that a patch touches little beyond itself. Blosc2 won over Zarr by
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from types import EllipsisType
 from typing import Any
 
 import blosc2
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.atomic import atomic_path
-from pipeline.errors import DataError
+from pipeline.errors import DataError, MissingError
 from pipeline.volumes.geometry import Floats
 
 SUFFIX = ".b2nd"
@@ -44,14 +43,12 @@ class StoredCase:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
             self._array = blosc2.open(str(path), mode="r")
             self.shape: tuple[int, int, int] = tuple(self._array.shape[1:])
         except Exception as error:
-            raise DataError(
-                f"{path} is no readable volume ({type(error).__name__})",
-                "run dvc repro ingest@{path.parent.name}",
-            ) from None
+            raise self._unreadable(error) from None
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -61,8 +58,7 @@ class StoredCase:
 
     def box(self, start: tuple[int, ...], stop: tuple[int, ...]) -> Floats:
         """Image and label (2, z, y, x) of the voxels from `start` to before `stop`, (z, y, x)."""
-        box: Floats = self._array[(slice(None), *map(slice, start, stop))]
-        return box
+        return self._read((slice(None), *map(slice, start, stop)))
 
     def label(self) -> NDArray[np.uint8]:
         """The whole label map (Z, Y, X)."""
@@ -72,9 +68,18 @@ class StoredCase:
         """The whole image (Z, Y, X)."""
         return self._read(0)
 
-    def _read(self, index: int | EllipsisType) -> Floats:
-        array: Floats = self._array[index]
+    def _read(self, index: int | tuple[slice, ...]) -> Floats:
+        try:
+            array: Floats = self._array[index]
+        except (RuntimeError, MemoryError) as error:
+            raise self._unreadable(error) from None
         return array
+
+    def _unreadable(self, error: BaseException) -> DataError:
+        return DataError(
+            f"{self._path} is no readable volume ({type(error).__name__})",
+            f"run dvc repro ingest@{self._path.parent.name}",
+        )
 
 
 def read_case(path: Path) -> Case:
@@ -95,19 +100,26 @@ def write_case(path: Path, image: Floats, label: NDArray[np.uint8], meta: dict[s
         image: (Z, Y, X).
         label: (Z, Y, X), class indices.
         meta: JSON-like.
+
+    Raises:
+        MissingError: there is no room on the disk, or no permission.
     """
     both = np.stack([image.astype(np.float32, copy=False), label.astype(np.float32)])
     chunk = tuple(min(edge, limit) for edge, limit in zip(image.shape, CHUNK, strict=True))
     block = tuple(min(edge, limit) for edge, limit in zip(chunk, BLOCK, strict=True))
-    with atomic_path(path) as temporary:
-        # A leftover of a killed process that had our process id would be appended to.
-        temporary.unlink(missing_ok=True)
-        array = blosc2.asarray(
-            both,
-            urlpath=str(temporary),
-            mode="w",
-            chunks=(1, *chunk),
-            blocks=(1, *block),
-            cparams={"codec": blosc2.Codec.ZSTD, "clevel": 5, "nthreads": 1},
-        )
-        array.schunk.vlmeta["hounsfield"] = json.dumps(meta, sort_keys=True)
+    try:
+        with atomic_path(path) as temporary:
+            array = blosc2.asarray(
+                both,
+                urlpath=str(temporary),
+                mode="w",
+                chunks=(1, *chunk),
+                blocks=(1, *block),
+                cparams={"codec": blosc2.Codec.ZSTD, "clevel": 5, "nthreads": 1},
+            )
+            array.schunk.vlmeta["hounsfield"] = json.dumps(meta, sort_keys=True)
+    except (OSError, RuntimeError) as error:
+        raise MissingError(
+            f"{path} cannot be written ({type(error).__name__})",
+            "make room on the disk, see that the folder may be written to, and run again",
+        ) from None

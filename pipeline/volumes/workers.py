@@ -6,8 +6,11 @@ the parent knows which case went with it, names it, and starts another worker.
 """
 
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
@@ -53,10 +56,7 @@ def run_each(
     try:
         while pending or busy:
             while pending and len(busy) < workers:
-                process, pipe = idle.pop() if idle else _start(context, function)
-                item = pending.pop()
-                pipe.send(item)
-                busy.append(_Worker(process, pipe, item, time.monotonic()))
+                busy.append(_hand(pending.pop(), idle, context, function))
             ready = wait([worker.pipe for worker in busy], timeout=1.0)
             for worker in list(busy):
                 if worker.pipe in ready:
@@ -73,6 +73,24 @@ def run_each(
             process.kill()
 
 
+def _hand(
+    item: Item,
+    idle: list[tuple[ForkServerProcess, Connection]],
+    context: Any,
+    function: Callable[[Item], Result],
+) -> _Worker[Item]:
+    """Give an item to a worker that waits for one, or to a new one."""
+    while idle:
+        process, pipe = idle.pop()
+        # It may have been killed while it waited.
+        with suppress(ConnectionError):
+            pipe.send(item)
+            return _Worker(process, pipe, item, time.monotonic())
+    process, pipe = _start(context, function)
+    pipe.send(item)
+    return _Worker(process, pipe, item, time.monotonic())
+
+
 def _start(context: Any, function: Callable[[Item], Result]) -> tuple[ForkServerProcess, Connection]:
     parent, child = context.Pipe()
     process = context.Process(target=_serve, args=(child, function), daemon=True)
@@ -83,6 +101,7 @@ def _start(context: Any, function: Callable[[Item], Result]) -> tuple[ForkServer
 
 def _serve(pipe: Connection, function: Callable[[Item], Result]) -> None:
     """In a worker: answer items until the parent is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
             item = pipe.recv()
@@ -94,6 +113,14 @@ def _serve(pipe: Connection, function: Callable[[Item], Result]) -> None:
             pipe.send((None, error))
         except Exception as error:
             pipe.send((None, DataError(f"{type(error).__name__}: {error}", "report this as a bug")))
+
+
+def _end_with_parent() -> None:
+    """End a worker whose parent was killed: it must not write into the run that comes after."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has a parent"
+    parent.join()
+    os._exit(1)
 
 
 def _receive(worker: _Worker[Item], idle: list[tuple[ForkServerProcess, Connection]]) -> Outcome[Item, Any]:

@@ -1,0 +1,193 @@
+import hashlib
+import importlib.util
+import os
+import random
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import pipeline.atomic
+from pipeline.atomic import (
+    atomic_path,
+    read_json,
+    remove_partial,
+    sha256_code,
+    sha256_file,
+    sha256_json,
+    write_json,
+    write_text,
+)
+
+KILLED_HALFWAY = """
+import os, signal, sys
+from pathlib import Path
+from pipeline.atomic import atomic_path
+
+with atomic_path(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half of the n")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+WRITING_FOR_EVER = """
+import sys
+from pathlib import Path
+from pipeline.atomic import write_text
+
+print("go", flush=True)
+while True:
+    for letter in "ab":
+        write_text(Path(sys.argv[1]), letter * 3_000_000)
+"""
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _fail_while_writing(target: Path) -> None:
+    with atomic_path(target) as temporary:
+        temporary.write_text("new")
+        raise ZeroDivisionError
+
+
+def test_a_writer_killed_halfway_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    target = tmp_path / "table.json"
+    target.write_text("old")
+    done = subprocess.run([sys.executable, "-c", KILLED_HALFWAY, target], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert target.read_text() == "old"
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "volume.b2nd"
+    subprocess.run([sys.executable, "-c", KILLED_HALFWAY, target], check=False)
+    for kept in (".gitignore", "my.partial.json", "case.b2nd"):
+        (tmp_path / kept).touch()
+    assert len(_names(tmp_path)) == 4
+    remove_partial(tmp_path)
+    assert _names(tmp_path) == [".gitignore", "case.b2nd", "my.partial.json"]
+
+
+def test_a_reader_sees_a_whole_file_whenever_the_writer_is_killed(tmp_path: Path) -> None:
+    target = tmp_path / "file.txt"
+    for attempt in range(4):
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITING_FOR_EVER, target], stdout=subprocess.PIPE
+        ) as writer:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            time.sleep(0.05 + random.Random(attempt).random() * 0.1)
+            writer.kill()
+        content = target.read_text()
+        assert content in ("a" * 3_000_000, "b" * 3_000_000)
+
+
+def test_an_exception_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+    with pytest.raises(ZeroDivisionError):
+        _fail_while_writing(target)
+    assert _names(tmp_path) == ["file.txt"]
+    assert target.read_text() == "old"
+
+
+def test_the_temporary_is_hidden_beside_the_target_and_keeps_its_suffix(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "new" / "scan.nii.gz") as temporary:
+        assert temporary.parent == tmp_path / "new"
+        assert temporary.name.startswith(".")
+        assert temporary.name.endswith(".nii.gz")
+        temporary.touch()
+    assert _names(tmp_path / "new") == ["scan.nii.gz"]
+
+
+def test_another_user_may_read_what_a_careful_user_wrote(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        write_text(tmp_path / "file.txt", "text")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file.txt").stat().st_mode) == 0o644
+
+
+def test_a_link_to_a_cache_is_replaced_and_the_cache_left_alone(tmp_path: Path) -> None:
+    cached = tmp_path / "cached"
+    cached.write_text("old")
+    (tmp_path / "file.txt").symlink_to(cached)
+    write_text(tmp_path / "file.txt", "new")
+    assert (cached.read_text(), (tmp_path / "file.txt").read_text()) == ("old", "new")
+
+
+def test_json_comes_back_and_does_not_depend_on_the_order_of_keys(tmp_path: Path) -> None:
+    write_json(tmp_path / "one.json", {"b": [1, 2.5, None], "a": "ü"})
+    write_json(tmp_path / "two.json", {"a": "ü", "b": [1, 2.5, None]})
+    assert read_json(tmp_path / "one.json") == {"a": "ü", "b": [1, 2.5, None]}
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+
+
+def test_json_refuses_nan_and_keeps_the_old_file(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", 1)
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"dice": float("nan")})
+    assert read_json(tmp_path / "a.json") == 1
+
+
+def test_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
+    content = os.urandom(300_000)
+    (tmp_path / "file").write_bytes(content)
+    assert sha256_file(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_hash_of_json_depends_on_content_not_on_order() -> None:
+    assert sha256_json({"a": 1, "b": 2}) == sha256_json({"b": 2, "a": 1})
+    assert sha256_json({"a": 1, "b": 2}) != sha256_json({"a": 2, "b": 1})
+    assert sha256_json([1, 2]) != sha256_json([2, 1])
+
+
+@pytest.fixture
+def copied_package(tmp_path: Path) -> tuple[Path, Callable[[str], str]]:
+    """A package of this project's code that a test may change, and its `sha256_code`."""
+    package = tmp_path / "package"
+    shutil.copytree(Path(pipeline.atomic.__file__).parent / "sampling", package / "sampling")
+    shutil.copy(pipeline.atomic.__file__, package / "atomic.py")
+    spec = importlib.util.spec_from_file_location("copied_atomic", package / "atomic.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return package, module.sha256_code
+
+
+def test_hash_of_code_changes_with_each_of_its_sources(
+    copied_package: tuple[Path, Callable[[str], str]],
+) -> None:
+    package, code_hash = copied_package
+    seen = [code_hash("sampling")]
+    (package / "sampling" / "boxes.py").write_text("changed = True\n")
+    seen.append(code_hash("sampling"))
+    (package / "sampling" / "boxes.py").rename(package / "sampling" / "cubes.py")
+    seen.append(code_hash("sampling"))
+    (package / "sampling" / "deeper").mkdir()
+    (package / "sampling" / "deeper" / "new.py").touch()
+    seen.append(code_hash("sampling"))
+    assert len(set(seen)) == 4
+
+
+def test_hash_of_code_looks_at_nothing_but_its_sources(
+    copied_package: tuple[Path, Callable[[str], str]],
+) -> None:
+    package, code_hash = copied_package
+    before = code_hash("sampling")
+    (package / "atomic.py").write_text("")
+    (package / "sampling" / "boxes.pyc").write_bytes(b"compiled")
+    assert code_hash("sampling") == before
+
+
+def test_hash_of_code_takes_single_files() -> None:
+    assert sha256_code("atomic.py") != sha256_code("errors.py")
+    assert sha256_code("atomic.py", "errors.py") == sha256_code("atomic.py", "errors.py")

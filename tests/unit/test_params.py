@@ -1,0 +1,241 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from pipeline.errors import ParamsError
+from pipeline.params import OrganParams, Shares, check_name, load_organ, read_params
+from pipeline.workspace import STAGES
+
+PROJECT = Path(__file__).parents[2]
+SPLEEN: dict[str, Any] = {stage: {} for stage in STAGES} | {
+    "ingest": {"modality": "CT", "labels": {"spleen": 1}}
+}
+
+
+def _write(folder: Path, organ: Any = None, defaults: Any = None) -> Path:
+    """A params.yaml with one organ, spleen, whose sections are those of `organ` over plain ones."""
+    sections = SPLEEN | organ if isinstance(organ, dict) else organ or SPLEEN
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump({"defaults": defaults or {}, "organs": {"spleen": sections}}))
+    return path
+
+
+def _refusal(folder: Path, organ: Any = None, defaults: Any = None) -> str:
+    with pytest.raises(ParamsError) as refused:
+        load_organ(_write(folder, organ, defaults), "spleen")
+    return str(refused.value)
+
+
+def _said(given: Any, merged: Any) -> bool:
+    """Whether every value that a file gives stands in the merged parameters."""
+    if isinstance(given, dict):
+        return all(_said(value, merged[key]) for key, value in given.items())
+    return bool(merged == (tuple(given) if isinstance(given, list) else given))
+
+
+def test_every_value_of_the_shipped_file_is_valid_and_reaches_its_organ() -> None:
+    content = read_params(PROJECT / "params.yaml")
+    assert content["organs"], "there is an embedded default organ"
+    for organ, own in content["organs"].items():
+        merged = load_organ(PROJECT / "params.yaml", organ).model_dump(by_alias=True)
+        assert _said(own, merged)
+        for stage, section in content["defaults"].items():
+            untouched = {key: value for key, value in section.items() if key not in own[stage]}
+            assert _said(untouched, merged[stage])
+
+
+def test_every_stage_has_its_section() -> None:
+    params = load_organ(PROJECT / "params.yaml", next(iter(read_params(PROJECT / "params.yaml")["organs"])))
+    sections = [params.section(stage) for stage in STAGES]
+    assert [type(section).__name__ for section in sections] == [f"{stage.title()}Params" for stage in STAGES]
+
+
+@pytest.mark.parametrize(
+    ("section", "wrong", "right"),
+    [
+        ("train", {"learning_rat": 1}, "learning_rate"),
+        ("train", {"network": {"chanels": [8]}}, "channels"),
+        ("patches", {"shares": {"forground": 1.0}}, "foreground"),
+        ("validate", {"test_shard": 0.1}, "test_share"),
+        ("register", {"minimal_dice": 0.1}, "minimum_dice"),
+        ("ingest", SPLEEN["ingest"] | {"hu_ofset": 1}, "hu_offset"),
+    ],
+)
+def test_a_wrong_key_is_named_with_the_right_one(
+    tmp_path: Path, section: str, wrong: Any, right: str
+) -> None:
+    message = _refusal(tmp_path, {section: wrong})
+    assert f"did you mean '{right}'" in message
+    assert section in message
+    assert "spleen" in message
+
+
+def test_a_wrong_section_is_named_with_the_right_one(tmp_path: Path) -> None:
+    assert "did you mean 'train'" in _refusal(tmp_path, {"trian": {}})
+
+
+def test_a_wrong_section_or_key_of_the_defaults_is_no_less_wrong(tmp_path: Path) -> None:
+    assert "did you mean 'train'" in _refusal(tmp_path, defaults={"trian": {"steps": 5}})
+    assert "did you mean 'steps'" in _refusal(tmp_path, defaults={"train": {"step": 5}})
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_missing_section_is_named_with_what_to_write(tmp_path: Path, stage: str) -> None:
+    path = _write(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    del content["organs"]["spleen"][stage]
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ParamsError, match=rf"organs\.spleen has no section '{stage}'; write '{stage}: {{}}'"):
+        load_organ(path, "spleen")
+
+
+@pytest.mark.parametrize("key", ["modality", "labels"])
+def test_what_only_a_person_can_know_is_asked_for(tmp_path: Path, key: str) -> None:
+    ingest = {name: value for name, value in SPLEEN["ingest"].items() if name != key}
+    assert f"organs.spleen.ingest.{key} is needed" in _refusal(tmp_path, {"ingest": ingest})
+
+
+def test_an_unknown_organ_is_answered_with_the_nearest_and_the_way_to_add_one(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="no organ 'spleeen': did you mean 'spleen'") as refused:
+        load_organ(_write(tmp_path), "spleeen")
+    assert "add-organ spleeen" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["Spleen", "1st", "_x", "left kidney", "left-kidney", "a/b", "..", "", "a" * 64, "é"]
+)
+def test_a_name_that_is_no_folder_stage_and_model_at_once_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ParamsError, match="lower-case letters"):
+        check_name(name)
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump({"defaults": {}, "organs": {name: SPLEEN}}))
+    with pytest.raises(ParamsError, match="lower-case letters"):
+        read_params(path)
+
+
+@pytest.mark.parametrize("name", ["spleen", "left_kidney", "l5", "a" * 63])
+def test_a_plain_name_is_taken(name: str) -> None:
+    check_name(name)
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "key"),
+    [
+        ("ingest", {"modality": "PET"}, "modality"),
+        ("ingest", {"labels": {}}, "labels"),
+        ("ingest", {"labels": {"spleen": 0}}, "spleen"),
+        ("ingest", {"labels": {"spleen": 256}}, "spleen"),
+        ("ingest", {"labels": {"spleen": 1, "liver": 1}}, "labels"),
+        ("ingest", {"labels": {"spleen": 1.5}}, "spleen"),
+        ("ingest", {"spacing": [1.0, 1.0]}, "spacing"),
+        ("ingest", {"spacing": [0.0, 1.0, 1.0]}, "spacing"),
+        ("ingest", {"spacing": [1.0, -1.0, 1.0]}, "spacing"),
+        ("ingest", {"spacing": "automatic"}, "spacing"),
+        ("ingest", {"hu_offset": float("nan")}, "hu_offset"),
+        ("ingest", {"workers": 0}, "workers"),
+        ("validate", {"test_share": 1.1}, "test_share"),
+        ("validate", {"folds": 1}, "folds"),
+        ("validate", {"min_cases": 2}, "min_cases"),
+        ("validate", {"spacing_range": [5.0, 1.0]}, "spacing_range"),
+        ("patches", {"per_case": 0}, "per_case"),
+        ("patches", {"size": [0, 32, 32]}, "size"),
+        ("patches", {"size": [32.5, 32, 32]}, "size"),
+        ("patches", {"shares": {"foreground": 0.5}}, "shares"),
+        ("patches", {"shares": {"foreground": -0.1}}, "foreground"),
+        ("augment", {"rotation_degrees": 181}, "rotation_degrees"),
+        ("augment", {"scale": [1.2, 0.8]}, "scale"),
+        ("augment", {"mirror_axes": ["t"]}, "mirror_axes"),
+        ("augment", {"noise_std": [0.0, float("inf")]}, "noise_std"),
+        ("train", {"learning_rate": 0}, "learning_rate"),
+        ("train", {"steps": 0}, "steps"),
+        ("train", {"network": {"channels": []}}, "channels"),
+        ("train", {"network": {"channels": [0, 8]}}, "channels"),
+        ("train", {"ema_decay": 1.0}, "ema_decay"),
+        ("train", None, "train"),
+        ("evaluate", {"worst_cases": -1}, "worst_cases"),
+        ("register", {"confidence": 0.5}, "confidence"),
+        ("register", {"resamples": 99}, "resamples"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_name(
+    tmp_path: Path, section: str, value: Any, key: str
+) -> None:
+    whole = SPLEEN["ingest"] | value if section == "ingest" else value
+    message = _refusal(tmp_path, {section: whole})
+    assert f"organs.spleen.{section}" in message
+    assert key in message
+
+
+def test_a_value_that_fits_neither_of_two_kinds_is_told_both(tmp_path: Path) -> None:
+    message = _refusal(tmp_path, {"train": {"steps": 0}})
+    assert "'auto'" in message
+    assert "greater than or equal to 1" in message
+    message = _refusal(tmp_path, {"ingest": SPLEEN["ingest"] | {"spacing": [1.0, 0.0, 1.0]}})
+    assert "element 1" in message
+
+
+def test_an_organ_overrides_single_keys_and_inherits_the_rest(tmp_path: Path) -> None:
+    defaults = {"train": {"steps": 7, "seed": 3, "network": {"name": "residual_unet", "channels": [4, 8]}}}
+    params = load_organ(
+        _write(tmp_path, {"train": {"steps": 9, "network": {"channels": [16]}}}, defaults), "spleen"
+    )
+    assert (params.train.steps, params.train.seed) == (9, 3)
+    assert (params.train.network.name, params.train.network.channels) == ("residual_unet", (16,))
+
+
+def test_labels_replace_those_of_the_defaults(tmp_path: Path) -> None:
+    defaults = {"ingest": {"modality": "MR", "labels": {"organ": 1, "tumour": 2}}}
+    params = load_organ(_write(tmp_path, {"ingest": {"labels": {"spleen": 5}}}, defaults), "spleen")
+    assert params.ingest.labels == {"spleen": 5}
+    assert params.ingest.modality == "MR"
+
+
+def test_empty_defaults_leave_those_of_the_code(tmp_path: Path) -> None:
+    params = load_organ(_write(tmp_path, defaults={"train": None}), "spleen")
+    assert params.train.steps == "auto"
+    assert params.patches.shares == Shares()
+
+
+def test_values_never_change(tmp_path: Path) -> None:
+    params = load_organ(_write(tmp_path), "spleen")
+    with pytest.raises(ValidationError):
+        params.train.seed = 1
+
+
+@pytest.mark.parametrize("organ", [[], ["train"], "train", 3])
+def test_an_organ_that_is_no_mapping_is_refused(tmp_path: Path, organ: Any) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump({"defaults": {}, "organs": {"spleen": organ}}))
+    with pytest.raises(ParamsError, match=r"organs\.spleen"):
+        load_organ(path, "spleen")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"defaults: {\n", "not valid YAML"),
+        (b"defaults: \xff\n", "not valid YAML"),
+        (b"", "two mappings"),
+        (b"- a\n", "two mappings"),
+        (b"defaults: {}\n", "two mappings"),
+        (b"defaults: {}\norgans: [spleen]\n", "two mappings"),
+    ],
+)
+def test_a_file_that_is_not_what_it_should_be_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ParamsError, match=said):
+        read_params(path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="is not there"):
+        load_organ(tmp_path / "params.yaml", "spleen")
+
+
+def test_every_default_of_the_code_lies_within_its_own_range() -> None:
+    params = OrganParams.model_validate(SPLEEN)
+    assert OrganParams.model_validate(params.model_dump(by_alias=True)) == params

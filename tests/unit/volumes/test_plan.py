@@ -1,0 +1,123 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.volumes.cases import Recipe
+from pipeline.volumes.plan import MULTIPLE, PATCH_VOXELS, make_plan, planned_patch, planned_spacing
+
+LABELS = {"liver": 4, "spleen": 2}
+
+
+def _table(cases: int = 3, **columns: object) -> pd.DataFrame:
+    facts = {
+        "shape_z": 40,
+        "shape_y": 100,
+        "shape_x": 90,
+        "spacing_z": 3.0,
+        "spacing_y": 1.0,
+        "spacing_x": 1.0,
+    }
+    facts |= {"fg_mean": 50.0, "fg_square": 2600.0, "fg_low": -20.0, "fg_high": 120.0}
+    facts |= {"ml_liver": 1500.0, "ml_spleen": 200.0}
+    return pd.DataFrame({name: [value] * cases for name, value in facts.items()} | columns)
+
+
+def _recipe(modality: str = "CT") -> Recipe:
+    return Recipe(modality, LABELS, (3.0, 2.0, 2.0), -1024.0)
+
+
+@pytest.mark.parametrize(
+    ("spacings", "planned"),
+    [
+        ([(3.0, 1.0, 1.0)], (3.0, 1.0, 1.0)),
+        ([(1.0, 1.0, 1.0), (5.0, 0.5, 0.7), (2.0, 0.8, 0.8)], (2.0, 0.8, 0.8)),
+        ([(2.49, 0.9766, 0.9766)], (2.5, 1.0, 1.0)),
+        ([(3.02, 0.774, 0.776)], (3.0, 0.75, 0.8)),
+        ([(0.01, 0.02, 0.06)], (0.05, 0.05, 0.05)),
+    ],
+)
+def test_the_planned_spacing_is_the_median_rounded(
+    spacings: list[tuple[float, float, float]], planned: tuple[float, float, float]
+) -> None:
+    assert planned_spacing(spacings) == planned
+
+
+def test_a_few_new_cases_do_not_move_the_spacing_by_a_hair() -> None:
+    spacings = [(3.0, float(edge), float(edge)) for edge in np.linspace(0.79, 0.81, 21)]
+    assert planned_spacing(spacings) == planned_spacing([*spacings, (3.0, 0.812, 0.812), (3.0, 0.815, 0.815)])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_patch_is_a_multiple_of_what_the_network_halves_and_within_its_limit(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    z, y, x = (int(n) for n in generator.integers(1, 600, 3))
+    a, b, c = (float(mm) for mm in generator.uniform(0.3, 6, 3))
+    patch = planned_patch((z, y, x), (a, b, c))
+    assert all(edge % MULTIPLE == 0 and edge >= MULTIPLE for edge in patch)
+    assert np.prod(patch) <= PATCH_VOXELS
+    assert all(edge < n + MULTIPLE for edge, n in zip(patch, (z, y, x), strict=True))
+
+
+def test_a_patch_covers_a_small_case() -> None:
+    assert planned_patch((36, 50, 35), (1.0, 1.0, 1.0)) == (40, 56, 40)
+    assert planned_patch((8, 16, 24), (1.0, 1.0, 1.0)) == (8, 16, 24)
+
+
+def test_a_patch_of_a_large_case_is_nearly_cubic_in_millimetres() -> None:
+    spacing = (3.0, 1.0, 1.0)
+    patch = planned_patch((200, 512, 512), spacing)
+    edges = np.array(patch) * spacing
+    assert edges.max() - edges.min() <= 2 * MULTIPLE * max(spacing)
+    # One step more and it would not fit.
+    assert np.prod(np.array(patch) + MULTIPLE) > PATCH_VOXELS
+
+
+def test_a_thin_case_keeps_its_thin_edge() -> None:
+    assert planned_patch((5, 512, 512), (10.0, 0.5, 0.5))[0] == MULTIPLE
+
+
+def test_the_plan_describes_the_cases_at_the_planned_spacing() -> None:
+    plan = make_plan(_table(), _recipe())
+    assert plan["fingerprint"] == {
+        "cases": 3,
+        "median_shape": [40, 50, 45],
+        "median_ml": {"liver": 1500.0, "spleen": 200.0},
+    }
+    assert plan["labels"] == LABELS
+    assert (plan["modality"], plan["hu_offset"], plan["spacing"]) == ("CT", -1024.0, [3.0, 2.0, 2.0])
+    assert plan["patch_size"] == list(planned_patch((40, 50, 45), (3.0, 2.0, 2.0)))
+    assert plan["reasons"].keys() == {"spacing", "patch_size", "normalisation"}
+
+
+def test_a_ct_is_normalised_by_its_labelled_voxels() -> None:
+    table = _table(2, fg_mean=[40.0, 60.0], fg_square=[40.0**2 + 100, 60.0**2 + 300], fg_low=[-30.0, -10.0])
+    normalisation = make_plan(table, _recipe())["normalisation"]
+    # Variance within the cases, 200 on average, and between them, 100.
+    assert normalisation == {
+        "kind": "ct",
+        "clip": [-20.0, 120.0],
+        "mean": 50.0,
+        "std": pytest.approx(300**0.5),
+    }
+
+
+def test_cases_without_a_label_do_not_count_for_normalisation() -> None:
+    table = pd.concat([_table(1), _table(1, fg_mean=[None], fg_square=[None], fg_low=[None], fg_high=[None])])
+    assert make_plan(table, _recipe())["normalisation"] == make_plan(_table(1), _recipe())["normalisation"]
+
+
+def test_a_ct_labelled_nowhere_still_has_a_plan() -> None:
+    table = _table(2, fg_mean=[None, None])
+    normalisation = make_plan(table, _recipe())["normalisation"]
+    low, high = normalisation["clip"]
+    assert low < -20 < 120 < high, "HU are not clipped away"
+    assert normalisation["std"] > 1
+
+
+def test_a_ct_with_one_value_can_be_divided_by_its_deviation() -> None:
+    assert make_plan(_table(1, fg_square=[2500.0]), _recipe())["normalisation"]["std"] == 1.0
+
+
+def test_an_mr_is_a_z_score_already() -> None:
+    normalisation = make_plan(_table(), _recipe("MR"))["normalisation"]
+    assert normalisation == {"kind": "mr", "clip": [-5.0, 5.0], "mean": 0.0, "std": 1.0}

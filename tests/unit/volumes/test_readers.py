@@ -1,0 +1,281 @@
+import gzip
+import struct
+import time
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipeline.errors import DataError
+from pipeline.volumes.geometry import Geometry
+from pipeline.volumes.readers import check_memory, read_geometry, read_scan, write_labels
+
+FIXTURES = Path(nibabel.__file__).parent / "tests" / "data"
+AFFINE = np.diag([0.5, 1.0, 2.0, 1.0])
+OFFSET_OF_SHAPE, OFFSET_OF_DATATYPE = 40, 70
+OFFSET_OF_SFORM = 280
+
+
+def _voxels() -> NDArray[np.int16]:
+    return np.random.default_rng(0).integers(-1000, 2000, (6, 7, 8)).astype(np.int16)
+
+
+def _save(path: Path, array: NDArray[Any], affine: NDArray[np.float64] = AFFINE) -> Path:
+    nibabel.save(nibabel.Nifti1Image(array, affine), path)
+    return path
+
+
+def _patch_header(path: Path, offset: int, content: bytes) -> Path:
+    """The same file with other bytes in its header."""
+    opened = gzip.open if path.name.endswith(".gz") else open
+    with opened(path, "rb") as file:
+        whole = bytearray(file.read())
+    whole[offset : offset + len(content)] = content
+    with opened(path, "wb") as file:
+        file.write(bytes(whole))
+    return path
+
+
+def _refusal(path: Path) -> str:
+    with pytest.raises(DataError) as refused:
+        read_scan(path)
+    message = str(refused.value)
+    assert message.startswith(path.name)
+    assert str(path.parent) not in message, "folders may name a person"
+    assert refused.value.remedy
+    return message
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int32, np.float32, np.float64])
+def test_voxels_and_geometry_are_read_as_they_were_written(tmp_path: Path, suffix: str, kind: type) -> None:
+    array: NDArray[Any] = np.abs(_voxels() // 20).astype(kind)
+    path = _save(tmp_path / f"scan{suffix}", array)
+    scan = read_scan(path)
+    assert scan.array.dtype == np.float32
+    assert np.array_equal(scan.array, array)
+    assert scan.geometry.shape == (6, 7, 8)
+    assert np.array_equal(scan.geometry.affine, AFFINE)
+    assert read_geometry(path).spacing == scan.geometry.spacing == (2.0, 1.0, 0.5)
+
+
+def test_nifti2_is_read(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti2Image(_voxels(), AFFINE), tmp_path / "scan.nii.gz")
+    assert np.array_equal(read_scan(tmp_path / "scan.nii.gz").array, _voxels())
+
+
+def test_slope_and_intercept_are_applied(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(_voxels(), AFFINE)
+    image.header.set_slope_inter(2.0, -1024.0)
+    nibabel.save(image, tmp_path / "scan.nii.gz")
+    stored = nibabel.load(tmp_path / "scan.nii.gz")
+    assert (stored.dataobj.slope, stored.dataobj.inter) == (2.0, -1024.0)
+    assert np.array_equal(read_scan(tmp_path / "scan.nii.gz").array, 2.0 * _voxels() - 1024.0)
+
+
+def test_labels_stored_as_float_are_whole_numbers_again(tmp_path: Path) -> None:
+    labels = (_voxels() > 0).astype(np.float64) * 2
+    assert set(np.unique(read_scan(_save(tmp_path / "label.nii.gz", labels)).array)) == {0.0, 2.0}
+
+
+def test_a_fourth_axis_of_one_voxel_is_dropped(tmp_path: Path) -> None:
+    path = _save(tmp_path / "scan.nii.gz", _voxels()[..., None, None])
+    assert np.array_equal(read_scan(path).array, _voxels())
+    assert read_geometry(path).shape == (6, 7, 8)
+
+
+@pytest.mark.parametrize("shape", [(6, 7, 8, 2), (6, 7), (6,), (1, 1, 1, 1, 3)])
+def test_what_is_not_one_volume_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    assert "shape" in _refusal(_save(tmp_path / "scan.nii.gz", np.zeros(shape, np.int16)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity_are_refused_and_counted(tmp_path: Path, value: float) -> None:
+    array = _voxels().astype(np.float32)
+    array[0, 0, :3] = value
+    assert "3 voxels are NaN or infinite" in _refusal(_save(tmp_path / "scan.nii.gz", array))
+
+
+def test_numbers_beyond_float32_are_refused_without_a_warning(tmp_path: Path) -> None:
+    assert "infinite" in _refusal(_save(tmp_path / "scan.nii.gz", np.full((2, 2, 2), 1e300)))
+
+
+def test_colour_is_refused(tmp_path: Path) -> None:
+    colours = np.zeros((4, 4, 4), np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
+    assert "colour" in _refusal(_save(tmp_path / "scan.nii.gz", colours))
+
+
+def test_complex_numbers_are_refused(tmp_path: Path) -> None:
+    assert "complex" in _refusal(_save(tmp_path / "scan.nii.gz", np.zeros((4, 4, 4), np.complex64)))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, share: float) -> None:
+    path = _save(tmp_path / f"scan{suffix}", _voxels())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    assert "fetch it again" in _refusal(path)
+
+
+def test_a_compressed_file_with_one_wrong_bit_is_refused(tmp_path: Path) -> None:
+    path = _save(tmp_path / "scan.nii.gz", _voxels())
+    whole = path.read_bytes()
+    generator = np.random.default_rng(0)
+    for place in generator.integers(200, len(whole) - 8, 30):
+        wrong = bytearray(whole)
+        wrong[place] ^= 1 << int(generator.integers(8))
+        path.write_bytes(bytes(wrong))
+        _refusal(path)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_garbage_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"scan{suffix}"
+    path.write_bytes(np.random.default_rng(0).bytes(5000))
+    assert "cannot be read" in _refusal(path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    assert "cannot be read" in _refusal(tmp_path / "scan.nii.gz")
+
+
+@pytest.mark.parametrize("name", ["scan.mha", "scan.dcm", "scan", "scan.img", "nii"])
+def test_other_formats_are_refused_by_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"something")
+    assert "convert it" in _refusal(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        np.zeros((3, 3)),
+        np.diag([1.0, 1.0, 0.0]),
+        np.diag([1.0, np.nan, 1.0]),
+        np.diag([1.0, np.inf, 1.0]),
+        np.diag([1.0, 1.0, 1e-5]),
+        np.diag([1.0, 1.0, 5000.0]),
+        [[1, 1, 0], [0, 0.01, 0], [0, 0, 1]],
+        np.ones((3, 3)),
+    ],
+    ids=["zero", "flat", "nan", "inf", "microscopic", "metres", "sheared", "singular"],
+)
+def test_an_affine_without_a_usable_spacing_is_refused(tmp_path: Path, broken: Any) -> None:
+    path = _save(tmp_path / "scan.nii.gz", _voxels())
+    rows = np.zeros((3, 4), "<f4")
+    rows[:, :3] = broken
+    _patch_header(path, OFFSET_OF_SFORM, rows.tobytes())
+    assert "no usable spacing" in _refusal(path)
+    with pytest.raises(DataError, match="no usable spacing"):
+        read_geometry(path)
+
+
+def test_the_tilt_of_a_gantry_is_not_refused(tmp_path: Path) -> None:
+    tilted = AFFINE.copy()
+    tilted[1, 2] = 2.0 * np.tan(np.radians(25))
+    assert np.array_equal(read_scan(_save(tmp_path / "scan.nii.gz", _voxels(), tilted)).array, _voxels())
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("read", [read_scan, read_geometry])
+def test_a_header_that_claims_too_much_is_refused_at_once(tmp_path: Path, suffix: str, read: Any) -> None:
+    path = _save(tmp_path / f"scan{suffix}", _voxels())
+    _patch_header(path, OFFSET_OF_SHAPE, struct.pack("<4h", 3, 30000, 30000, 30000))
+    tracemalloc.start()
+    start = time.perf_counter()
+    with pytest.raises(DataError, match=r"scan\S* its header claims \(30000, 30000, 30000\) voxels"):
+        read(path)
+    assert time.perf_counter() - start < 1
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_header_that_claims_more_than_the_file_holds_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = _save(tmp_path / f"scan{suffix}", _voxels())
+    _patch_header(path, OFFSET_OF_SHAPE, struct.pack("<4h", 3, 100, 100, 100))
+    assert "is damaged" in _refusal(path)
+
+
+def test_a_header_with_an_unknown_datatype_is_refused(tmp_path: Path) -> None:
+    path = _save(tmp_path / "scan.nii", _voxels())
+    _refusal(_patch_header(path, OFFSET_OF_DATATYPE, struct.pack("<h", 12345)))
+
+
+def test_a_header_with_any_bytes_is_read_or_refused(tmp_path: Path) -> None:
+    path = _save(tmp_path / "scan.nii", _voxels()[:3, :3, :3])
+    whole = path.read_bytes()
+    generator = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        wrong = bytearray(whole)
+        for place in generator.integers(0, 352, 3):
+            wrong[place] = int(generator.integers(256))
+        path.write_bytes(bytes(wrong))
+        try:
+            scan = read_scan(path)
+        except DataError:
+            refused += 1
+            continue
+        assert np.isfinite(scan.array).all()
+        assert min(scan.geometry.spacing) > 0
+        assert sorted(scan.geometry.canonical_shape) == sorted(scan.array.shape)
+    assert 0 < refused < 300
+
+
+def test_what_fits_into_memory_passes_and_what_does_not_is_named() -> None:
+    check_memory("a: has", (100, 100, 100))
+    with pytest.raises(DataError, match=r"a: has \(100000, 100000, 100000\) voxels, which need \d+"):
+        check_memory("a: has", (100_000, 100_000, 100_000))
+
+
+@pytest.mark.skipif(not FIXTURES.is_dir(), reason="nibabel was installed without its test data")
+def test_the_odd_files_of_nibabels_own_tests_are_read_or_refused() -> None:
+    read, refused = set(), {}
+    for path in sorted(path for path in FIXTURES.rglob("*") if path.is_file()):
+        try:
+            scan = read_scan(path)
+        except DataError as error:
+            refused[path.name] = str(error)
+            continue
+        assert np.isfinite(scan.array).all()
+        read.add(path.name)
+    assert all(reason.startswith(name) for name, reason in refused.items())
+    assert {"anatomical.nii", "standard.nii.gz"} <= read
+    assert {"functional.nii", "example4d.nii.gz", "resampled_anat_moved.nii"} <= refused.keys()
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_label_map_is_written_in_the_geometry_of_its_scan(tmp_path: Path, suffix: str) -> None:
+    angle = np.radians(20)
+    affine = np.array(
+        [
+            [-0.8 * np.cos(angle), -1.5 * np.sin(angle), 0, 12.5],
+            [0.8 * np.sin(angle), -1.5 * np.cos(angle), 0, -7.25],
+            [0, 0, 2, 100],
+            [0, 0, 0, 1],
+        ]
+    )
+    labels = (_voxels() > 0).astype(np.uint8)
+    geometry = Geometry((6, 7, 8), affine)
+    write_labels(tmp_path / f"out{suffix}", labels, geometry)
+    written = nibabel.load(tmp_path / f"out{suffix}")
+    assert written.get_data_dtype() == np.uint8
+    assert np.array_equal(np.asarray(written.dataobj), labels)
+    np.testing.assert_allclose(written.get_sform(), affine, atol=1e-5)
+    np.testing.assert_allclose(written.get_qform(), affine, atol=1e-4)
+    assert read_geometry(tmp_path / f"out{suffix}").orientation == geometry.orientation == "LPS"
+
+
+def test_a_compressed_label_map_tells_neither_when_nor_by_which_process_it_was_written(
+    tmp_path: Path,
+) -> None:
+    write_labels(tmp_path / "out.nii.gz", np.ones((3, 4, 5), np.uint8), Geometry((3, 4, 5), np.eye(4)))
+    header = (tmp_path / "out.nii.gz").read_bytes()[:10]
+    has_name = 8
+    assert not header[3] & has_name
+    assert header[4:8] == bytes(4), "the time"
