@@ -81,9 +81,8 @@ def main() -> None:
                 seconds[name][1] += time.perf_counter() - start
     for name in readers:
         write_s, read_s = seconds[name][0] / arguments.cases, seconds[name][1] / arguments.patches
-        print(
-            f"{name:7} {size[name] / 1e6:8.1f} MB  write {write_s:6.3f} s/case  read {read_s * 1e3:6.2f} ms/patch"
-        )
+        print(f"{name:7} {size[name] / 1e6:8.1f} MB", end="")
+        print(f"  write {write_s:6.3f} s/case  read {read_s * 1e3:6.2f} ms/patch")
     print(f"zarr / blosc2: read {seconds['zarr'][1] / seconds['blosc2'][1]:.2f} x the time")
 
 

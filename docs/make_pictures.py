@@ -1,7 +1,4 @@
-"""Make the pictures of the documentation from what `make demo` left behind.
-
-    python docs/make_pictures.py
-"""
+"""Make the pictures of the documentation from what `make demo` left: `python docs/make_pictures.py`."""
 
 from pathlib import Path
 

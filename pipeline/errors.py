@@ -37,9 +37,3 @@ class MissingError(HounsfieldError):
     """Something that should be there first is not: a file, a model, a tool."""
 
     exit_code = 4
-
-
-class Interrupted(HounsfieldError):
-    """Asked to stop; the state is saved and the same command goes on from it."""
-
-    exit_code = 75

@@ -2,9 +2,9 @@ import pickle
 
 import pytest
 
-from pipeline.errors import DataError, HounsfieldError, Interrupted, MissingError, ParamsError
+from pipeline.errors import DataError, HounsfieldError, MissingError, ParamsError
 
-CLASSES = [DataError, ParamsError, MissingError, Interrupted]
+CLASSES = [DataError, ParamsError, MissingError]
 
 
 def test_the_message_is_the_reason_and_the_way_out() -> None:
