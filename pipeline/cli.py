@@ -42,11 +42,7 @@ STAGE_HELP = {
 
 def main() -> None:
     """Run the command line; a failure the user can mend is one sentence and the class's exit code."""
-    for name, value in {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "GX_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-    }.items():
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     try:
         app()

@@ -31,6 +31,7 @@ Auto = Literal["auto"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Millimetres = Annotated[float, Field(ge=0.01, le=100)]
 Voxels = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
 
 
 def _in_order(ends: tuple[float, float]) -> tuple[float, float]:
@@ -39,7 +40,17 @@ def _in_order(ends: tuple[float, float]) -> tuple[float, float]:
     return ends
 
 
+def _at_most_one(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[1] > 1:
+        raise ValueError("it is at most 1")
+    return ends
+
+
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
 Range = Annotated[tuple[float, float], AfterValidator(_in_order)]
+NonNegativeRange = Annotated[tuple[NonNegative, NonNegative], AfterValidator(_in_order)]
+PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_in_order)]
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 """What an organ may be called: it becomes a folder, a DVC stage and a registered model."""
 
@@ -78,7 +89,7 @@ class ValidateParams(Section):
     test_share: Share = 0.15
     """Share of the patients in the frozen test set, chosen by a hash of the patient."""
     folds: Annotated[int, Field(ge=2)] = 5
-    split_seed: int = 0
+    split_seed: Seed = 0
     min_cases: Annotated[int, Field(ge=3)] = 8
     """Fewer accepted cases stop the run."""
     max_quarantined_share: Share = 0.5
@@ -112,7 +123,7 @@ class PatchesParams(Section):
     size: Auto | tuple[Voxels, Voxels, Voxels] = "auto"
     """Voxels as (z, y, x) at the planned spacing; auto: as the plan says."""
     shares: Shares = Shares()
-    seed: int = 0
+    seed: Seed = 0
 
 
 class AugmentParams(Section):
@@ -121,7 +132,7 @@ class AugmentParams(Section):
     affine_probability: Share = 0.7
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 15.0
     """Largest angle about each axis; out of the plane it is scaled down by the anisotropy."""
-    scale: Range = (0.85, 1.18)
+    scale: PositiveRange = (0.85, 1.18)
     translation_share: Annotated[float, Field(ge=0, le=0.5)] = 0.05
     """Largest shift, as a share of the patch's edge."""
     elastic_probability: Share = 0.2
@@ -130,12 +141,12 @@ class AugmentParams(Section):
     mirror_axes: tuple[Literal["z", "y", "x"], ...] = ()
     intensity_probability: Share = 0.3
     """Chance of each of noise, blur, brightness, contrast and gamma."""
-    noise_std: Range = (0.0, 0.1)
-    blur_sigma: Range = (0.5, 1.0)
-    """Voxels."""
+    noise_std: NonNegativeRange = (0.0, 0.1)
+    blur_sigma: Annotated[PositiveRange, AfterValidator(_at_most_one)] = (0.5, 1.0)
+    """Voxels, at most 1: the kernel ends at three."""
     brightness: Range = (-0.2, 0.2)
-    contrast: Range = (0.75, 1.25)
-    gamma: Range = (0.7, 1.5)
+    contrast: PositiveRange = (0.75, 1.25)
+    gamma: PositiveRange = (0.7, 1.5)
 
 
 class NetworkParams(Section):
@@ -176,7 +187,7 @@ class TrainParams(Section):
     """Steps between looks at the watched fold; auto: ten looks a training."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """bfloat16 where the processor computes in it; weights are float32 always."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 class EvaluateParams(Section):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -59,7 +60,8 @@ def apply_intensity(image: Tensor, drawn: IntensityDraw) -> Tensor:
         for value in (drawn.brightness, drawn.contrast, drawn.gamma)
     )
     mean = image.mean(dim=(2, 3, 4), keepdim=True)
-    image = (image - mean) * contrast + mean + brightness
+    # Written as a change, so that an element which is not chosen keeps every bit.
+    image = image + ((image - mean) * (contrast - 1) + brightness)
     return _gamma(image, gamma) if bool((drawn.gamma != 1).any()) else image
 
 
@@ -88,7 +90,8 @@ def _blur(image: Tensor, sigma: Tensor) -> Tensor:
         sides[2 * (4 - axis)] = sides[2 * (4 - axis) + 1] = BLUR_RADIUS
         padded = functional.pad(chosen, sides, mode="replicate")
         length = chosen.shape[axis]
-        chosen = sum(kernel[:, k] * padded.narrow(axis, k, length) for k in range(len(offsets)))
+        shifted = (kernel[:, k] * padded.narrow(axis, k, length) for k in range(len(offsets)))
+        chosen = reduce(torch.add, shifted)
     return image.index_copy(0, blurred.nonzero()[:, 0].to(image.device), chosen)
 
 

@@ -60,23 +60,28 @@ def draw_spatial(
 def apply_spatial(image: Tensor, label: Tensor, drawn: SpatialDraw) -> tuple[Tensor, Tensor]:
     """Resample image (B, C, Z, Y, X) linearly and label (B, Z, Y, X) to the nearest voxel.
 
-    What comes from outside the patch repeats its edge, in both alike.
+    What comes from outside the patch repeats its edge, in both alike. Elements that are not moved
+    are not interpolated: they stay as they are.
     """
     if not bool(drawn.moved.any()):
         return image, label
-    size = image.shape[2:]
-    grid = functional.affine_grid(drawn.matrix.to(image), [len(image), 1, *size], align_corners=False)
+    moved = drawn.moved.nonzero()[:, 0]
+    where, size = moved.to(image.device), image.shape[2:]
+    grid = functional.affine_grid(drawn.matrix[moved].to(image), [len(moved), 1, *size], align_corners=False)
     displacement = functional.interpolate(
-        drawn.displacement.to(image), size=size, mode="trilinear", align_corners=True
+        drawn.displacement[moved].to(image), size=size, mode="trilinear", align_corners=True
     )
     grid = grid + displacement.movedim(1, -1)
     moved_image = functional.grid_sample(
-        image, grid, mode="bilinear", padding_mode="border", align_corners=False
+        image[where], grid, mode="bilinear", padding_mode="border", align_corners=False
     )
     moved_label = functional.grid_sample(
-        label[:, None].to(image), grid, mode="nearest", padding_mode="border", align_corners=False
+        label[where][:, None].to(image), grid, mode="nearest", padding_mode="border", align_corners=False
     )
-    return moved_image, moved_label[:, 0].to(label.dtype)
+    return (
+        image.index_copy(0, where, moved_image),
+        label.index_copy(0, where, moved_label[:, 0].to(label.dtype)),
+    )
 
 
 def _rotations(degrees: float, half_extent: Tensor, batch: int, generator: torch.Generator) -> Tensor:

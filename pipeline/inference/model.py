@@ -21,6 +21,9 @@ from pipeline.volumes.geometry import Triple, from_canonical, resample_image, to
 from pipeline.volumes.readers import Scan
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+NEEDED = ("labels", "modality", "hu_offset", "spacing", "patch_size", "normalisation", "network", "sha256")
+"""What a configuration must hold for its model to be used."""
+RESTORE = "restore it with dvc checkout, or train again"
 
 
 class Model:
@@ -68,8 +71,9 @@ class Model:
             .numpy()
         )
         z, y, x = shape
-        best = np.stack([resample_image(one, target, spacing, (z, y, x)) for one in share])
-        return best.argmax(axis=0)
+        on_scan = np.stack([resample_image(one, target, spacing, (z, y, x)) for one in share])
+        best: NDArray[np.intp] = on_scan.argmax(axis=0)
+        return best
 
 
 def build(config: dict[str, Any]) -> nn.Module:
@@ -78,7 +82,7 @@ def build(config: dict[str, Any]) -> nn.Module:
     built = build_network(
         network["name"], 1, len(config["labels"]) + 1, network["channels"], network["strides"]
     )
-    return built.to(device())  # type: ignore[call-overload, no-any-return]
+    return built.to(device())
 
 
 def load_model(folder: Path) -> Model:
@@ -90,15 +94,23 @@ def load_model(folder: Path) -> Model:
     """
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         raise MissingError(f"{folder} holds no model", f"run dvc repro train@{folder.name}")
-    config = read_json(folder / CONFIG)
-    if sha256_file(folder / WEIGHTS) != config["sha256"][WEIGHTS]:
-        raise DataError(
-            f"{folder / WEIGHTS} is not the file that was saved (its checksum differs)",
-            "restore it with dvc checkout, or train again",
-        )
+    config = _read_config(folder / CONFIG)
+    if sha256_file(folder / WEIGHTS) != config["sha256"].get(WEIGHTS):
+        raise DataError(f"{folder / WEIGHTS} is not the file that was saved (its checksum differs)", RESTORE)
     network = build(config)
     try:
         network.load_state_dict(load_file(folder / WEIGHTS))
-    except (SafetensorError, RuntimeError) as error:
-        raise DataError(f"{folder / WEIGHTS} does not fit its config.json ({error})", "train again") from None
+    except (SafetensorError, RuntimeError):
+        raise DataError(f"{folder / WEIGHTS} does not fit its {CONFIG}", RESTORE) from None
     return Model(config, network.eval())
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = dict(read_json(path))
+    except (ValueError, TypeError):
+        raise DataError(f"{path} is damaged", RESTORE) from None
+    missing = [key for key in NEEDED if key not in config]
+    if missing:
+        raise DataError(f"{path} lacks {', '.join(missing)}", RESTORE)
+    return config

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.errors import DataError, HounsfieldError, MissingError
 from pipeline.inference.model import CONFIG, Model, load_model
+from pipeline.params import load_organ
 from pipeline.progress import console, track
 from pipeline.volumes.layouts import SUFFIXES, scan_files
 from pipeline.volumes.readers import read_scan, write_labels
@@ -28,7 +29,7 @@ class Summary:
             return
         for reason in self.failed.values():
             console.print(f"not labelled: {reason}", markup=False)
-        console.print(f"{len(self.written)} label maps by {self.model} in {seconds:.1f} s")
+        console.print(f"{len(self.written)} label maps by {self.model} in {seconds:.1f} s", markup=False)
 
 
 def predict_scans(root: Path, organ: str, source: Path, target: Path, which: str) -> Summary:
@@ -65,6 +66,7 @@ def current_model(root: Path, organ: str, which: str = "auto") -> tuple[Model, s
 
     Raises:
         MissingError: there is none.
+        ParamsError: there is no such organ.
     """
     if which not in ("auto", "champion", "latest"):
         return load_model(Path(which)), f"the model in {which}"
@@ -74,12 +76,13 @@ def current_model(root: Path, organ: str, which: str = "auto") -> tuple[Model, s
         champion = ModelRegistry(root).champion(organ)
         if champion is not None:
             return load_model(champion.folder), f"{organ} version {champion.version} (champion)"
-        if which == "champion":
-            raise MissingError(f"'{organ}' has no champion yet", f"run dvc repro register@{organ}")
     latest = root / stage_files(root, "train", organ)["models"]
-    if not (latest / CONFIG).is_file():
-        raise MissingError(f"'{organ}' has no model yet", f"run dvc repro register@{organ}")
-    return load_model(latest), f"the latest model of {organ} (not registered)"
+    if which != "champion" and (latest / CONFIG).is_file():
+        return load_model(latest), f"the latest model of {organ} (not registered)"
+    # An organ that nobody knows has no model either, but training it is not the way out.
+    load_organ(root / "params.yaml", organ)
+    wanted = "champion" if which == "champion" else "model"
+    raise MissingError(f"'{organ}' has no {wanted} yet", f"run dvc repro register@{organ}")
 
 
 def _pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
@@ -87,6 +90,11 @@ def _pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     if source.is_file():
         if target.name.endswith(SUFFIXES):
             return [(source, target)]
+        if target.is_file():
+            raise DataError(
+                f"{target} is a file that cannot hold a label map",
+                f"give a folder, or a name that ends with {' or '.join(SUFFIXES)}",
+            )
         return [(source, target / _output_name(source))]
     if not source.is_dir():
         raise MissingError(f"{source} is not there", "give a scan or a folder of scans")

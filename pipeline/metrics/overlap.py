@@ -44,6 +44,6 @@ def overlap(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> Overlap:
     )
 
 
-def dice(truth: NDArray[np.integer], predicted: NDArray[np.integer], value: int) -> float:  # type: ignore[type-arg]
+def dice(truth: NDArray[np.integer], predicted: NDArray[np.integer], value: int) -> float:
     """Dice of one value of two label maps; NaN where it is in neither."""
     return overlap(truth == value, predicted == value).dice

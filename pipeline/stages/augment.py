@@ -19,7 +19,8 @@ from pipeline.training.data import PatchReader
 from pipeline.training.normalisation import normalise
 
 ROWS, COLUMNS, ENLARGED = 4, 6, 3
-SIDE = re.compile(r"(^|_)(left|right)(_|$)")
+SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
+"""In a label's name: left_kidney, Kidney-Right; not bright."""
 COLOURS = np.array([[0, 0, 0], [230, 159, 0], [86, 180, 233], [0, 158, 115], [204, 121, 167]], np.float32)
 """Of classes, distinct to colour-blind eyes (Okabe & Ito); they repeat after the fourth."""
 
@@ -49,7 +50,7 @@ def _check_mirrors(organ: str, params: AugmentParams, labels: dict[str, int]) ->
     sided = [name for name in labels if SIDE.search(name)]
     if "x" in params.mirror_axes and sided:
         raise ParamsError(
-            f"organs.{organ}.augment.mirror_axes has x, but {', '.join(sided)} would turn into the other side",
+            f"organs.{organ}.augment.mirror_axes has x, but {', '.join(sided)} would become the other side",
             "remove x",
         )
 
@@ -86,9 +87,8 @@ def _tile(image: NDArray[np.float32], label: NDArray[np.int64]) -> NDArray[np.ui
 def _png(picture: NDArray[np.uint8]) -> bytes:
     from PIL import Image
 
-    enlarged = Image.fromarray(picture).resize(
-        (picture.shape[1] * 3, picture.shape[0] * 3), Image.Resampling.NEAREST
-    )
+    size = picture.shape[1] * ENLARGED, picture.shape[0] * ENLARGED
+    enlarged = Image.fromarray(picture).resize(size, Image.Resampling.NEAREST)
     buffer = io.BytesIO()
     enlarged.save(buffer, "PNG")
     return buffer.getvalue()

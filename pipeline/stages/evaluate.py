@@ -32,7 +32,7 @@ def run(
     """Judge the model on the frozen test cases and write figures and report.
 
     Raises:
-        DataError: there is no test case.
+        DataError: there is no test case, or nothing in them to measure.
     """
     table = pd.read_parquet(accepted)
     test = table[table["split"] == "test"]
@@ -42,6 +42,11 @@ def run(
         )
     model = load_model(models)
     per_case = judge_cases(model, test, raw)
+    if per_case["dice"].isna().all():
+        raise DataError(
+            f"{organ}: no label is in any of the {len(test)} test cases, neither true nor predicted",
+            f"add cases that hold the labels, or take another organs.{organ}.validate.split_seed",
+        )
     figures = summarise(per_case)
     with atomic_path(cases) as temporary:
         per_case.to_csv(temporary, index=False, float_format="%.6g")

@@ -7,10 +7,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from pipeline.atomic import atomic_path, read_json, sha256_code, sha256_file, sha256_json, write_json
+from pipeline.atomic import (
+    atomic_path,
+    read_json,
+    remove_partial,
+    sha256_code,
+    sha256_file,
+    sha256_json,
+    write_json,
+)
 from pipeline.errors import DataError
 from pipeline.inference.model import CONFIG, WEIGHTS, build
 from pipeline.inference.sliding_window import probabilities
@@ -27,7 +35,16 @@ from pipeline.workspace import home, project_root
 
 WATCHED = 12
 """Cases of the watched fold that are looked at while training; the test set is judged by `evaluate`."""
-CODE = ("training", "networks", "losses", "augmentation", "sampling", "stages/train.py")
+CODE = (
+    "training",
+    "networks",
+    "losses",
+    "augmentation",
+    "sampling",
+    "inference",
+    "metrics",
+    "stages/train.py",
+)
 
 
 def run(
@@ -46,13 +63,16 @@ def run(
     Raises:
         DataError: a fold is empty, or the training breaks down.
     """
-    torch.use_deterministic_algorithms(True)
+    profile, where = choose_profile(params), device()
+    # On a GPU pooling and cross-entropy have no deterministic form: PyTorch would refuse to train.
+    torch.use_deterministic_algorithms(where.type == "cpu")
     torch.manual_seed(params.seed)
     plan, policy, table = read_json(plans), read_json(augmentation), pd.read_parquet(patches)
-    profile, where = choose_profile(params), device()
     learned, watched = _folds(organ, table, params.fold)
     config = _config(organ, params, profile, plan, table)
     network = build(config)
+    computed = precision(params, where)
+    key = _key(config, policy, table, f"{where.type} {computed}")
     setting = Setting(
         params=params,
         augment=AugmentParams.model_validate(policy["params"]),
@@ -60,8 +80,8 @@ def run(
         spacing=tuple(plan["spacing"]),
         normalisation=plan["normalisation"],
         device=where,
-        precision=precision(params, where),
-        checkpoints=home(project_root()) / "checkpoints" / organ / _key(config, policy, table, params),
+        precision=computed,
+        checkpoints=home(project_root()) / "checkpoints" / organ / key,
     )
     console.print(
         f"{organ}: {profile.name} profile, {sum(p.numel() for p in network.parameters()):,} weights, "
@@ -106,10 +126,10 @@ def _config(
     }
 
 
-def _key(config: dict[str, Any], policy: dict[str, Any], table: pd.DataFrame, params: TrainParams) -> str:
+def _key(config: dict[str, Any], policy: dict[str, Any], table: pd.DataFrame, arithmetic: str) -> str:
     """Hash of all the training is made of; the table carries the keys of the volumes."""
     rows = pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes().hex()
-    return sha256_json([config, policy, rows, params.model_dump(mode="json"), sha256_code(*CODE)])[:32]
+    return sha256_json([config, policy, rows, arithmetic, sha256_code(*CODE)])[:32]
 
 
 def _watch(cases: list[StoredCase], config: dict[str, Any], setting: Setting) -> Callable[[nn.Module], float]:
@@ -130,8 +150,11 @@ def _watch(cases: list[StoredCase], config: dict[str, Any], setting: Setting) ->
 
 def _save(models: Path, config: dict[str, Any], weights: dict[str, Tensor]) -> None:
     """Weights first, then the configuration that holds their checksum and makes the model whole."""
+    # The folder is an output as a whole: what a killed run left there would belong to it.
+    remove_partial(models)
     with atomic_path(models / WEIGHTS) as temporary:
-        save_file({name: weight.contiguous().cpu() for name, weight in weights.items()}, temporary)
+        # Not `save_file`: killed while it writes, it leaves a file of a name of its own behind.
+        temporary.write_bytes(save({name: weight.contiguous().cpu() for name, weight in weights.items()}))
     write_json(models / CONFIG, config | {"sha256": {WEIGHTS: sha256_file(models / WEIGHTS)}})
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from pipeline.atomic import remove_partial, sha256_file
@@ -37,7 +37,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     remove_partial(folder)
     temporary = folder / ".0.partial.checkpoint"
     tensors = {name: tensor.detach().contiguous() for name, tensor in checkpoint.tensors.items()}
-    save_file(tensors, temporary, metadata={"record": json.dumps(checkpoint.record)})
+    # Not `save_file`: killed while it writes, it leaves a file of a name of its own behind.
+    temporary.write_bytes(save(tensors, metadata={"record": json.dumps(checkpoint.record)}))
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, folder / f"step_{checkpoint.step:08d}_{sha256_file(temporary)[:16]}.safetensors")
@@ -46,21 +47,27 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole, or None; a damaged one is named and passed over."""
+    """The newest checkpoint that is whole, or None; a damaged one is named and removed."""
     for path in _newest_first(folder):
         _, step, digest = path.stem.split("_")
         if not sha256_file(path).startswith(digest):
-            console.print(f"checkpoint {path.name} is damaged; going on from the one before")
+            _discard(path, "is damaged")
             continue
         try:
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 record = json.loads(file.metadata()["record"])
         except (SafetensorError, KeyError, ValueError):
-            console.print(f"checkpoint {path.name} cannot be read; going on from the one before")
+            _discard(path, "cannot be read")
             continue
         return Checkpoint(int(step), tensors, record)
     return None
+
+
+def _discard(path: Path, why: str) -> None:
+    """Remove a checkpoint that is of no use: if it stayed, it would count as one of those kept."""
+    console.print(f"checkpoint {path.name} {why}; going on from the one before")
+    path.unlink()
 
 
 def _newest_first(folder: Path) -> list[Path]:

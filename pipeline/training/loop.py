@@ -184,7 +184,7 @@ def _resume(
         average[name].copy_(tensors[f"average/{name}"])
         # The layout of the weights matters to the last bit of the update.
         optimizer.state[parameter] = {
-            key: tensors[f"{key}/{name}"]
+            key: tensors[f"{key}/{name}"].to(parameter.device)
             if key == "step"
             else torch.empty_like(parameter).copy_(tensors[f"{key}/{name}"])
             for key in ADAM_STATE

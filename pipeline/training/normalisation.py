@@ -8,4 +8,5 @@ from torch import Tensor
 def normalise(image: Tensor, normalisation: dict[str, Any]) -> Tensor:
     """HU or z-scores clipped, shifted and scaled as the plan says; any shape."""
     low, high = normalisation["clip"]
-    return (image.clamp(low, high) - normalisation["mean"]) / normalisation["std"]
+    normalised: Tensor = (image.clamp(low, high) - normalisation["mean"]) / normalisation["std"]
+    return normalised

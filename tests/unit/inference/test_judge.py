@@ -1,0 +1,130 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.inference.judge import judge_cases, predictions
+from pipeline.inference.model import load_model
+from pipeline.volumes.geometry import Geometry
+from pipeline.volumes.readers import Scan, write_labels
+
+LABELS = {"small": 7, "large": 3}
+AIR, LARGE, SMALL = -1000, 100, 300
+COLUMNS = [
+    "case",
+    "label",
+    "dice",
+    "iou",
+    "sensitivity",
+    "precision",
+    "volume_error",
+    "truth_ml",
+    "predicted_ml",
+]
+GEOMETRY = Geometry((10, 9, 8), np.diag([-2.0, -3.0, 4.0, 1.0]))
+VOXEL_ML = 0.024
+
+
+@pytest.fixture
+def model(tmp_path, save_model):
+    return load_model(save_model(tmp_path / "liver", LABELS, (AIR, LARGE, SMALL), spacing=(4.0, 3.0, 2.0)))
+
+
+@pytest.fixture
+def cases(tmp_path):
+    """Writes cases, each from its image and its label map, and returns their rows."""
+
+    def write(**volumes):
+        rows = []
+        for case, (image, labels) in volumes.items():
+            write_image(tmp_path / "images" / f"{case}.nii.gz", image)
+            write_labels(tmp_path / "labels" / f"{case}.nii.gz", labels, GEOMETRY)
+            rows.append({"case": case, "image": f"images/{case}.nii.gz", "label": f"labels/{case}.nii.gz"})
+        return pd.DataFrame(rows, columns=["case", "image", "label"])
+
+    return write
+
+
+def write_image(path, image):
+    import nibabel
+
+    path.parent.mkdir(exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(image.astype(np.int16), GEOMETRY.affine), path)
+
+
+def volume(large=(), small=()):
+    """An image with a box of each kind, from `large[0]` to before `large[1]` along the first axis."""
+    image, labels = np.full(GEOMETRY.shape, AIR), np.zeros(GEOMETRY.shape, np.uint8)
+    for box, plane, value, label in ((large, slice(1, 4), LARGE, 3), (small, slice(5, 8), SMALL, 7)):
+        if box:
+            place = (slice(*box), plane, slice(2, 5))
+            image[place], labels[place] = value, label
+    return image, labels
+
+
+def row(table, case, label):
+    return table[(table["case"] == case) & (table["label"] == label)].iloc[0]
+
+
+def test_figures_are_those_of_the_boxes(model, cases, tmp_path):
+    image, _ = volume(large=(2, 8), small=(1, 5))
+    _, truth = volume(large=(4, 9), small=(1, 5))
+    table = judge_cases(model, cases(patient=(image, truth)), tmp_path)
+    assert list(table.columns) == COLUMNS
+    large = row(table, "patient", "large")
+    # Six planes of nine voxels predicted, five true, four in common.
+    assert large["dice"] == pytest.approx(8 / 11)
+    assert large["iou"] == pytest.approx(4 / 7)
+    assert large["sensitivity"] == pytest.approx(4 / 5)
+    assert large["precision"] == pytest.approx(4 / 6)
+    assert large["volume_error"] == pytest.approx(1 / 5)
+    assert large["truth_ml"] == pytest.approx(45 * VOXEL_ML)
+    assert large["predicted_ml"] == pytest.approx(54 * VOXEL_ML)
+    small = row(table, "patient", "small")
+    assert (small["dice"], small["iou"], small["volume_error"]) == (1, 1, 0)
+
+
+def test_each_case_has_a_row_for_each_label(model, cases, tmp_path):
+    rows = cases(one=volume((1, 3)), other=volume((1, 3), (2, 4)))
+    table = judge_cases(model, rows, tmp_path)
+    assert sorted(zip(table["case"], table["label"], strict=True)) == [
+        ("one", "large"),
+        ("one", "small"),
+        ("other", "large"),
+        ("other", "small"),
+    ]
+
+
+def test_what_is_nowhere_has_no_figures_but_volumes(model, cases, tmp_path):
+    table = judge_cases(model, cases(patient=volume(large=(1, 3))), tmp_path)
+    small = row(table, "patient", "small")
+    assert all(math.isnan(small[name]) for name in COLUMNS[2:7])
+    assert (small["truth_ml"], small["predicted_ml"]) == (0, 0)
+
+
+def test_what_was_missed_or_invented_counts_as_nothing_right(model, cases, tmp_path):
+    rows = cases(
+        missed=(volume(small=(1, 3))[0], volume(large=(1, 3))[1]),
+        invented=(volume(large=(1, 3))[0], volume()[1]),
+    )
+    table = judge_cases(model, rows, tmp_path)
+    for case, undefined in (("missed", "precision"), ("invented", "sensitivity")):
+        found = row(table, case, "large")
+        assert found["dice"] == found["iou"] == 0
+        assert math.isnan(found[undefined])
+
+
+def test_no_case_gives_no_row(model, cases, tmp_path):
+    assert judge_cases(model, cases(), tmp_path).empty
+
+
+def test_a_prediction_comes_with_its_scan_and_truth_in_the_order_of_the_table(model, cases, tmp_path):
+    volumes = {"b": volume((1, 3)), "a": volume((2, 6), (1, 4))}
+    found = list(predictions(model, cases(**volumes), tmp_path))
+    assert [case for case, *_ in found] == ["b", "a"]
+    for case, scan, predicted, truth in found:
+        assert isinstance(scan, Scan)
+        np.testing.assert_array_equal(scan.array, volumes[case][0])
+        np.testing.assert_array_equal(predicted, volumes[case][1])
+        np.testing.assert_array_equal(truth, volumes[case][1])

@@ -1,0 +1,173 @@
+import json
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from nibabel.orientations import axcodes2ornt, ornt_transform
+
+from pipeline.errors import DataError, MissingError
+from pipeline.inference.model import Model, build, load_model
+from pipeline.volumes.geometry import Geometry
+from pipeline.volumes.readers import Scan
+
+ORIENTATIONS = ["RAS", "LPS", "LAS", "PIR", "SAL", "ILA"]
+LABELS = {"large": 7, "small": 3}
+"""By name in another order than by value."""
+AIR, SMALL, LARGE = -1000.0, 100.0, 300.0
+INTENSITIES = (AIR, SMALL, LARGE)
+
+
+def boxes():
+    """An image (X, Y, Z) with two boxes in it, and its label map."""
+    image, labels = np.full((13, 11, 9), AIR, np.float32), np.zeros((13, 11, 9), np.uint8)
+    image[2:9, 3:10, 1:6], labels[2:9, 3:10, 1:6] = LARGE, LABELS["large"]
+    image[6:12, 1:5, 4:8], labels[6:12, 1:5, 4:8] = SMALL, LABELS["small"]
+    return image, labels
+
+
+def turned(array, orientation, spacing=(2.0, 1.5, 1.0)):
+    """An array with axes to the right, front and head as a file whose axes lead elsewhere."""
+    image = nibabel.Nifti1Image(array, np.diag([*spacing, 1.0]))
+    image = image.as_reoriented(ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(orientation)))
+    return np.asarray(image.dataobj), image.affine
+
+
+def scan_of(array, affine):
+    return Scan(np.ascontiguousarray(array, np.float32), Geometry(array.shape, affine))
+
+
+@pytest.fixture
+def folder(tmp_path, save_model):
+    return save_model(tmp_path / "liver", LABELS, INTENSITIES, spacing=(1.0, 1.5, 2.0))
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_labels_lie_where_the_boxes_are_in_the_array_of_the_file(folder, orientation):
+    image, labels = boxes()
+    array, affine = turned(image, orientation)
+    predicted = load_model(folder).predict("scan", scan_of(array, affine))
+    assert predicted.dtype == np.uint8
+    np.testing.assert_array_equal(predicted, turned(labels, orientation)[0])
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_the_network_sees_the_patient_from_one_side(folder, orientation):
+    class Rising(torch.nn.Module):
+        """Class 1 where the intensity rises to the patient's right, 2 where it rises to the head."""
+
+        def forward(self, image):
+            logits = torch.zeros(len(image), 3, *image.shape[2:])
+            logits[:, 0] = 0.5
+            logits[:, 1, :, :, 1:] = image[:, 0].diff(dim=3)
+            logits[:, 2, 1:] = image[:, 0].diff(dim=1) * 2
+            return logits
+
+    image, _ = boxes()
+    expected = np.zeros(image.shape, np.uint8)
+    expected[1:][np.diff(image, axis=0) > 0] = LABELS["small"]
+    expected[:, :, 1:][np.diff(image, axis=2) > 0] = LABELS["large"]
+    config = load_model(folder).config | {"patch_size": [16, 16, 16]}
+    array, affine = turned(image, orientation)
+    predicted = Model(config, Rising()).predict("scan", scan_of(array, affine))
+    np.testing.assert_array_equal(predicted, turned(expected, orientation)[0])
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("spacing", [(0.5, 0.75, 1.0), (1.0, 0.75, 2.0)])
+def test_a_model_of_a_finer_grid_labels_the_grid_of_the_file(tmp_path, save_model, orientation, spacing):
+    image, labels = boxes()
+    labels[labels == LABELS["small"]] = LABELS["large"]
+    image[labels > 0] = LARGE
+    folder = save_model(tmp_path / "liver", {"large": 7}, (AIR, LARGE), spacing=spacing)
+    array, affine = turned(image, orientation)
+    predicted = load_model(folder).predict("scan", scan_of(array, affine))
+    np.testing.assert_array_equal(predicted, turned(labels, orientation)[0])
+
+
+def test_a_model_of_a_coarser_grid_labels_the_grid_of_the_file(tmp_path, save_model):
+    image, labels = np.full((24, 24, 24), AIR, np.float32), np.zeros((24, 24, 24), np.uint8)
+    image[5:19, 6:18, 4:15], labels[5:19, 6:18, 4:15] = LARGE, 7
+    folder = save_model(tmp_path / "liver", {"large": 7}, (AIR, LARGE), spacing=(1.4, 1.6, 1.5))
+    predicted = load_model(folder).predict("scan", scan_of(image, np.eye(4)))
+    overlap = 2 * np.count_nonzero(predicted & labels) / (np.count_nonzero(predicted) + labels.sum() / 7)
+    assert overlap > 0.93
+
+
+def test_stored_values_are_shifted_to_hu(tmp_path, save_model):
+    image, labels = boxes()
+    folder = save_model(tmp_path / "liver", LABELS, INTENSITIES, hu_offset=-1024.0, spacing=(1.0, 1.5, 2.0))
+    array, affine = turned(image + 1024, "LPS")
+    predicted = load_model(folder).predict("scan", scan_of(array, affine))
+    np.testing.assert_array_equal(predicted, turned(labels, "LPS")[0])
+
+
+def test_values_that_are_no_hu_are_refused_by_the_name_of_the_scan(folder):
+    image, _ = boxes()
+    with pytest.raises(DataError, match=r"^patient_7\.nii: .*air"):
+        load_model(folder).predict("patient_7.nii", scan_of(image + 1024, np.eye(4)))
+
+
+def test_the_scan_stays_as_it_was(folder):
+    image, _ = boxes()
+    scan = scan_of(image, np.eye(4))
+    before = scan.array.copy()
+    load_model(folder).predict("scan", scan)
+    np.testing.assert_array_equal(scan.array, before)
+
+
+def test_a_loaded_network_is_the_saved_one_and_ready_to_judge(folder):
+    network = load_model(folder)._network
+    assert not network.training
+    assert network.intensities.tolist() == [-10.0, 1.0, 3.0]
+
+
+def test_a_folder_without_a_model_is_told_with_the_command_that_makes_one(tmp_path):
+    with pytest.raises(MissingError, match="dvc repro train@liver"):
+        load_model(tmp_path / "liver")
+
+
+@pytest.mark.parametrize("name", ["config.json", "weights.safetensors"])
+def test_half_a_model_is_none(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(MissingError, match="dvc repro train@liver"):
+        load_model(folder)
+
+
+def test_weights_that_were_changed_are_refused(folder):
+    weights = folder / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-2] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(DataError, match="checksum"):
+        load_model(folder)
+
+
+def test_weights_that_were_cut_short_are_refused(folder):
+    weights = folder / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-3])
+    with pytest.raises(DataError, match="checksum"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("content", ["", '{"organ": "liver"', "[]", '{"organ": "liver"}', "\udcff"])
+def test_a_config_that_is_none_is_refused(folder, content):
+    (folder / "config.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(DataError, match=r"config\.json"):
+        load_model(folder)
+
+
+def test_weights_of_another_network_are_refused(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["labels"] = {"one": 1, "two": 2, "three": 3}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match=r"does not fit its config\.json"):
+        load_model(folder)
+
+
+def test_a_network_is_built_from_its_configuration(folder):
+    network = build(
+        load_model(folder).config
+        | {"network": {"name": "residual_unet", "channels": [4, 6], "strides": [[1, 1, 1], [2, 2, 2]]}}
+    )
+    assert network(torch.zeros(1, 1, 8, 8, 8)).shape == (1, 3, 8, 8, 8)

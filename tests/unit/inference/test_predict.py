@@ -1,0 +1,217 @@
+import json
+import shutil
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from pipeline.errors import DataError, MissingError, ParamsError
+from pipeline.inference.predict import Summary, current_model, predict_scans
+
+ROOT = Path(__file__).parents[3]
+AIR, LIVER = -1000, 100
+AFFINE = np.array([[-2.0, 0, 0, 30], [0, 0, 1.5, -7], [0, -1.0, 0, 4], [0, 0, 0, 1]])
+SHAPE = (9, 11, 13)
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A project with one organ, without a model."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    sections = "\n".join(
+        f"    {stage}: {{}}" for stage in ("validate", "patches", "augment", "train", "evaluate", "register")
+    )
+    ingest = "    ingest: {modality: CT, labels: {liver: 5}}"
+    (folder / "params.yaml").write_text(f"defaults: {{}}\norgans:\n  liver:\n{ingest}\n{sections}\n")
+    monkeypatch.delenv("HOUNSFIELD_HOME", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return folder
+
+
+@pytest.fixture
+def trained(root, save_model):
+    """The same project with a trained model that is not registered."""
+    save_model(root / "models" / "liver", {"liver": 5}, (AIR, LIVER), spacing=(1.0, 1.5, 2.0))
+    return root
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """A folder with three scans."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for number, name in enumerate(["a.nii.gz", "b.nii", "c.nii.gz"]):
+        write_scan(folder / name, number)
+    return folder
+
+
+def box(number=0):
+    inside = np.zeros(SHAPE, bool)
+    inside[1 : 5 + number, 2:8, 3:9] = True
+    return inside
+
+
+def write_scan(path, number=0):
+    image = np.where(box(number), LIVER, AIR).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(image, AFFINE), path)
+
+
+def assert_labels(path, number=0):
+    image = nibabel.load(path)
+    assert image.shape == SHAPE
+    assert image.get_data_dtype() == np.uint8
+    np.testing.assert_allclose(image.affine, AFFINE, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(image.dataobj), np.where(box(number), 5, 0))
+
+
+def test_a_file_to_a_file(trained, scans, tmp_path):
+    target = tmp_path / "out" / "labels.nii.gz"
+    summary = predict_scans(trained, "liver", scans / "a.nii.gz", target, "auto")
+    assert (summary.written, summary.failed) == ([str(target)], {})
+    assert_labels(target)
+
+
+def test_a_file_into_a_folder(trained, scans, tmp_path):
+    summary = predict_scans(trained, "liver", scans / "b.nii", tmp_path / "out", "auto")
+    assert summary.written == [str(tmp_path / "out" / "b.nii")]
+    assert_labels(tmp_path / "out" / "b.nii", 1)
+
+
+def test_a_folder_into_a_folder(trained, scans, tmp_path):
+    summary = predict_scans(trained, "liver", scans, tmp_path / "out", "auto")
+    assert [Path(path).name for path in summary.written] == ["a.nii.gz", "b.nii", "c.nii.gz"]
+    for number, path in enumerate(summary.written):
+        assert_labels(path, number)
+
+
+def test_the_same_scan_gives_the_same_bytes(trained, scans, tmp_path):
+    targets = [tmp_path / name / "labels.nii.gz" for name in ("one", "other")]
+    for target in targets:
+        predict_scans(trained, "liver", scans / "a.nii.gz", target, "auto")
+    assert targets[0].read_bytes() == targets[1].read_bytes()
+
+
+def test_a_bad_file_does_not_stop_the_others(trained, scans, tmp_path):
+    (scans / "aa.nii.gz").write_bytes(b"no scan at all")
+    shifted = nibabel.Nifti1Image(np.where(box(), LIVER, 0).astype(np.int16) + 1024, AFFINE)
+    nibabel.save(shifted, scans / "bb.nii.gz")
+    summary = predict_scans(trained, "liver", scans, tmp_path / "out", "auto")
+    assert [Path(path).name for path in summary.written] == ["a.nii.gz", "b.nii", "c.nii.gz"]
+    assert sorted(summary.failed) == ["aa.nii.gz", "bb.nii.gz"]
+    for name, reason in summary.failed.items():
+        assert name in reason
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.nii.gz", "b.nii", "c.nii.gz"]
+
+
+def test_a_file_of_another_kind_is_told(trained, tmp_path):
+    (tmp_path / "slice.dcm").write_bytes(bytes(200))
+    summary = predict_scans(trained, "liver", tmp_path / "slice.dcm", tmp_path / "out", "auto")
+    assert summary.written == []
+    assert "slice.dcm" in summary.failed["slice.dcm"]
+
+
+def test_scans_are_never_written_over(trained, scans):
+    before = {path.name: path.read_bytes() for path in scans.iterdir()}
+    with pytest.raises(DataError, match="overwrite"):
+        predict_scans(trained, "liver", scans, scans, "auto")
+    for target in (scans / "a.nii.gz", scans):
+        summary = predict_scans(trained, "liver", scans / "a.nii.gz", target, "auto")
+        assert summary.written == []
+        assert "overwrite" in summary.failed["a.nii.gz"]
+    assert {path.name: path.read_bytes() for path in scans.iterdir()} == before
+
+
+def test_a_linked_folder_is_the_folder_it_leads_to(trained, scans, tmp_path):
+    (tmp_path / "link").symlink_to(scans)
+    with pytest.raises(DataError, match="overwrite"):
+        predict_scans(trained, "liver", scans, tmp_path / "link", "auto")
+
+
+def test_a_folder_does_not_go_into_a_file(trained, scans, tmp_path):
+    with pytest.raises(DataError, match="must be one too"):
+        predict_scans(trained, "liver", scans, tmp_path / "labels.nii.gz", "auto")
+
+
+@pytest.mark.parametrize("one", [True, False])
+def test_a_file_that_is_no_label_map_is_no_target(trained, scans, tmp_path, one):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("keep me")
+    with pytest.raises(DataError, match=r"notes\.txt"):
+        predict_scans(trained, "liver", scans / "a.nii.gz" if one else scans, notes, "auto")
+    assert notes.read_text() == "keep me"
+
+
+def test_a_source_that_is_not_there_is_missed(trained, tmp_path):
+    with pytest.raises(MissingError, match="nowhere is not there"):
+        predict_scans(trained, "liver", tmp_path / "nowhere", tmp_path / "out", "auto")
+
+
+def test_a_folder_without_scans_is_told(trained, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"holds no \.nii\.gz or \.nii file"):
+        predict_scans(trained, "liver", tmp_path / "empty", tmp_path / "out", "auto")
+
+
+@pytest.mark.parametrize("which", ["auto", "latest", "champion"])
+def test_without_a_model_the_command_that_makes_one_is_named(root, which):
+    with pytest.raises(MissingError, match="dvc repro register@liver"):
+        current_model(root, "liver", which)
+
+
+@pytest.mark.parametrize("which", ["auto", "latest", "champion"])
+def test_an_organ_nobody_knows_is_told_with_the_one_that_was_meant(root, which):
+    with pytest.raises(ParamsError, match="did you mean 'liver'"):
+        current_model(root, "livre", which)
+
+
+def test_a_model_can_be_given_as_a_folder(root, save_model, scans, tmp_path):
+    folder = save_model(tmp_path / "elsewhere", {"liver": 5}, (AIR, LIVER), spacing=(1.0, 1.5, 2.0))
+    target = tmp_path / "labels.nii.gz"
+    summary = predict_scans(root, "liver", scans / "a.nii.gz", target, str(folder))
+    assert summary.model == f"the model in {folder}"
+    assert_labels(target)
+
+
+def test_a_folder_that_holds_no_model_is_told(root, tmp_path):
+    with pytest.raises(MissingError, match="holds no model"):
+        current_model(root, "liver", str(tmp_path / "elsewhere"))
+
+
+def test_the_latest_model_says_that_it_is_not_registered(trained):
+    for which in ("auto", "latest"):
+        assert current_model(trained, "liver", which)[1] == "the latest model of liver (not registered)"
+
+
+def test_the_champion_goes_before_the_latest(trained, save_model, tmp_path):
+    from pipeline.registry.models import Description, ModelRegistry
+
+    folder = save_model(tmp_path / "champion", {"liver": 5}, (AIR, LIVER + 1))
+    registry = ModelRegistry(trained)
+    registry.settle(registry.register("liver", folder, [], Description()), promoted=True)
+    names = {}
+    for which in ("auto", "champion", "latest"):
+        model, names[which] = current_model(trained, "liver", which)
+        assert model.config["organ"] == ("liver" if which == "latest" else "champion")
+    assert names["auto"] == names["champion"] == "liver version 1 (champion)"
+
+
+def test_a_summary_for_machines_is_json_on_stdout(capsys):
+    Summary("the model", ["out/a.nii.gz"], {"b.nii": "b.nii is damaged"}).show(True, 1.5)
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {
+        "model": "the model",
+        "written": ["out/a.nii.gz"],
+        "failed": {"b.nii": "b.nii is damaged"},
+    }
+    assert err == ""
+
+
+def test_a_summary_for_people_is_on_stderr(capsys):
+    Summary("the model in /x[y]", ["out/a.nii.gz"], {"b.nii": "b.nii [1, 2] is damaged"}).show(False, 1.5)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "not labelled: b.nii [1, 2] is damaged" in err
+    assert "1 label maps by the model in /x[y] in 1.5 s" in err

@@ -1,0 +1,119 @@
+from itertools import pairwise
+
+import pytest
+import torch
+
+from pipeline.inference.sliding_window import _gaussian, _starts, probabilities
+
+FLOAT = torch.float32
+
+
+class Recorder(torch.nn.Module):
+    """A network of 1x1x1 convolutions that counts how often each value has been seen."""
+
+    def __init__(self, classes=3):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = torch.nn.Sequential(
+            torch.nn.Conv3d(1, 5, 1), torch.nn.LeakyReLU(), torch.nn.Conv3d(5, classes, 1)
+        )
+        self.batches = []
+
+    def forward(self, image):
+        self.batches.append(image.clone())
+        return self.layers(image)
+
+
+def volume(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+SHAPES = [(16, 16, 16), (17, 9, 31), (5, 6, 7), (3, 40, 8), (1, 1, 1), (8, 8, 9)]
+
+
+@pytest.mark.parametrize("window", [(8, 8, 8), (4, 6, 10), (16, 8, 4)])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_network_that_sees_single_voxels_gives_what_it_gives_of_the_whole(shape, window):
+    network, image = Recorder(), volume(*shape)
+    found = probabilities(network, image, window, 3, FLOAT)
+    with torch.no_grad():
+        whole = network.layers(image[None, None]).softmax(dim=1)[0]
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_voxel_is_seen(shape):
+    network = Recorder()
+    # Every voxel has a value of its own.
+    image = torch.arange(float(torch.tensor(shape).prod())).reshape(shape)
+    probabilities(network, image, (8, 8, 8), 3, FLOAT)
+    seen = torch.cat([batch.flatten() for batch in network.batches]).unique()
+    assert torch.equal(seen, image.flatten())
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_windows_come_in_batches_of_a_size(batch_size):
+    network, image = Recorder(), volume(12, 12, 12)
+    probabilities(network, image, (8, 8, 8), 3, FLOAT, batch_size)
+    sizes = [len(batch) for batch in network.batches]
+    assert sum(sizes) == 8
+    assert sizes[:-1] == [batch_size] * (len(sizes) - 1)
+    assert all(batch.shape[1:] == (1, 8, 8, 8) for batch in network.batches)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_probabilities_add_up_to_one(precision):
+    found = probabilities(Recorder(), volume(11, 13, 9), (8, 8, 8), 3, precision)
+    assert found.min() >= 0
+    torch.testing.assert_close(found.sum(dim=0), torch.ones(11, 13, 9), atol=1e-5, rtol=0)
+
+
+def test_a_volume_smaller_than_the_window_lies_in_its_middle_and_repeats_its_edge():
+    network = Recorder()
+    image = torch.tensor([[[1.0, 2.0, 3.0]]])
+    probabilities(network, image, (4, 4, 6), 3, FLOAT)
+    (window,) = network.batches
+    expected = torch.tensor([1.0, 1.0, 2.0, 3.0, 3.0, 3.0]).expand(4, 4, 6)
+    assert torch.equal(window[0, 0], expected)
+
+
+def test_the_middle_of_a_window_counts_more_than_its_edge():
+    class Edge(torch.nn.Module):
+        """Sure of class 1 in the outermost voxels of a window, of class 0 further in."""
+
+        def forward(self, image):
+            logits = torch.full((len(image), 2, *image.shape[2:]), -20.0)
+            logits[:, 1] = 20
+            logits[:, 1, 1:-1, 1:-1, 1:-1] = -20
+            logits[:, 0] = -logits[:, 1]
+            return logits
+
+    found = probabilities(Edge(), volume(16, 16, 16), (8, 8, 8), 2, FLOAT)
+    assert (found[0, 3:-3, 3:-3, 3:-3] > 0.5).all()
+
+
+def test_weights_are_highest_in_the_middle_and_never_zero():
+    weight = _gaussian((8, 5, 64))
+    assert weight.shape == (8, 5, 64)
+    assert weight.min() > 0
+    assert weight.argmax() in torch.arange(weight.numel()).reshape(8, 5, 64)[3:5, 2, 31:33]
+    torch.testing.assert_close(weight, weight.flip(0, 1, 2))
+
+
+@pytest.mark.parametrize("edge", [1, 2, 7, 8, 16])
+@pytest.mark.parametrize("length", [1, 2, 7, 8, 9, 15, 16, 17, 100])
+def test_windows_reach_from_end_to_end_and_overlap_by_half(length, edge):
+    starts = _starts(length, edge)
+    assert starts[0] == 0
+    assert starts[-1] == max(0, length - edge)
+    assert all(0 < second - first <= -(-edge // 2) for first, second in pairwise(starts))
+
+
+def test_the_network_and_the_volume_stay_as_they_were():
+    network, image = Recorder(), volume(9, 9, 9)
+    before = image.clone()
+    found = probabilities(network, image, (8, 8, 8), 3, FLOAT)
+    assert torch.equal(image, before)
+    assert not found.requires_grad
+    assert all(weight.grad is None for weight in network.parameters())

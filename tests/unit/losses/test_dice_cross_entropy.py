@@ -1,0 +1,101 @@
+import math
+
+import pytest
+import torch
+
+from pipeline.losses.dice_cross_entropy import SMOOTH, dice_cross_entropy, soft_dice
+from pipeline.params import LossParams
+
+BOTH = LossParams()
+SHAPE = (2, 3, 2, 3, 4)
+
+
+@pytest.fixture
+def logits():
+    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def label():
+    return torch.randint(0, 3, (2, 2, 3, 4), generator=torch.Generator().manual_seed(1))
+
+
+def certain_of(label, classes=3):
+    """Logits of a network that is sure of `label`."""
+    return 40 * torch.nn.functional.one_hot(label, classes).movedim(-1, 1).float()
+
+
+def by_hand(logits, label):
+    """Cross-entropy and Dice of each class but background, voxel by voxel."""
+    batch, classes, *edges = logits.shape
+    voxels = [(b, *place) for b in range(batch) for place in torch.cartesian_prod(*map(torch.arange, edges))]
+    entropy, overlap, total = 0.0, [0.0] * classes, [0.0] * classes
+    for b, z, y, x in voxels:
+        exponentials = [math.exp(float(logits[b, c, z, y, x])) for c in range(classes)]
+        share = [value / sum(exponentials) for value in exponentials]
+        truth = int(label[b, z, y, x])
+        entropy -= math.log(share[truth]) / len(voxels)
+        overlap[truth] += share[truth]
+        total[truth] += 1
+        total = [so_far + value for so_far, value in zip(total, share, strict=True)]
+    dice = [(2 * o + SMOOTH) / (t + SMOOTH) for o, t in zip(overlap, total, strict=True)]
+    return entropy, dice[1:]
+
+
+def test_it_is_the_weighted_sum_of_cross_entropy_and_dice(logits, label):
+    entropy, dice = by_hand(logits, label)
+    params = LossParams(dice_weight=0.7, cross_entropy_weight=0.4)
+    expected = 0.4 * entropy + 0.7 * (1 - sum(dice) / len(dice))
+    assert float(dice_cross_entropy(logits, label, params)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_soft_dice_has_a_value_for_each_class_but_background(logits, label):
+    _, dice = by_hand(logits, label)
+    assert soft_dice(logits.softmax(dim=1), label).tolist() == pytest.approx(dice, rel=1e-5)
+
+
+def test_a_weight_of_zero_switches_its_part_off(logits, label):
+    entropy, dice = by_hand(logits, label)
+    only_entropy = dice_cross_entropy(logits, label, LossParams(dice_weight=0))
+    only_dice = dice_cross_entropy(logits, label, LossParams(cross_entropy_weight=0))
+    assert float(only_entropy) == pytest.approx(entropy, rel=1e-5)
+    assert float(only_dice) == pytest.approx(1 - sum(dice) / len(dice), rel=1e-5)
+
+
+def test_a_perfect_prediction_costs_nothing(label):
+    assert float(dice_cross_entropy(certain_of(label), label, BOTH)) < 1e-5
+
+
+def test_a_wrong_prediction_costs_more_than_a_hesitant_one(logits, label):
+    wrong = dice_cross_entropy(certain_of((label + 1) % 3), label, BOTH)
+    hesitant = dice_cross_entropy(torch.zeros(SHAPE), label, BOTH)
+    assert wrong > 10 * hesitant > 0
+
+
+def test_dice_is_taken_over_the_whole_batch():
+    # The second element has nothing of class 1; taken alone, its Dice would be near 0.
+    label = torch.zeros(2, 2, 2, 2, dtype=torch.long)
+    label[0] = 1
+    assert soft_dice(certain_of(label, 2).softmax(dim=1), label).tolist() == pytest.approx([1.0])
+
+
+def test_logits_in_bfloat16_are_computed_in_float32(logits, label):
+    rounded = logits.bfloat16()
+    loss = dice_cross_entropy(rounded, label, BOTH)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, dice_cross_entropy(rounded.float(), label, BOTH))
+
+
+@pytest.mark.parametrize("present", [[0], [2], [0, 1]])
+def test_the_gradient_is_finite_when_a_class_is_absent(logits, present):
+    label = torch.tensor(present)[torch.arange(48) % len(present)].reshape(2, 2, 3, 4)
+    logits = logits.requires_grad_()
+    dice_cross_entropy(logits, label, BOTH).backward()
+    assert torch.isfinite(logits.grad).all()
+    assert logits.grad.abs().max() > 0
+
+
+def test_the_gradient_is_finite_for_extreme_logits(label):
+    logits = (100 * certain_of((label + 1) % 3)).requires_grad_()
+    dice_cross_entropy(logits, label, BOTH).backward()
+    assert torch.isfinite(logits.grad).all()

@@ -1,0 +1,175 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.errors import DataError
+from pipeline.params import TrainParams
+from pipeline.workspace import stage_files
+
+ORGAN = "liver"
+PARAMS = {
+    "profile": "small",
+    "network": {"channels": [4, 6]},
+    "steps": 5,
+    "batch_size": 2,
+    "checkpoint_every": 2,
+    "validate_every": 3,
+    "precision": "float32",
+}
+MODEL = Path("models") / ORGAN
+CURVES = Path("reports") / ORGAN / "curves.csv"
+PATCHES = Path("data") / "patches" / f"{ORGAN}.parquet"
+
+
+@pytest.fixture
+def train(prepared):
+    """Runs the stage with the parameters above and those given."""
+    import torch
+
+    from pipeline.stages.train import run
+
+    def stage(**params):
+        run(ORGAN, TrainParams(**PARAMS | params), **stage_files(prepared, "train", ORGAN))
+
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng():
+        yield stage
+    torch.use_deterministic_algorithms(deterministic)
+
+
+def outputs():
+    return {path.name: path.read_bytes() for path in [*MODEL.iterdir(), CURVES]}
+
+
+def trainings(tmp_path):
+    return sorted(path.name for path in (tmp_path / "home" / "checkpoints" / ORGAN).iterdir())
+
+
+def test_the_model_can_be_used(train):
+    from pipeline.inference.model import load_model
+
+    train()
+    assert sorted(path.name for path in MODEL.iterdir()) == ["config.json", "weights.safetensors"]
+    config = load_model(MODEL).config
+    assert config["organ"] == ORGAN
+    assert config["labels"] == {"near": 5, "far": 2}
+    assert config["spacing"] == [2.0, 1.0, 1.0]
+    assert config["patch_size"] == [8, 8, 8]
+    assert config["network"] == {
+        "name": "residual_unet",
+        "channels": [4, 6],
+        "strides": [[1, 1, 1], [1, 2, 2]],
+    }
+    assert config["training"]["steps"] == 5
+    assert config["training"]["batch_size"] == 2
+
+
+def test_the_curve_has_a_row_a_look(train):
+    train()
+    curve = pd.read_csv(CURVES)
+    assert list(curve.columns) == ["step", "loss", "dice"]
+    assert curve["step"].tolist() == [3, 5]
+    assert curve["dice"].between(0, 1).all()
+
+
+def test_one_seed_gives_the_same_bytes(train, tmp_path):
+    train()
+    first = outputs()
+    for folder in (tmp_path / "home", MODEL):
+        shutil.rmtree(folder)
+    train()
+    assert outputs() == first
+
+
+def test_another_seed_gives_other_weights(train):
+    train()
+    first = outputs()
+    train(seed=1)
+    assert outputs()["weights.safetensors"] != first["weights.safetensors"]
+
+
+def test_it_learns(train):
+    train(steps=60, validate_every=60, learning_rate=0.02, ema_decay=0.9)
+    assert pd.read_csv(CURVES)["dice"].iloc[-1] > 0.8
+
+
+def test_a_run_after_a_finished_one_gives_the_same_without_training_again(train, tmp_path):
+    train()
+    first = outputs()
+    checkpoints = tmp_path / "home" / "checkpoints" / ORGAN
+    times = {path: path.stat().st_mtime_ns for path in checkpoints.rglob("*.safetensors")}
+    shutil.rmtree(MODEL)
+    train()
+    assert outputs() == first
+    assert {path: path.stat().st_mtime_ns for path in checkpoints.rglob("*.safetensors")} == times
+
+
+def test_a_checkpoint_is_not_used_for_other_parameters_data_or_augmentation(train, tmp_path):
+    train()
+    assert len(trainings(tmp_path)) == 1
+    train(learning_rate=0.001)
+    assert len(trainings(tmp_path)) == 2
+    table = pd.read_parquet(PATCHES)
+    table.loc[5, "key"] = "another volume"
+    table.to_parquet(PATCHES)
+    train()
+    assert len(trainings(tmp_path)) == 3
+    policy = json.loads(Path(f"data/augmentation/{ORGAN}.json").read_text())
+    policy["params"]["rotation_degrees"] = 1.0
+    Path(f"data/augmentation/{ORGAN}.json").write_text(json.dumps(policy))
+    train()
+    assert len(trainings(tmp_path)) == 4
+
+
+def test_the_watched_fold_is_not_learned_from(train):
+    from pipeline.volumes.store import SUFFIX, write_case
+
+    train(fold=1)
+    before = outputs()["weights.safetensors"]
+    noise = np.random.default_rng(0).normal(0, 1, (12, 12, 12)).astype(np.float32)
+    for case in ("case_2", "case_3"):
+        path = Path("data") / "volumes" / ORGAN / f"{case}{SUFFIX}"
+        write_case(path, noise, (noise > 0).astype(np.uint8), {})
+    table = pd.read_parquet(PATCHES)
+    table.loc[table["fold"] == 1, "key"] = "another volume"
+    table.to_parquet(PATCHES)
+    train(fold=1)
+    assert outputs()["weights.safetensors"] == before
+
+
+@pytest.mark.parametrize(("fold", "shares"), [(3, "no"), (0, "every")])
+def test_a_fold_that_cannot_be_watched_is_told_with_those_that_can(train, fold, shares):
+    table = pd.read_parquet(PATCHES)
+    (table if shares == "no" else table.assign(fold=0)).to_parquet(PATCHES)
+    with pytest.raises(DataError, match=rf"fold {fold} holds {shares} case of 4.*organs\.liver\.train\.fold"):
+        train(fold=fold)
+
+
+def test_killed_at_any_moment_and_run_again_it_gives_the_same_bytes(prepared):
+    script = Path(__file__).with_name("forked_train.py")
+    done = subprocess.run(
+        [sys.executable, script, json.dumps(PARAMS)],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    *kills, undisturbed = found["kills"]
+    assert len(kills) >= 7
+    assert undisturbed["after"] != found["older"]
+    for kill in kills:
+        assert kill["after"] == undisturbed["after"]
+        assert kill["curve"] == undisturbed["curve"]
+        whole = {name: hashed for name, hashed in kill["at_kill"].items() if not name.startswith(".")}
+        assert kill["accepted"] == (whole in (found["older"], undisturbed["after"]))
+    assert not all(kill["accepted"] for kill in kills)

@@ -1,0 +1,174 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = (
+    "blosc2",
+    "dvc",
+    "great_expectations",
+    "matplotlib",
+    "mlflow",
+    "monai",
+    "nibabel",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "torch",
+)
+SECTIONS = ("validate", "patches", "augment", "train", "evaluate", "register")
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project with one organ that has neither data nor a model."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
+    sections = "".join(f"    {section}: {{}}\n" for section in SECTIONS)
+    ingest = "    ingest: {modality: CT, labels: {spleen: 2}}\n"
+    (folder / "params.yaml").write_text(f"defaults: {{}}\norgans:\n  spleen:\n{ingest}{sections}")
+    return folder
+
+
+@pytest.fixture
+def model(project):
+    """A model with weights as they were drawn, as the latest of the organ."""
+    from safetensors.torch import save_file
+
+    from pipeline.atomic import sha256_file, write_json
+    from pipeline.inference.model import build
+
+    folder = project / "models" / "spleen"
+    folder.mkdir(parents=True)
+    config = {
+        "organ": "spleen",
+        "modality": "CT",
+        "labels": {"spleen": 2},
+        "hu_offset": 0.0,
+        "spacing": [1.0, 1.0, 1.0],
+        "patch_size": [8, 8, 8],
+        "normalisation": {"kind": "ct", "clip": [-1000.0, 1000.0], "mean": 0.0, "std": 100.0},
+        "network": {"name": "residual_unet", "channels": [4, 6], "strides": [[1, 1, 1], [2, 2, 2]]},
+        "training": {},
+    }
+    save_file(build(config).state_dict(), folder / "weights.safetensors")
+    hashed = {"weights.safetensors": sha256_file(folder / "weights.safetensors")}
+    write_json(folder / "config.json", config | {"sha256": hashed})
+    return folder
+
+
+@pytest.fixture
+def scans(tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    image = np.random.default_rng(0).normal(-200, 300, (9, 10, 11)).clip(-1000).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(image, np.diag([2.0, 1.0, 1.0, 1.0])), folder / "a.nii.gz")
+    return folder
+
+
+def hounsfield(folder, *arguments, options=()):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HOUNSFIELD_", "MLFLOW_"))}
+    return subprocess.run(
+        [sys.executable, *options, "-m", "pipeline", *map(str, arguments)],
+        cwd=folder,
+        env=environment | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def imported(done):
+    """The packages that a process started with `-X importtime` loaded."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+
+
+def assert_one_sentence(done, code):
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error ")
+    return line
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["predict", "--help"], ["train", "-h"]])
+def test_help_loads_nothing_heavy(tmp_path, arguments):
+    done = hounsfield(tmp_path, *arguments, options=["-X", "importtime"])
+    assert done.returncode == 0
+    assert "Usage:" in done.stdout
+    loaded = imported(done)
+    assert "typer" in loaded
+    assert not loaded & set(HEAVY)
+
+
+def test_help_names_every_verb(tmp_path):
+    said = hounsfield(tmp_path, "--help").stdout
+    for verb in (*SECTIONS, "ingest", "phantom", "add-organ", "predict", "results", "doctor"):
+        assert f" {verb} " in said
+
+
+def test_an_unknown_organ_is_one_sentence_with_the_one_that_was_meant(project):
+    line = assert_one_sentence(hounsfield(project, "train", "spleeen"), 3)
+    assert "did you mean 'spleen'?" in line
+
+
+def test_outside_a_project_it_says_where_to_go(tmp_path):
+    line = assert_one_sentence(hounsfield(tmp_path, "ingest", "spleen"), 4)
+    assert "change into your clone" in line
+
+
+def test_a_parameter_that_is_none_is_one_sentence(project):
+    path = project / "params.yaml"
+    path.write_text(path.read_text().replace("train: {}", "train: {learning_rat: 1}"))
+    line = assert_one_sentence(hounsfield(project, "augment", "spleen"), 3)
+    assert "learning_rate" in line
+
+
+def test_an_unknown_verb_is_a_usage_error(tmp_path):
+    done = hounsfield(tmp_path, "tarin", "spleen")
+    assert done.returncode == 2
+    assert "tarin" in done.stderr
+
+
+def test_a_stage_runs_in_the_folder_of_the_project_wherever_it_is_called(project):
+    below = project / "somewhere" / "below"
+    below.mkdir(parents=True)
+    line = assert_one_sentence(hounsfield(below, "ingest", "spleen"), 2)
+    assert "data/raw/spleen" in line
+
+
+def test_predict_prints_json_and_nothing_else_on_stdout(project, model, scans, tmp_path):
+    done = hounsfield(project, "predict", "spleen", scans, tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "model": "the latest model of spleen (not registered)",
+        "written": [str(tmp_path / "out" / "a.nii.gz")],
+        "failed": {},
+    }
+    assert nibabel.load(tmp_path / "out" / "a.nii.gz").shape == (9, 10, 11)
+
+
+def test_predict_with_a_bad_scan_labels_the_others_and_ends_with_2(project, model, scans, tmp_path):
+    (scans / "bad.nii.gz").write_bytes(b"no scan")
+    done = hounsfield(project, "predict", "spleen", "../scans", "../out")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "not labelled: bad.nii.gz" in done.stderr
+    assert "1 label maps" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
+
+
+def test_predict_without_a_model_names_the_command_that_makes_one(project, scans, tmp_path):
+    line = assert_one_sentence(hounsfield(project, "predict", "spleen", scans, tmp_path / "out", "--json"), 4)
+    assert "dvc repro register@spleen" in line

@@ -1,0 +1,146 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+
+
+def state(step, size=40):
+    generator = torch.Generator().manual_seed(step)
+    tensors = {
+        "weight/first": torch.randn((size, 3), generator=generator),
+        "weight/layout": torch.randn((2, 3, 4, 4, 4), generator=generator).to(
+            memory_format=torch.channels_last_3d
+        ),
+        "step/first": torch.tensor(float(step)),
+        "count": torch.tensor([step]),
+        "rounded": torch.randn(5, generator=generator).bfloat16(),
+    }
+    return Checkpoint(step, tensors, {"curve": [{"step": step, "loss": 0.1 + step / 3}], "losses": [1 / 3]})
+
+
+def files(folder):
+    return sorted(folder.iterdir())
+
+
+def assert_same(found, expected):
+    assert found is not None
+    assert (found.step, found.record) == (expected.step, expected.record)
+    assert found.tensors.keys() == expected.tensors.keys()
+    for name, tensor in expected.tensors.items():
+        assert found.tensors[name].dtype == tensor.dtype
+        assert torch.equal(found.tensors[name], tensor), name
+
+
+def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path):
+    save_checkpoint(tmp_path / "key", state(7))
+    assert_same(load_checkpoint(tmp_path / "key"), state(7))
+
+
+def test_without_a_checkpoint_there_is_none(tmp_path):
+    assert load_checkpoint(tmp_path) is None
+    assert load_checkpoint(tmp_path / "never made") is None
+
+
+def test_the_newest_is_found_and_two_are_kept(tmp_path):
+    for step in (9, 10, 100, 1000):
+        save_checkpoint(tmp_path, state(step))
+    assert_same(load_checkpoint(tmp_path), state(1000))
+    assert [path.name[:13] for path in files(tmp_path)] == ["step_00000100", "step_00001000"]
+
+
+def test_the_same_state_gives_the_same_file(tmp_path):
+    save_checkpoint(tmp_path / "one", state(5))
+    save_checkpoint(tmp_path / "other", state(5))
+    (one,), (other,) = files(tmp_path / "one"), files(tmp_path / "other")
+    assert one.name == other.name
+    assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.999])
+def test_a_truncated_checkpoint_is_recognised(tmp_path, share):
+    save_checkpoint(tmp_path, state(10))
+    save_checkpoint(tmp_path, state(20))
+    newest = files(tmp_path)[-1]
+    content = newest.read_bytes()
+    newest.write_bytes(content[: int(share * len(content))])
+    assert_same(load_checkpoint(tmp_path), state(10))
+
+
+@pytest.mark.parametrize("place", [0.0, 0.01, 0.3, 0.7, 0.9999])
+def test_a_flipped_bit_is_recognised(tmp_path, place):
+    save_checkpoint(tmp_path, state(10))
+    save_checkpoint(tmp_path, state(20))
+    newest = files(tmp_path)[-1]
+    content = bytearray(newest.read_bytes())
+    content[int(place * len(content))] ^= 4
+    newest.write_bytes(content)
+    assert_same(load_checkpoint(tmp_path), state(10))
+
+
+def test_what_is_loaded_does_not_hang_on_the_file(tmp_path):
+    save_checkpoint(tmp_path, state(10))
+    (path,) = files(tmp_path)
+    before = path.read_bytes()
+    found = load_checkpoint(tmp_path)
+    for tensor in found.tensors.values():
+        tensor.zero_()
+    assert path.read_bytes() == before
+
+
+def test_damaged_checkpoints_do_not_push_out_whole_ones(tmp_path):
+    for step in (20, 30):
+        save_checkpoint(tmp_path, state(step))
+    for path in files(tmp_path):
+        path.write_bytes(b"damaged")
+    assert load_checkpoint(tmp_path) is None
+    save_checkpoint(tmp_path, state(10))
+    assert_same(load_checkpoint(tmp_path), state(10))
+
+
+def test_the_checkpoint_of_another_key_is_not_used(tmp_path):
+    save_checkpoint(tmp_path / "one", state(10))
+    assert load_checkpoint(tmp_path / "other") is None
+
+
+def test_leftovers_of_a_killed_writer_are_neither_read_nor_kept(tmp_path):
+    save_checkpoint(tmp_path, state(10))
+    leftover = tmp_path / ".0.partial.checkpoint"
+    leftover.write_bytes(files(tmp_path)[0].read_bytes()[:100])
+    assert_same(load_checkpoint(tmp_path), state(10))
+    save_checkpoint(tmp_path, state(20))
+    assert not leftover.exists()
+    assert_same(load_checkpoint(tmp_path), state(20))
+
+
+@pytest.fixture(scope="module")
+def kills(tmp_path_factory):
+    script = Path(__file__).with_name("forked_checkpoint.py")
+    done = subprocess.run(
+        [sys.executable, script, tmp_path_factory.mktemp("kills")],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("place", ["lines", "bytes"])
+def test_a_killed_writer_leaves_whole_checkpoints(kills, place):
+    outcomes = kills[place]
+    assert len(outcomes) > 10
+    assert [outcome["killed"] for outcome in outcomes] == [True] * (len(outcomes) - 1) + [False]
+    steps = [outcome["found"] for outcome in outcomes]
+    # The one before until the new one is in place, then the new one; never anything else.
+    assert steps == sorted(steps)
+    assert set(steps) == {20, 30}
+    for outcome in outcomes:
+        assert outcome["after"] == [f"step_{outcome['found']:08d}", "step_00000040"]

@@ -1,0 +1,114 @@
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.training.data import PatchReader, read_patch
+from pipeline.volumes.store import SUFFIX, StoredCase, write_case
+
+SIZE = (4, 6, 8)
+SHAPES = {"large": (9, 14, 17), "small": (3, 5, 20)}
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory):
+    """Two cases in which every voxel's value says where it is."""
+    folder = tmp_path_factory.mktemp("volumes")
+    for number, (case, shape) in enumerate(SHAPES.items()):
+        image = np.arange(np.prod(shape), dtype=np.float32).reshape(shape) + 10_000 * number
+        write_case(folder / f"{case}{SUFFIX}", image, (image % 7).astype(np.uint8), {})
+    return folder
+
+
+def table(rows=11):
+    """Patches of both cases by turns, at centres all over them."""
+    rng = np.random.default_rng(0)
+    cases = [list(SHAPES)[row % 2] for row in range(rows)]
+    centres = [[int(rng.integers(n)) for n in SHAPES[case]] for case in cases]
+    frame = pd.DataFrame(centres, columns=list("zyx")).assign(case=cases)
+    return frame.assign(**{f"size_{axis}": edge for axis, edge in zip("zyx", SIZE, strict=True)})
+
+
+def reader(volumes, batch_size=2, seed=0, rows=11):
+    return PatchReader(table(rows), volumes, batch_size, seed)
+
+
+def image_of(case):
+    shape = SHAPES[case]
+    return np.arange(np.prod(shape), dtype=np.float32).reshape(shape) + 10_000 * list(SHAPES).index(case)
+
+
+def test_a_batch_is_image_and_label_of_each_patch(volumes):
+    batch = reader(volumes, batch_size=3).batch(0)
+    assert (batch.shape, batch.dtype) == ((3, 2, *SIZE), np.float32)
+    np.testing.assert_array_equal(batch[:, 1], batch[:, 0] % 7)
+
+
+def test_a_batch_depends_on_seed_and_step_alone(volumes):
+    one, other = reader(volumes), reader(volumes)
+    forward = [one.batch(step) for step in range(20)]
+    backward = [other.batch(step) for step in reversed(range(20))][::-1]
+    np.testing.assert_array_equal(forward, backward)
+    assert not np.array_equal(forward, [reader(volumes, seed=1).batch(step) for step in range(20)])
+
+
+def test_the_steps_read_ahead_are_those_asked_for_one_by_one(volumes):
+    steps, batches = zip(*reader(volumes).batches(0, 9), strict=True)
+    assert list(steps) == list(range(9))
+    np.testing.assert_array_equal(batches, [reader(volumes).batch(step) for step in range(9)])
+
+
+def test_reading_on_from_a_step_continues_the_run(volumes):
+    whole = dict(reader(volumes).batches(0, 12))
+    rest = dict(reader(volumes).batches(7, 12))
+    assert list(rest) == [7, 8, 9, 10, 11]
+    for step, batch in rest.items():
+        np.testing.assert_array_equal(batch, whole[step])
+
+
+def test_there_is_nothing_after_the_last_step(volumes):
+    assert list(reader(volumes).batches(5, 5)) == []
+
+
+def test_reading_can_be_left_off_early(volumes):
+    batches = reader(volumes).batches(0, 1000)
+    next(batches)
+    batches.close()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 25])
+def test_every_row_is_read_once_an_epoch(volumes, batch_size):
+    rows = 11
+    frame = table(rows)
+    reading = PatchReader(frame, volumes, batch_size, 0)
+    expected = Counter(
+        read_patch(StoredCase(volumes / f"{case}{SUFFIX}"), start(case, centre), SIZE).tobytes()
+        for case, centre in zip(frame["case"], frame[list("zyx")].to_numpy().tolist(), strict=True)
+    )
+    read = [patch.tobytes() for step in range(3 * rows) for patch in reading.batch(step)]
+    epochs = [read[first : first + rows] for first in range(0, 3 * rows, rows)]
+    assert [Counter(epoch) for epoch in epochs] == [expected] * 3
+    assert epochs[0] != epochs[1]
+
+
+def start(case, centre):
+    """Where a patch begins, by another way: the nearest place at which it fits, else in the middle."""
+    found = []
+    for c, edge, n in zip(centre, SIZE, SHAPES[case], strict=True):
+        places = range(n - edge + 1) if n > edge else [-((edge - n) // 2)]
+        found.append(min(places, key=lambda place: abs(place + edge // 2 - c)))
+    return tuple(found)
+
+
+def test_a_patch_equals_the_slice_of_its_volume(volumes):
+    patch = read_patch(StoredCase(volumes / f"large{SUFFIX}"), (2, 3, 5), SIZE)
+    np.testing.assert_array_equal(patch[0], image_of("large")[2:6, 3:9, 5:13])
+    np.testing.assert_array_equal(patch[1], image_of("large")[2:6, 3:9, 5:13] % 7)
+
+
+def test_a_patch_beyond_the_volume_repeats_its_edge(volumes):
+    patch = read_patch(StoredCase(volumes / f"small{SUFFIX}"), (-1, 0, 14), (5, 6, 8))
+    expected = np.pad(image_of("small")[:, :, 14:], ((1, 1), (0, 1), (0, 2)), mode="edge")
+    np.testing.assert_array_equal(patch[0], expected)
+    np.testing.assert_array_equal(patch[1], expected % 7)

@@ -1,0 +1,248 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipeline.errors import DataError
+from pipeline.networks import build_network
+from pipeline.params import AugmentParams, LossParams, TrainParams
+from pipeline.training.data import PatchReader
+from pipeline.training.loop import Setting, learning_rate, load_weights, train
+from pipeline.volumes.store import SUFFIX, write_case
+
+STEPS = 11
+SIZE = 8
+DEFAULTS = {"validate_every": 3, "checkpoint_every": 4, "ema_decay": 0.9}
+
+
+class Stop(Exception):
+    """Stands for whatever ends a process in the midst of its work."""
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory):
+    """Two cases: a bright cube in noise, which is the label."""
+    folder = tmp_path_factory.mktemp("volumes")
+    for number in range(2):
+        rng = np.random.default_rng(number)
+        label = np.zeros((12, 12, 12), np.uint8)
+        label[3:8, 3 + number : 9, 4:9] = 1
+        image = (label * 2 + rng.normal(0, 0.3, label.shape)).astype(np.float32)
+        write_case(folder / f"case_{number}{SUFFIX}", image, label, {})
+    return folder
+
+
+@pytest.fixture
+def training(volumes, tmp_path):
+    """Runs a training, by default from nothing, and returns weights and curve."""
+
+    def run(
+        watch=lambda _network: 0.5,
+        checkpoints="checkpoints",
+        normalisation=None,
+        steps=STEPS,
+        rows=8,
+        **params,
+    ):
+        params = TrainParams(**(DEFAULTS | params))
+        torch.manual_seed(params.seed)
+        network = build_network("residual_unet", 1, 2, (4, 6), [(1, 1, 1), (2, 2, 2)])
+        setting = Setting(
+            params=params,
+            augment=AugmentParams(),
+            steps=steps,
+            spacing=(1.0, 1.0, 1.0),
+            normalisation=normalisation or {"clip": [-5.0, 5.0], "mean": 0.0, "std": 1.0},
+            device=torch.device("cpu"),
+            precision=getattr(torch, "float32" if params.precision == "auto" else params.precision),
+            checkpoints=tmp_path / checkpoints,
+        )
+        return train(network, PatchReader(patches().head(rows), volumes, 2, params.seed), watch, setting)
+
+    return run
+
+
+def patches():
+    centres = [(z, y, x) for z in (4, 7) for y in (4, 7) for x in (5,)]
+    frame = pd.DataFrame(centres * 2, columns=list("zyx"))
+    frame["case"] = ["case_0"] * 4 + ["case_1"] * 4
+    return frame.assign(**{f"size_{axis}": SIZE for axis in "zyx"})
+
+
+def sum_of_weights(network):
+    """A figure that is another for every other network."""
+    return float(sum(weight.detach().double().abs().sum() for weight in network.parameters()))
+
+
+def stop_at(look):
+    """A watch that does not come back from its `look`-th look."""
+    looks = iter(range(1, 1000))
+
+    def watch(network):
+        if next(looks) == look:
+            raise Stop
+        return sum_of_weights(network)
+
+    return watch
+
+
+def assert_same(one, other):
+    assert one[1] == other[1]
+    assert one[0].keys() == other[0].keys()
+    for name, weight in one[0].items():
+        assert torch.equal(weight, other[0][name]), name
+
+
+def steps_on_disk(folder):
+    return sorted(int(path.name.split("_")[1]) for path in folder.glob("step_*"))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_two_trainings_with_one_seed_are_the_same_to_the_last_bit(training, precision):
+    runs = [training(sum_of_weights, checkpoints=name, precision=precision) for name in ("one", "other")]
+    assert_same(*runs)
+
+
+def test_another_seed_is_another_training(training):
+    one, other = training(checkpoints="one"), training(checkpoints="other", seed=1)
+    assert any(not torch.equal(weight, other[0][name]) for name, weight in one[0].items())
+
+
+@pytest.mark.parametrize("look", [1, 2, 3, 4])
+def test_a_training_that_was_stopped_ends_like_one_that_was_not(training, tmp_path, look):
+    undisturbed = training(sum_of_weights, checkpoints="undisturbed")
+    with pytest.raises(Stop):
+        training(stop_at(look), checkpoints="stopped")
+    done = 3 * look if look < 4 else STEPS
+    assert steps_on_disk(tmp_path / "stopped") == [step for step in (4, 8) if step < done]
+    assert_same(training(sum_of_weights, checkpoints="stopped"), undisturbed)
+
+
+def test_a_training_stopped_again_and_again_ends_like_one_that_was_not(training):
+    undisturbed = training(sum_of_weights, checkpoints="undisturbed", checkpoint_every=2)
+    for _ in range(3):
+        with pytest.raises(Stop):
+            training(stop_at(2), checkpoints="stopped", checkpoint_every=2)
+    assert_same(training(sum_of_weights, checkpoints="stopped", checkpoint_every=2), undisturbed)
+
+
+def test_a_training_goes_on_from_the_checkpoint_before_a_damaged_one(training, tmp_path):
+    undisturbed = training(sum_of_weights, checkpoints="undisturbed")
+    with pytest.raises(Stop):
+        training(stop_at(4), checkpoints="stopped")
+    newest = max((tmp_path / "stopped").glob("step_*"))
+    newest.write_bytes(newest.read_bytes()[:-10])
+    assert_same(training(sum_of_weights, checkpoints="stopped"), undisturbed)
+
+
+def test_a_training_that_is_done_is_not_done_again(training):
+    def never(_network):
+        raise AssertionError("looked at")
+
+    done = training(sum_of_weights)
+    assert_same(training(never), done)
+
+
+def test_the_curve_has_a_row_a_look_and_one_for_the_end(training):
+    _, curve = training(lambda _network: 0.25)
+    assert [row["step"] for row in curve] == [3, 6, 9, STEPS]
+    assert [row["dice"] for row in curve] == [0.25] * 4
+    assert all(row["loss"] > 0 for row in curve)
+
+
+def test_the_loss_of_a_row_is_the_mean_since_the_row_before(training):
+    _, single = training(checkpoints="one", validate_every=1)
+    _, curve = training(checkpoints="other", validate_every=3)
+    losses = [row["loss"] for row in single]
+    expected = [np.mean(losses[first:last]) for first, last in [(0, 3), (3, 6), (6, 9), (9, STEPS)]]
+    assert [row["loss"] for row in curve] == pytest.approx(expected)
+
+
+def test_automatic_looks_are_ten_a_training(training):
+    _, curve = training(validate_every="auto", steps=20)
+    assert [row["step"] for row in curve] == list(range(2, 21, 2))
+
+
+def test_what_is_watched_and_kept_is_the_average_of_the_weights(training):
+    seen = []
+
+    def watch(network):
+        assert not network.training
+        seen.append({name: weight.detach().clone() for name, weight in network.named_parameters()})
+        return 0.0
+
+    weights, _ = training(watch)
+    for name, weight in weights.items():
+        assert torch.equal(weight, seen[-1][name])
+
+
+def test_looking_does_not_change_the_training(training):
+    often, _ = training(checkpoints="one", validate_every=1)
+    once, _ = training(checkpoints="other", validate_every=STEPS)
+    for name, weight in once.items():
+        assert torch.equal(weight, often[name])
+
+
+def test_the_average_without_decay_forgets_the_start(training):
+    # The decay grows from 0.1 at the first step: after one step nine tenths are new.
+    weights, _ = training(steps=1, ema_decay=0.0)
+    slow, _ = training(steps=1, ema_decay=0.999, checkpoints="slow")
+    torch.manual_seed(0)
+    start = dict(build_network("residual_unet", 1, 2, (4, 6), [(1, 1, 1), (2, 2, 2)]).named_parameters())
+    for name, new in weights.items():
+        expected = 0.1 * start[name].detach() + 0.9 * new
+        torch.testing.assert_close(slow[name], expected)
+
+
+def test_training_lowers_the_loss(training):
+    _, curve = training(steps=40, validate_every=10, learning_rate=0.01)
+    assert curve[-1]["loss"] < 0.7 * curve[0]["loss"]
+
+
+def test_every_step_augments_in_its_own_way(training):
+    # One patch alone and weights that stand still: without augmentation all losses would be equal.
+    _, curve = training(steps=4, validate_every=1, learning_rate=1e-12, rows=1)
+    assert len({round(row["loss"], 4) for row in curve}) == 4
+
+
+def test_a_loss_that_is_no_number_stops_the_training(training, tmp_path):
+    broken = {"clip": [-5.0, 5.0], "mean": float("nan"), "std": 1.0}
+    with pytest.raises(DataError, match=r"loss is nan at step 1.*learning_rate"):
+        training(normalisation=broken)
+    assert steps_on_disk(tmp_path / "checkpoints") == []
+
+
+def test_the_loss_weights_of_the_parameters_are_used(training):
+    _, dice = training(checkpoints="dice", steps=1, loss=LossParams(cross_entropy_weight=0))
+    _, entropy = training(checkpoints="entropy", steps=1, loss=LossParams(dice_weight=0))
+    _, both = training(checkpoints="both", steps=1)
+    assert both[0]["loss"] == pytest.approx(dice[0]["loss"] + entropy[0]["loss"], rel=1e-5)
+
+
+def test_the_learning_rate_warms_up_then_follows_half_a_cosine():
+    params = TrainParams(learning_rate=0.01, warmup_share=0.1)
+    rates = [learning_rate(params, step, 100) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.001 * (step + 1) for step in range(10)])
+    assert rates[10] == pytest.approx(0.01)
+    assert rates[55] == pytest.approx(0.005)
+    assert rates[99] == pytest.approx(0.01 * 0.5 * (1 + math.cos(math.pi * 89 / 90)))
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_the_learning_rate_is_positive_at_every_step(share, steps):
+    params = TrainParams(learning_rate=0.01, warmup_share=share)
+    rates = [learning_rate(params, step, steps) for step in range(steps)]
+    assert all(0 < rate <= 0.01 for rate in rates)
+
+
+def test_weights_are_copied_and_not_shared():
+    network = torch.nn.Conv3d(1, 2, 1)
+    weights = {name: torch.ones_like(weight) for name, weight in network.named_parameters()}
+    load_weights(network, weights)
+    with torch.no_grad():
+        network.weight.fill_(3)
+    assert (weights["weight"] == 1).all()
