@@ -1,0 +1,128 @@
+"""`dataset.json`: what a source says of its labels, its modality and its cases."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pipeline.atomic import read_json
+from pipeline.errors import DataError
+from pipeline.volumes.case_files import CaseFiles, Mask, Problem
+from pipeline.volumes.layouts.volume_files import stem
+
+NAME = "dataset.json"
+PATIENT = ("patient", "patient_id", "subject")
+"""What the key may be called; the first that is there counts."""
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """What is known of a case apart from its files."""
+
+    patient: str | None = None
+    annotated: tuple[str, ...] | None = None
+    problem: str | None = None
+
+
+def describe(path: Path) -> Json:
+    """A JSON object, or an empty one where there is no file.
+
+    Raises:
+        DataError: it is not a JSON object.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        description = read_json(path)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not valid JSON ({error})", "mend or remove it") from None
+    if not isinstance(description, dict):
+        raise DataError(f"{path} holds no JSON object", "mend or remove it")
+    return description
+
+
+def declared_labels(description: Json) -> dict[str, int] | None:
+    """Label names and values; MSD writes ``{"1": "liver"}``, nnU-Net ``{"liver": 1}``."""
+    entries = description.get("labels")
+    # nnU-Net's regions are lists of values: their names stand for no single label.
+    if not isinstance(entries, dict) or any(isinstance(value, list) for value in entries.values()):
+        return None
+    pairs = [(value, key) if str(key).isdecimal() else (key, value) for key, value in entries.items()]
+    return {str(name): int(value) for name, value in pairs if str(value).isdecimal() and int(value) > 0}
+
+
+def declared_modality(description: Json) -> Literal["CT", "MR"] | None:
+    """As the first channel's name tells."""
+    channels = description.get("modality") or description.get("channel_names") or {}
+    names = channels.values() if isinstance(channels, dict) else [channels]
+    first = str(next(iter(names), "")).upper()
+    if first.startswith("CT"):
+        return "CT"
+    return "MR" if first.startswith(("MR", "T1", "T2", "FLAIR")) else None
+
+
+def declared_cases(description: Json) -> dict[str, CaseFacts]:
+    """What the list `cases` says, by the case's `id` or the name of its image."""
+    entries = description.get("cases")
+    facts: dict[str, CaseFacts] = {}
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, dict):
+            name = entry.get("id") or stem(Path(PurePosixPath(str(entry.get("image", ""))).name))
+            facts[str(name)] = case_facts(entry)
+    return facts
+
+
+def case_facts(entry: Mapping[str, Any]) -> CaseFacts:
+    """Patient and annotated labels, as an entry for one case has them."""
+    patient = next((entry[key] for key in PATIENT if entry.get(key) not in (None, "")), None)
+    annotated = entry.get("annotated")
+    if annotated is not None and not (
+        isinstance(annotated, list) and all(isinstance(label, str) for label in annotated)
+    ):
+        return CaseFacts(problem="its 'annotated' is no list of label names")
+    return CaseFacts(
+        None if patient is None else patient_key(str(patient)),
+        None if annotated is None else tuple(annotated),
+    )
+
+
+def patient_key(identifier: str) -> str:
+    """What a patient is called from here on: an identifier from a list may name a person."""
+    from pipeline.volumes.identity import pseudonym
+
+    patient: str = pseudonym(identifier)
+    return patient
+
+
+def with_facts(case: CaseFiles, facts: CaseFacts) -> CaseFiles:
+    """The case with what is known besides; a problem of its files is told first."""
+    problem = case.problem
+    if problem is None and facts.problem is not None:
+        problem = Problem(f"{case.case}: {facts.problem}", f"mend it in {NAME}")
+    return CaseFiles(
+        case.case,
+        facts.patient or case.patient,
+        images=case.images,
+        masks=case.masks,
+        annotated=case.annotated if facts.annotated is None else facts.annotated,
+        problem=problem,
+    )
+
+
+def organs_of(masks: Sequence[Mask]) -> tuple[str, ...] | None:
+    """What somebody looked for, where each organ has a mask of its own; None: a label map does not say.
+
+    An organ whose file is missing was not outlined. That is no statement that it is not there.
+    """
+    organs = [mask.label for mask in masks if mask.label is not None]
+    return tuple(organs) if organs and len(organs) == len(masks) else None
+
+
+def numbered_organs(cases: Sequence[CaseFiles]) -> dict[str, int] | None:
+    """Values for organs in masks of their own, by name; None where a label map has its own values."""
+    masks = [mask for case in cases for mask in case.masks]
+    if not masks or any(mask.label is None for mask in masks):
+        return None
+    organs = sorted({mask.label for mask in masks if mask.label is not None})
+    return {organ: value for value, organ in enumerate(organs, start=1)}
