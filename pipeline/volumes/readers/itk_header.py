@@ -13,6 +13,15 @@ from pathlib import Path, PurePosixPath
 from pipeline.errors import DataError
 
 META = (".mha", ".mhd")
+AXES = {
+    **dict.fromkeys(("CompressedDataSize", "HeaderSize", "ElementNumberOfChannels"), 0),
+    **dict.fromkeys(("ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset"), 0),
+    **dict.fromkeys(("DimSize", "ElementSpacing", "ElementSize", "CenterOfRotation"), 1),
+    **dict.fromkeys(("Offset", "Position", "Origin"), 1),
+    **dict.fromkeys(("TransformMatrix", "Rotation", "Orientation"), 2),
+}
+"""MetaImage's fields with one number, with one an axis, and with one for each two axes."""
+NUMBER = r"[+-]?[\d.]+(?:[eE][+-]?\d+)?"
 LONGEST = 1 << 18
 """Bytes of text; what goes on for longer is no header."""
 Fields = dict[str, str]
@@ -22,6 +31,8 @@ Fields = dict[str, str]
 class ItkHeader:
     """What a text header says."""
 
+    path: Path
+    """Of the header."""
     fields: Fields
     """NRRD's in lower case without spaces."""
     data: Path
@@ -43,11 +54,15 @@ def read_header(path: Path) -> ItkHeader:
             text = file.read(LONGEST)
     except OSError as error:
         raise DataError(f"{path.name} cannot be read ({error.strerror})", "fetch it again") from None
-    meta = path.name.lower().endswith(META)
-    fields, name, end = _meta(path, text) if meta else _nrrd(path, text)
-    if name is None or (meta and name.upper() == "LOCAL"):
-        return ItkHeader(fields, path, end, detached=False)
-    return ItkHeader(fields, _data_file(path, name), 0, detached=True)
+    fields, name, end = _meta(path, text) if is_meta(path) else _nrrd(path, text)
+    if name is None or (is_meta(path) and _is_here(name)):
+        return ItkHeader(path, fields, path, end, detached=False)
+    return ItkHeader(path, fields, _data_file(path, name), 0, detached=True)
+
+
+def is_meta(path: Path) -> bool:
+    """Whether it is a MetaImage, not NRRD."""
+    return path.name.lower().endswith(META)
 
 
 def _meta(path: Path, text: bytes) -> tuple[Fields, str, int]:
@@ -56,11 +71,40 @@ def _meta(path: Path, text: bytes) -> tuple[Fields, str, int]:
     for line, end in _lines(path, text):
         parts = re.split("[=:]", line, maxsplit=1)
         if len(parts) != 2:
-            raise _no_header(path, f"the line '{line[:40]}'")
+            raise _no_header(path, "a line that is no field")
         _add(path, fields, parts[0].strip(), parts[1].strip())
         if "ElementDataFile" in fields:
+            _check_meta(path, fields)
+            if not _is_here(fields["ElementDataFile"]) and text[end:].strip():
+                raise _no_header(path, "lines behind ElementDataFile")
             return fields, fields["ElementDataFile"], end
     raise _no_header(path, "no ElementDataFile")
+
+
+def _is_here(name: str) -> bool:
+    """Whether MetaImage's data follow in the same file."""
+    return name.upper() == "LOCAL"
+
+
+def _check_meta(path: Path, fields: Fields) -> None:
+    """Refuse a MetaImage header in which ITK would take a word for a number, or a line for another.
+
+    It reads on over the ends of lines until it has the numbers it wants, and complains to the terminal.
+    """
+    missing = [name for name in ("NDims", "DimSize", "ElementType") if name not in fields]
+    if missing:
+        raise _no_header(path, f"no {missing[0]}")
+    first = next(name for name in fields if name == "NDims" or AXES.get(name))
+    if first != "NDims" or not re.fullmatch("[1-9]", fields["NDims"]):
+        raise _no_header(path, f"no number of axes before {'DimSize' if first == 'NDims' else first}")
+    n = int(fields["NDims"])
+    for name, value in fields.items():
+        if name in AXES:
+            wanted = n ** AXES[name]
+            if not re.fullmatch(rf"({NUMBER}\s+){{{wanted - 1}}}{NUMBER}", value):
+                raise _no_header(path, f"not {wanted} numbers for {name}")
+        elif not value and name != "Comment":
+            raise _no_header(path, "a field without a value")
 
 
 def _nrrd(path: Path, text: bytes) -> tuple[Fields, str | None, int]:
@@ -78,7 +122,7 @@ def _nrrd(path: Path, text: bytes) -> tuple[Fields, str | None, int]:
         if field:
             _add(path, fields, re.sub(r"\s", "", field[1]).lower(), field[2].strip())
         elif not line.startswith("#") and ":=" not in line:
-            raise _no_header(path, f"the line '{line[:40]}'")
+            raise _no_header(path, "a line that is no field")
     return fields, fields.get("datafile"), end
 
 
@@ -100,11 +144,12 @@ def _lines(path: Path, text: bytes) -> Iterator[tuple[str, int]]:
 
 def _add(path: Path, fields: Fields, name: str, value: str) -> None:
     if name in fields:
-        raise _no_header(path, f"the field '{name[:40]}' twice")
+        raise _no_header(path, "a field twice")
     fields[name] = value
 
 
 def _no_header(path: Path, what: str) -> DataError:
+    """The refusal of a header; `what` repeats none of its text, which may name a person."""
     return DataError(f"{path.name} cannot be read: its header has {what}", "export it again")
 
 

@@ -215,7 +215,7 @@ def test_half_a_pair_is_told_what_it_lacks(tmp_path: Path, there: str, missing: 
 def _header(path: Path, data: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".mhd":
-        path.write_text(f"ObjectType = Image\nNDims = 3\nElementDataFile = {data}\n")
+        path.write_text(f"NDims = 3\nDimSize = 1 1 1\nElementType = MET_SHORT\nElementDataFile = {data}\n")
     else:
         path.write_text(f"NRRD0004\n# a comment\ntype: short\ndata file: {data}\n")
 

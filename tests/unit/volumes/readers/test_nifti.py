@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DataError
 from pipeline.volumes.geometry import Geometry
-from pipeline.volumes.readers import check_memory, read_geometry, read_scan, write_labels
+from pipeline.volumes.readers import check_memory, read_geometry, read_scan
+from pipeline.volumes.readers.nifti import write_labels
 
 FIXTURES = Path(nibabel.__file__).parent / "tests" / "data"
 AFFINE = np.diag([0.5, 1.0, 2.0, 1.0])
@@ -144,10 +145,45 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     assert "cannot be read" in _refusal(tmp_path / "scan.nii.gz")
 
 
-@pytest.mark.parametrize("name", ["scan.mha", "scan.dcm", "scan", "scan.img", "nii"])
+@pytest.mark.parametrize("name", ["scan", "scan.txt", "nii", "scan.gz", "scan.zip"])
 def test_other_formats_are_refused_by_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"something")
     assert "convert it" in _refusal(tmp_path / name)
+
+
+@pytest.mark.parametrize(("head", "body"), [(".hdr", ".img"), (".hdr.gz", ".img.gz")])
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Pair, nibabel.Nifti2Pair])
+def test_a_pair_of_header_and_image_is_read(tmp_path: Path, head: str, body: str, kind: Any) -> None:
+    nibabel.save(kind(_voxels(), AFFINE), tmp_path / f"scan{body}")
+    pair = (tmp_path / f"scan{head}", tmp_path / f"scan{body}")
+    assert all(path.is_file() for path in pair)
+    assert np.array_equal(read_scan(*pair).array, _voxels())
+    assert np.array_equal(read_scan(pair[0]).array, _voxels())
+    assert np.array_equal(read_geometry(*pair).affine, AFFINE)
+
+
+@pytest.mark.parametrize("missing", [".hdr", ".img"])
+def test_half_a_pair_is_refused(tmp_path: Path, missing: str) -> None:
+    nibabel.save(nibabel.Nifti1Pair(_voxels(), AFFINE), tmp_path / "scan.img")
+    (tmp_path / f"scan{missing}").unlink()
+    _refusal(tmp_path / ("scan.img" if missing == ".hdr" else "scan.hdr"))
+
+
+@pytest.mark.parametrize("half", [".hdr", ".img", ".hdr.gz", ".img.gz"])
+def test_half_of_a_pair_that_ends_too_early_is_refused(tmp_path: Path, half: str) -> None:
+    nibabel.save(
+        nibabel.Nifti1Pair(_voxels(), AFFINE), tmp_path / f"scan.img{'.gz' if half.endswith('gz') else ''}"
+    )
+    broken = tmp_path / f"scan{half}"
+    broken.write_bytes(broken.read_bytes()[:-20])
+    _refusal(tmp_path / half.replace("img", "hdr").replace(".hdr", "scan.hdr"))
+
+
+def test_analyze_whose_axes_mean_nothing_is_refused(tmp_path: Path) -> None:
+    nibabel.save(nibabel.AnalyzeImage(_voxels(), AFFINE), tmp_path / "plain.img")
+    nibabel.save(nibabel.Spm99AnalyzeImage(_voxels(), AFFINE), tmp_path / "spm.img")
+    for name in ("plain", "spm"):
+        assert "not a NIfTI volume" in _refusal(tmp_path / f"{name}.hdr")
 
 
 @pytest.mark.parametrize(
