@@ -1,8 +1,8 @@
 """`dataset.json`: what a source says of its labels, its modality and its cases."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.atomic import read_json
@@ -42,6 +42,11 @@ def describe(path: Path) -> Json:
     return description
 
 
+def document(source: Path, name: str) -> tuple[Path, ...]:
+    """The file of that name, if there is one."""
+    return (Path(name),) if (source / name).is_file() else ()
+
+
 def declared_labels(description: Json) -> dict[str, int] | None:
     """Label names and values; MSD writes ``{"1": "liver"}``, nnU-Net ``{"liver": 1}``."""
     entries = description.get("labels")
@@ -63,13 +68,13 @@ def declared_modality(description: Json) -> Literal["CT", "MR"] | None:
 
 
 def declared_cases(description: Json) -> dict[str, CaseFacts]:
-    """What the list `cases` says, by the case's `id` or the name of its image."""
-    entries = description.get("cases")
+    """What the lists `cases` and `training` say, by the case's `id` or the name of its image."""
     facts: dict[str, CaseFacts] = {}
-    for entry in entries if isinstance(entries, list) else []:
-        if isinstance(entry, dict):
-            name = entry.get("id") or stem(Path(PurePosixPath(str(entry.get("image", ""))).name))
-            facts[str(name)] = case_facts(entry)
+    for entries in (description.get(key) for key in ("training", "cases")):
+        for entry in entries if isinstance(entries, list) else []:
+            if isinstance(entry, dict):
+                name = entry.get("id") or stem(Path(str(entry.get("image", ""))))
+                facts[str(name)] = case_facts(entry)
     return facts
 
 
@@ -99,12 +104,10 @@ def with_facts(case: CaseFiles, facts: CaseFacts) -> CaseFiles:
     """The case with what is known besides; a problem of its files is told first."""
     problem = case.problem
     if problem is None and facts.problem is not None:
-        problem = Problem(f"{case.case}: {facts.problem}", f"mend it in {NAME}")
-    return CaseFiles(
-        case.case,
-        facts.patient or case.patient,
-        images=case.images,
-        masks=case.masks,
+        problem = Problem(f"{case.case}: {facts.problem}", "mend it in the list of cases")
+    return replace(
+        case,
+        patient=facts.patient or case.patient,
         annotated=case.annotated if facts.annotated is None else facts.annotated,
         problem=problem,
     )

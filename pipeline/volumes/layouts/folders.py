@@ -25,6 +25,7 @@ from pipeline.volumes.layouts.description import (
     declared_labels,
     declared_modality,
     describe,
+    document,
     numbered_organs,
     organs_of,
     with_facts,
@@ -79,6 +80,7 @@ def find(source: Path) -> Layout | None:
         sorted(cases, key=lambda case: case.case),
         declared_labels(description) or numbered_organs(cases),
         declared_modality(description),
+        documents=document(source, NAME),
     )
 
 

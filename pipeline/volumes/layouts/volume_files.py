@@ -44,7 +44,7 @@ def stem(path: Path) -> str:
     for suffix in SUFFIXES:
         if path.name.lower().endswith(suffix):
             return path.name[: -len(suffix)]
-    return path.stem
+    return path.name
 
 
 def case_name(path: Path) -> str:

@@ -1,7 +1,5 @@
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -284,9 +282,7 @@ def test_names_stay_different(tmp_path: Path) -> None:
 
 
 def test_what_dataset_json_says_of_cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    identity = ModuleType("identity")
-    identity.pseudonym = lambda identifier: f"hash of {identifier}"  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pipeline.volumes.identity", identity)
+    monkeypatch.setattr("pipeline.volumes.identity.pseudonym", lambda identifier: f"hash of {identifier}")
     _touch(tmp_path, *(f"{folder}/{case}.nii.gz" for folder in ("images", "labels") for case in "abcd"))
     cases = [
         {"id": "a", "annotated": ["Brainstem", "Larynx"], "patient": "p1"},
@@ -346,7 +342,11 @@ def test_the_modality_where_dataset_json_says_it(tmp_path: Path, content: Any, m
 
 def test_without_dataset_json_there_are_neither_labels_nor_modality(tmp_path: Path) -> None:
     layout = _layout(_touch(tmp_path, "images/a.nii", "labels/a.nii"))
-    assert (layout.labels, layout.modality) == (None, None)
+    assert (layout.labels, layout.modality, layout.documents) == (None, None, ())
+
+
+def test_a_copy_of_the_source_needs_dataset_json(tmp_path: Path) -> None:
+    assert _layout(_describe(tmp_path)).documents == (Path("dataset.json"),)
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b"[1, 2]", b'"text"', b"\xff\xfe"])
