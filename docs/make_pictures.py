@@ -22,13 +22,14 @@ def main() -> None:
     accepted = pd.read_parquet(files["accepted"])
     model = load_model(files["models"])
     chosen = accepted[accepted["case"] == median]
-    for case, scan, predicted, truth in predictions(model, chosen, files["raw"]):
-        image, label, found = (to_canonical(one, scan.geometry) for one in (scan.array, truth, predicted))
-        window = display_window(image, model.config["modality"], [-160.0, 240.0])
-        picture = overlay_png(image, label, found, scan.geometry.spacing, window, model.config["labels"])
+    for judged in predictions(model, chosen, files["raw"]):
+        image = model.calibrated(judged.case, judged.scans)[0]
+        label, found = (to_canonical(one, judged.geometry) for one in (judged.truth, judged.predicted))
+        window = display_window(image, model.config["modality"], (-60.0, 140.0))
+        picture = overlay_png(image, label, found, judged.geometry.spacing, window, model.config["labels"])
         target = Path(__file__).parent / "pictures" / f"{ORGAN}.png"
         target.write_bytes(picture)
-        print(f"{target}: {case}, mean Dice {dice[case]:.3f}")
+        print(f"{target}: {judged.case}, mean Dice {dice[judged.case]:.3f}")
 
 
 if __name__ == "__main__":

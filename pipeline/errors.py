@@ -27,6 +27,10 @@ class DataError(HounsfieldError):
     exit_code = 2
 
 
+class ResourceError(DataError):
+    """The data may be good, but this machine could not work on them; another run may."""
+
+
 class ParamsError(HounsfieldError):
     """`params.yaml` or `dvc.yaml` says something that cannot be meant."""
 

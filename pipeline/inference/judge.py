@@ -1,6 +1,7 @@
 """A model on cases whose truth is known, in their original geometry: what `evaluate` and the gate use."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,38 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pipeline.errors import DataError
 from pipeline.inference.model import Model
 from pipeline.metrics.overlap import overlap
 from pipeline.progress import track
+from pipeline.volumes.case_files import CaseFiles
+from pipeline.volumes.cases import annotated_labels
+from pipeline.volumes.geometry import Geometry
+from pipeline.volumes.layouts import find_layout
+from pipeline.volumes.masks import read_masks
 from pipeline.volumes.readers import Scan, read_scan
 
 Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One case as its model sees it and as it is."""
+
+    case: str
+    scans: list[Scan]
+    """A channel each."""
+    predicted: NDArray[np.uint8]
+    """Label map (I, J, K)."""
+    truth: NDArray[np.uint8]
+    """Label map (I, J, K)."""
+    annotated: frozenset[str]
+    """Labels that somebody looked for; of others the truth knows nothing."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """Of both label maps."""
+        return self.scans[0].geometry
 
 
 def judge_cases(model: Model, cases: pd.DataFrame, raw: Path) -> pd.DataFrame:
@@ -22,49 +49,58 @@ def judge_cases(model: Model, cases: pd.DataFrame, raw: Path) -> pd.DataFrame:
     Args:
         model: to be judged.
         cases: rows of the table of accepted cases.
-        raw: the folder that their paths are relative to.
+        raw: the folder of their files.
 
     Returns:
-        case, label, dice, iou, sensitivity, precision, volume_error, truth_ml, predicted_ml.
+        case, label, dice, iou, sensitivity, precision, volume_error, truth_ml, predicted_ml; NaN for
+        a label that nobody looked for in a case.
     """
     rows: Rows = []
-    for case, scan, predicted, truth in predictions(model, cases, raw):
-        rows += _rows(case, scan, predicted, truth, model.config["labels"])
+    for judged in predictions(model, cases, raw):
+        rows += [_row(judged, name, value) for name, value in model.config["labels"].items()]
     return pd.DataFrame(rows)
 
 
-def predictions(
-    model: Model, cases: pd.DataFrame, raw: Path
-) -> Iterator[tuple[str, Scan, NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Case, scan, predicted and true label map (I, J, K), one case after the other."""
-    for row in track(cases.to_dict("records"), "predict", len(cases)):
-        scan = read_scan(raw / row["image"])
-        truth = read_scan(raw / row["label"]).array.astype(np.uint8)
-        yield row["case"], scan, model.predict(row["case"], scan), truth
+def predictions(model: Model, cases: pd.DataFrame, raw: Path) -> Iterator[Judged]:
+    """Each case predicted, one after the other.
+
+    Raises:
+        DataError: the files of a case are not there any more.
+    """
+    files = _files(cases, raw)
+    recipe = model.recipe
+    for case in track(cases["case"].tolist(), "predict", len(cases)):
+        scans = [read_scan(*(raw / path for path in paths)) for paths in files[case].images]
+        masks = read_masks(case, raw, files[case].masks, scans[0].geometry, recipe.labels, recipe.rois)
+        annotated = annotated_labels(files[case], masks, recipe.labels)
+        yield Judged(case, scans, model.predict(case, scans), masks.array, frozenset(annotated))
 
 
-def _rows(
-    case: str,
-    scan: Scan,
-    predicted: NDArray[np.uint8],
-    truth: NDArray[np.uint8],
-    labels: dict[str, int],
-) -> Rows:
-    voxel_ml = float(np.prod(scan.geometry.spacing)) / 1000
-    rows = []
-    for name, value in labels.items():
-        found = overlap(truth == value, predicted == value)
-        rows.append(
-            {
-                "case": case,
-                "label": name,
-                "dice": found.dice,
-                "iou": found.iou,
-                "sensitivity": found.sensitivity,
-                "precision": found.precision,
-                "volume_error": found.volume_error,
-                "truth_ml": found.truth * voxel_ml,
-                "predicted_ml": found.predicted * voxel_ml,
-            }
+def _files(cases: pd.DataFrame, raw: Path) -> dict[str, CaseFiles]:
+    """The files of each case, found again: tables hold no paths, which may name a person."""
+    found = (
+        {files.case: files for files in find_layout(raw, cases["layout"].iloc[0]).cases} if len(cases) else {}
+    )
+    lost = [case for case in cases["case"] if case not in found or not found[case].complete]
+    if lost:
+        raise DataError(
+            f"{lost[0]}: its files are not in {raw} any more ({len(lost)} cases)",
+            f"run dvc checkout {raw}, or dvc repro ingest@{raw.name}",
         )
-    return rows
+    return found
+
+
+def _row(judged: Judged, name: str, value: int) -> dict[str, Any]:
+    found = overlap(judged.truth == value, judged.predicted == value)
+    voxel_ml = float(np.prod(judged.geometry.spacing)) / 1000
+    row = {
+        "dice": found.dice,
+        "iou": found.iou,
+        "sensitivity": found.sensitivity,
+        "precision": found.precision,
+        "volume_error": found.volume_error,
+        "truth_ml": found.truth * voxel_ml,
+    }
+    if name not in judged.annotated:
+        row = dict.fromkeys(row, np.nan)
+    return {"case": judged.case, "label": name, **row, "predicted_ml": found.predicted * voxel_ml}

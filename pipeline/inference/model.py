@@ -17,11 +17,12 @@ from pipeline.networks import build_network
 from pipeline.training.normalisation import normalise
 from pipeline.training.profile import device, precision
 from pipeline.volumes.cases import Recipe, calibrate
-from pipeline.volumes.geometry import Triple, from_canonical, resample_image, to_canonical
+from pipeline.volumes.geometry import Floats, Triple, from_canonical, to_canonical
 from pipeline.volumes.readers import Scan
+from pipeline.volumes.resampling import interpolation, resample_image
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
-NEEDED = ("labels", "modality", "hu_offset", "spacing", "patch_size", "normalisation", "network", "sha256")
+NEEDED = ("labels", "modality", "recipe", "spacing", "patch_size", "normalisation", "network", "sha256")
 """What a configuration must hold for its model to be used."""
 RESTORE = "restore it with dvc checkout, or train again"
 
@@ -38,21 +39,40 @@ class Model:
         self.config = config
         self._network = network
         self._device = device()
-        z, y, x = config["spacing"]
-        self._recipe = Recipe(config["modality"], config["labels"], (z, y, x), config["hu_offset"])
+        self.recipe = Recipe.of(config)
 
-    def predict(self, name: str, scan: Scan) -> NDArray[np.uint8]:
-        """The label map (I, J, K) of a scan, in the scan's own geometry, with the values of `labels`.
+    def predict(self, name: str, scans: list[Scan]) -> NDArray[np.uint8]:
+        """The label map (I, J, K) of a case, in the geometry of its scan, with the values of `labels`.
+
+        Args:
+            name: for messages.
+            scans: a channel each.
 
         Raises:
             DataError: the scan's values are not what the model was trained on; `name` says which.
         """
-        geometry, target = scan.geometry, self._recipe.spacing
-        image, _ = calibrate(name, to_canonical(scan.array, geometry), self._recipe)
-        resampled = resample_image(np.ascontiguousarray(image), geometry.spacing, target)
-        classes = self._classes(torch.from_numpy(resampled), image.shape, geometry.spacing, target)
-        values = np.array([0, *sorted(self._recipe.labels.values())], np.uint8)
+        geometry, target = scans[0].geometry, self.recipe.spacing
+        images = self.calibrated(name, scans)
+        kinds = interpolation(geometry.spacing)
+        resampled = np.stack([resample_image(one, geometry.spacing, target, kinds=kinds) for one in images])
+        classes = self._classes(torch.from_numpy(resampled), images[0].shape, geometry.spacing, target)
+        values = np.array([0, *sorted(self.recipe.labels.values())], np.uint8)
         return np.ascontiguousarray(from_canonical(values[classes], geometry))
+
+    def calibrated(self, name: str, scans: list[Scan]) -> list[Floats]:
+        """Each channel as a canonical array (Z, Y, X) in HU or z-scores.
+
+        Raises:
+            DataError: as `predict`.
+        """
+        if len(scans) != self.recipe.channels:
+            raise DataError(
+                f"{name}: {len(scans)} images, but the model was trained on {self.recipe.channels} channels",
+                "give all channels of a case, or use another model",
+            )
+        arrays = [to_canonical(scan.array, scans[0].geometry) for scan in scans]
+        images, _ = calibrate(name, arrays, scans, self.recipe)
+        return images
 
     def _classes(
         self, image: torch.Tensor, shape: tuple[int, ...], spacing: Triple, target: Triple
@@ -80,7 +100,11 @@ def build(config: dict[str, Any]) -> nn.Module:
     """The network of a model's configuration, on the device, with fresh weights."""
     network = config["network"]
     built = build_network(
-        network["name"], 1, len(config["labels"]) + 1, network["channels"], network["strides"]
+        network["name"],
+        len(config["normalisation"]),
+        len(config["labels"]) + 1,
+        network["channels"],
+        network["strides"],
     )
     return built.to(device())
 

@@ -8,9 +8,13 @@ from pipeline.errors import DataError, HounsfieldError, MissingError
 from pipeline.inference.model import CONFIG, Model, load_model
 from pipeline.params import load_organ
 from pipeline.progress import console, track
-from pipeline.volumes.layouts import SUFFIXES, scan_files
-from pipeline.volumes.readers import read_scan, write_labels
+from pipeline.volumes.layouts.volume_files import SUFFIXES, case_name, scan_files, stem, volume_file
+from pipeline.volumes.readers import read_scan
+from pipeline.volumes.readers.nifti import write_labels
 from pipeline.workspace import stage_files
+
+WRITTEN = (".nii.gz", ".nii")
+"""What label maps are written as."""
 
 
 @dataclass
@@ -46,16 +50,17 @@ def predict_scans(root: Path, organ: str, source: Path, target: Path, which: str
         MissingError: there is no model, or no such source.
         DataError: the folder holds no scan, or the target cannot be a label map.
     """
-    pairs = _pairs(source, target)
+    _check_target(source, target)
     model, name = current_model(root, organ, which)
+    inputs = _inputs(source, target, model.recipe.channels)
     summary = Summary(name)
-    for scan, output in track(pairs, "predict", len(pairs)):
+    for one in track(inputs, "predict", len(inputs)):
         try:
-            _label(model, scan, output)
+            _label(model, one)
         except HounsfieldError as error:
-            summary.failed[scan.name] = str(error)
+            summary.failed[one.name] = str(error)
         else:
-            summary.written.append(str(output))
+            summary.written.append(str(one.output))
     return summary
 
 
@@ -85,37 +90,97 @@ def current_model(root: Path, organ: str, which: str = "auto") -> tuple[Model, s
     raise MissingError(f"'{organ}' has no {wanted} yet", f"run dvc repro register@{organ}")
 
 
-def _pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
-    """Each scan with the file its label map goes to."""
+@dataclass(frozen=True)
+class Input:
+    """One case to be labelled."""
+
+    name: str
+    images: tuple[tuple[Path, ...], ...]
+    """A channel each: a file with its companions, or the slices of a DICOM series."""
+    output: Path
+
+
+def _check_target(source: Path, target: Path) -> None:
+    """Refuse, before a model is loaded, what can have no label map there."""
     if source.is_file():
-        if target.name.endswith(SUFFIXES):
-            return [(source, target)]
-        if target.is_file():
+        if target.is_file() and not target.name.endswith(WRITTEN):
             raise DataError(
                 f"{target} is a file that cannot hold a label map",
-                f"give a folder, or a name that ends with {' or '.join(SUFFIXES)}",
+                f"give a folder, or a name that ends with {' or '.join(WRITTEN)}",
             )
-        return [(source, target / _output_name(source))]
+        return
     if not source.is_dir():
         raise MissingError(f"{source} is not there", "give a scan or a folder of scans")
-    if target.name.endswith(SUFFIXES) or target.is_file():
+    if target.name.endswith(WRITTEN) or target.is_file():
         raise DataError(f"{source} is a folder, so {target} must be one too", "give a folder as OUT")
     if target.resolve() == source.resolve():
         raise DataError(f"label maps would overwrite the scans in {source}", "give another folder as OUT")
+
+
+def _inputs(source: Path, target: Path, channels: int) -> list[Input]:
+    """Each case with the file its label map goes to.
+
+    Raises:
+        DataError: there is none.
+    """
+    if source.is_file():
+        output = target if target.name.endswith(WRITTEN) else target / _output_name(source)
+        return [Input(source.name, (_files(source),), output)]
     scans = scan_files(source)
     if not scans:
+        return _series(source, target)
+    if channels == 1:
+        return [Input(scan.name, (_files(scan),), target / _output_name(scan)) for scan in scans]
+    cases: dict[str, list[Path]] = {}
+    for scan in scans:
+        cases.setdefault(case_name(scan), []).append(scan)
+    return [
+        Input(case, tuple(map(_files, files)), target / f"{case}.nii.gz") for case, files in cases.items()
+    ]
+
+
+def _series(source: Path, target: Path) -> list[Input]:
+    """The DICOM series in a folder of such."""
+    from pipeline.volumes.layouts.dicom import find
+
+    found = find(source)
+    if found is None:
         raise DataError(
-            f"{source} holds no {' or '.join(SUFFIXES)} file", "give the folder that holds the scans"
+            f"{source} holds no {', '.join(SUFFIXES)} file and no DICOM series",
+            "give the folder that holds the scans",
         )
-    return [(scan, target / _output_name(scan)) for scan in scans]
+    return [
+        Input(
+            files.case,
+            tuple(tuple(source / path for path in paths) for paths in files.images),
+            target / f"{files.case}.nii.gz",
+        )
+        for files in found.cases
+        if files.images
+    ]
+
+
+def _files(scan: Path) -> tuple[Path, ...]:
+    """A scan with the files its header points to.
+
+    Raises:
+        DataError: it points to what cannot be read.
+    """
+    if not scan.name.lower().endswith(SUFFIXES):
+        return (scan,)
+    volume = volume_file(scan.parent, Path(scan.name))
+    if volume.problem is not None:
+        raise DataError(volume.problem.reason, volume.problem.remedy)
+    return tuple(scan.parent / path for path in volume.paths)
 
 
 def _output_name(scan: Path) -> str:
-    return scan.name if scan.name.endswith(SUFFIXES) else f"{scan.name}.nii.gz"
+    return scan.name if scan.name.endswith(WRITTEN) else f"{stem(scan)}.nii.gz"
 
 
-def _label(model: Model, scan_path: Path, output: Path) -> None:
-    if scan_path.resolve() == output.resolve():
-        raise DataError(f"{scan_path.name}: the label map would overwrite the scan", "give another OUT")
-    scan = read_scan(scan_path)
-    write_labels(output, model.predict(scan_path.name, scan), scan.geometry)
+def _label(model: Model, one: Input) -> None:
+    files = [path for paths in one.images for path in paths]
+    if one.output.resolve() in {path.resolve() for path in files}:
+        raise DataError(f"{one.name}: the label map would overwrite the scan", "give another OUT")
+    scans = [read_scan(*paths) for paths in one.images]
+    write_labels(one.output, model.predict(one.name, scans), scans[0].geometry)

@@ -26,28 +26,28 @@ def probabilities(
     nnU-Net and MONAI). A volume smaller than a window is padded by repeating its edge.
 
     Args:
-        network: logits from (B, 1, *window), on the device of the image.
-        image: normalised, (Z, Y, X).
+        network: logits from (B, C, *window), on the device of the image.
+        image: normalised, (C, Z, Y, X).
         window: (z, y, x) voxels.
         classes: of the network, background included.
         precision: to compute in.
         batch_size: windows at a time; memory is that of the volume in all classes and of these windows.
     """
-    shape = image.shape
+    shape = image.shape[1:]
     padding = [max(0, edge - n) for edge, n in zip(window, shape, strict=True)]
     before = [pad // 2 for pad in padding]
     sides = [side for pad, first in zip(padding, before, strict=True) for side in (first, pad - first)]
-    padded = functional.pad(image[None, None], _last_first(sides), mode="replicate")[0, 0]
+    padded = functional.pad(image[None], _last_first(sides), mode="replicate")[0]
     weight = _gaussian(window).to(image)
-    total = image.new_zeros((classes, *padded.shape))
-    weights = image.new_zeros(padded.shape)
-    starts = list(product(*(_starts(n, edge) for n, edge in zip(padded.shape, window, strict=True))))
+    total = image.new_zeros((classes, *padded.shape[1:]))
+    weights = image.new_zeros(padded.shape[1:])
+    starts = list(product(*(_starts(n, edge) for n, edge in zip(padded.shape[1:], window, strict=True))))
     for first in range(0, len(starts), batch_size):
         boxes = [
             tuple(slice(s, s + edge) for s, edge in zip(start, window, strict=True))
             for start in starts[first : first + batch_size]
         ]
-        batch = torch.stack([padded[box] for box in boxes])[:, None]
+        batch = torch.stack([padded[(slice(None), *box)] for box in boxes])
         with torch.autocast(image.device.type, precision, precision != torch.float32):
             logits = network(batch)
         for box, share in zip(boxes, logits.float().softmax(dim=1), strict=True):

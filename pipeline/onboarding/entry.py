@@ -16,7 +16,7 @@ STEP = 2
 """Columns a level of the new lines is indented by."""
 
 
-def with_organ(text: str, organ: str, modality: str, labels: dict[str, int]) -> str:
+def with_organ(text: str, organ: str, modality: str, labels: dict[str, int], salt: str | None = None) -> str:
     """The text of `params.yaml` with `organ` as the last entry of `organs`.
 
     Every stage gets a section, because DVC tracks the parameters of a stage by it.
@@ -25,7 +25,7 @@ def with_organ(text: str, organ: str, modality: str, labels: dict[str, int]) -> 
         ParamsError: the file is written in a way that leaves no place for a line.
     """
     entry: dict[str, Any] = {stage: {} for stage in STAGES}
-    entry["ingest"] = {"modality": modality, "labels": labels}
+    entry["ingest"] = {"modality": modality, "labels": labels} | ({"salt": salt} if salt else {})
     entry["train"] = {"steps": "auto"}
     before = yaml.safe_load(text)
     before["organs"] = {**before["organs"], organ: entry}
@@ -80,6 +80,8 @@ def _lines(organ: str, entry: dict[str, Any], column: int) -> list[str]:
         if stage == "ingest":
             lines += [f"{inner}ingest:", f"{deepest}modality: {entry['ingest']['modality']}"]
             lines += [in_one_line] if len(in_one_line) <= LINE_LENGTH else in_many
+            # Quoted: eight digits would be read as a number.
+            lines += [f"{deepest}salt: '{entry['ingest']['salt']}'"] if "salt" in entry["ingest"] else []
         else:
             lines.append(f"{inner}{stage}: {_flow(entry[stage])}")
     return lines

@@ -1,8 +1,7 @@
 """What a folder of scans holds, as far as it can be told by looking: layout, modality, labels."""
 
 import os
-import re
-import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +9,18 @@ from rich.console import Console
 from rich.progress import track
 
 from pipeline.errors import DataError, ParamsError
-from pipeline.volumes.layouts import CaseFiles, Layout, find_layout
+from pipeline.volumes.case_files import CaseFiles, Mask
+from pipeline.volumes.identity import fingerprint
+from pipeline.volumes.layouts import Layout, find_layout
+from pipeline.volumes.masks import annotation_in
+from pipeline.volumes.names import normalised
 
 MODALITIES = {"CT": "CT", "MR": "MR", "MRI": "MR"}
 AIR_AT_MOST = -500.0
 """HU; a CT of a body holds air, an MR image holds nothing this low."""
 IMAGES_LOOKED_AT = 5
+DESCRIBE = (".json", ".csv", ".tsv", ".parquet")
+"""Suffixes of files that tell of scans."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,13 @@ class NewOrgan:
 
     @property
     def unpaired(self) -> list[str]:
-        """Cases that lack their image or their label map; ingest quarantines them."""
-        return [case.case for case in self.cases if case.image is None or case.label is None]
+        """Cases that lack something or have a problem; ingest quarantines them."""
+        return [case.case for case in self.cases if not case.complete]
+
+    @property
+    def salt(self) -> str | None:
+        """Fingerprint of the secret, where patients are called by a keyed hash."""
+        return fingerprint() if any(case.patient != case.case for case in self.cases) else None
 
     @property
     def next_command(self) -> str:
@@ -51,7 +61,7 @@ class NewOrgan:
         ]
         if self.unpaired:
             lines.append(
-                f"{len(self.unpaired)} without image or label, which ingest will quarantine: "
+                f"{len(self.unpaired)} that lack something, which ingest will quarantine: "
                 f"{_some(self.unpaired)}"
             )
         lines += [f"not copied: {phrase}" for phrase in self.left_out]
@@ -91,15 +101,16 @@ def look(
 ) -> NewOrgan:
     """Find layout, modality and labels; what is given outweighs dataset.json, that outweighs a guess."""
     layout = find_layout(source)
-    if not any(case.image and case.label for case in layout.cases):
+    if not any(case.complete for case in layout.cases):
+        problems = [case.problem for case in layout.cases if case.problem]
         raise DataError(
-            f"{source}: none of its {len(layout.cases)} cases has an image and a label map of one name",
-            "name them alike",
+            f"{source}: none of its {len(layout.cases)} cases has an image and a label"
+            + (f"; the first: {problems[0].reason}" if problems else " of one name"),
+            problems[0].remedy if problems else "name them alike",
         )
     names = labels or layout.labels or _scan_labels(source, layout.cases, console)
-    files = [path for case in layout.cases for path in (case.image, case.label) if path]
-    if (source / "dataset.json").is_file():
-        files.append(Path("dataset.json"))
+    files = [path for case in layout.cases for path in case.paths]
+    files += [path for path in _descriptions(source) if path not in files]
     return NewOrgan(
         name=name,
         layout=layout.name,
@@ -127,11 +138,11 @@ def _guess_modality(source: Path, cases: list[CaseFiles]) -> str:
     """
     from pipeline.volumes.readers import read_scan
 
-    images = [case.image for case in cases if case.image]
+    images = [case.images[0] for case in cases if case.images]
     lowest: list[float] = []
     for image in images[:: -(-len(images) // IMAGES_LOOKED_AT)]:
         try:
-            lowest.append(float(read_scan(source / image).array.min()))
+            lowest.append(float(read_scan(*(source / path for path in image)).array.min()))
         except DataError:
             # One bad file is for ingest to quarantine.
             continue
@@ -146,31 +157,54 @@ def _guess_modality(source: Path, cases: list[CaseFiles]) -> str:
 
 
 def _scan_labels(source: Path, cases: list[CaseFiles], console: Console) -> dict[str, int]:
-    """A label for every value in the label maps, named by it."""
+    """A label for every value in the label maps, named by it, or for every name that masks give.
+
+    A name that is in fewer than half of the cases with names is left to `--label`: contours come with
+    names somebody used once.
+    """
     values: set[int] = set()
-    maps = [case.label for case in cases if case.label]
-    for path in track(
-        maps, "Looking for labels", console=console, transient=True, disable=not console.is_terminal
+    names: Counter[str] = Counter()
+    masked = [case for case in cases if case.masks]
+    for case in track(
+        masked, "Looking for labels", console=console, transient=True, disable=not console.is_terminal
     ):
-        values |= _label_values(source / path)
-    if not values:
+        found = [_found_in(source, mask) for mask in case.masks]
+        values.update(value for one in found for value in one if isinstance(value, int))
+        names.update({value for one in found for value in one if isinstance(value, str)})
+    if values:
+        return {f"label_{value}": value for value in values}
+    usual = sorted(name for name, count in names.items() if 2 * count >= names.most_common(1)[0][1])
+    if not usual:
         raise DataError(
-            f"{source}: no label map holds whole numbers from 0 to 255 alone, with one above 0",
+            f"{source}: no label map holds whole numbers from 0 to 255 alone, with one above 0, and no "
+            "mask has a name",
             "look at one of them, or give names and values with --label NAME=VALUE",
         )
-    return {f"label_{value}": value for value in values}
+    return {name: value for value, name in enumerate(usual, start=1)}
 
 
-def _label_values(path: Path) -> set[int]:
-    """The labels of a map; none, if it is not one: that is for ingest to say."""
+def _found_in(source: Path, mask: Mask) -> set[int] | set[str]:
+    """The values of a label map, or the names of what a mask holds; none, if it is neither."""
+    if mask.label is not None:
+        return {mask.label}
+    path = source / mask.paths[0]
+    try:
+        annotation = annotation_in(path)
+        if annotation is not None:
+            return {normalised(name) for name in annotation.names if name not in annotation.empty}
+        return _label_values([source / one for one in mask.paths])
+    except DataError:
+        # One bad file is for ingest to quarantine.
+        return set()
+
+
+def _label_values(paths: list[Path]) -> set[int]:
+    """The labels of a map; none, if it is not one."""
     import numpy as np
 
     from pipeline.volumes.readers import read_scan
 
-    try:
-        array = read_scan(path).array
-    except DataError:
-        return set()
+    array = read_scan(*paths).array
     if array.min() < 0 or array.max() > 255:
         return set()
     stored = array.astype(np.uint8)
@@ -182,20 +216,25 @@ def _label_values(path: Path) -> set[int]:
     return {int(value) for value in np.flatnonzero(present) if value > 0}
 
 
+def _descriptions(source: Path) -> list[Path]:
+    """Files that tell of the scans: lists at the top, and the names of labels as BIDS keeps them."""
+    top = [path for path in source.iterdir() if path.is_file() and path.suffix in DESCRIBE]
+    return [path.relative_to(source) for path in (*sorted(top), *sorted(source.rglob("*_dseg.tsv")))]
+
+
 def _normalise(labels: dict[str, int]) -> dict[str, int]:
     """Lower-case names of letters, digits and '_', ordered by value: 'Left Kidney' is left_kidney.
 
-    A name begins with a letter, so that nothing that reads it takes it for a number: '3' is label_3.
+    Raises:
+        ParamsError: a name is empty then, or two are one.
     """
     origin: dict[str, str] = {}
     for label in sorted(labels, key=lambda label: labels[label]):
-        plain = unicodedata.normalize("NFKD", label).encode("ascii", "ignore").decode().lower()
-        name = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
+        name = normalised(label)
         if not name:
             raise ParamsError(
                 f"the label '{label}' has no letter of a to z", "name it with --label NAME=VALUE"
             )
-        name = f"label_{name}" if name[0].isdigit() else name
         if name in origin:
             raise ParamsError(
                 f"the labels '{origin[name]}' and '{label}' would both be '{name}'",

@@ -65,7 +65,7 @@ def _preview(
     rows = []
     for step in range(len(chosen)):
         both = torch.from_numpy(np.repeat(reader.batch(step), COLUMNS, axis=0))
-        image, label = normalise(both[:, :1], plan["normalisation"]), both[:, 1].long()
+        image, label = normalise(both[:, :-1], plan["normalisation"]), both[:, -1].long()
         batch, channels, z, y, x = image.shape
         generator = torch.Generator().manual_seed(step)
         drawn = draw(params, (batch, channels, z, y, x), tuple(plan["spacing"]), generator)

@@ -1,9 +1,7 @@
 """Stage `evaluate`: the held-out cases, predicted and judged in their original geometry."""
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from pipeline.atomic import atomic_path, write_json
@@ -13,8 +11,11 @@ from pipeline.inference.model import Model, load_model
 from pipeline.params import EvaluateParams
 from pipeline.progress import console
 from pipeline.reports.evaluation import write_report
-from pipeline.reports.overlay import overlay_png
+from pipeline.reports.overlay import display_window, overlay_png
 from pipeline.volumes.geometry import to_canonical
+
+SOFT_TISSUE = (-60.0, 140.0)
+"""HU of which a CT is shown in a window twice as wide."""
 
 
 def run(
@@ -73,23 +74,15 @@ def _worst(
     ranked = per_case.groupby("case")["dice"].mean().sort_values(kind="stable").head(count)
     chosen = test.set_index("case", drop=False).loc[ranked.index]
     pictures = []
-    for case, scan, predicted, truth in predictions(model, chosen, raw):
-        image = to_canonical(scan.array, scan.geometry)
+    for judged in predictions(model, chosen, raw):
+        image = model.calibrated(judged.case, judged.scans)[0]
         picture = overlay_png(
             image,
-            to_canonical(truth, scan.geometry),
-            to_canonical(predicted, scan.geometry),
-            scan.geometry.spacing,
-            _window(image, model.config),
+            to_canonical(judged.truth, judged.geometry),
+            to_canonical(judged.predicted, judged.geometry),
+            judged.geometry.spacing,
+            display_window(image, model.config["modality"], SOFT_TISSUE),
             model.config["labels"],
         )
-        pictures.append((case, picture))
+        pictures.append((judged.case, picture))
     return pictures
-
-
-def _window(image: Any, config: dict[str, Any]) -> tuple[float, float]:
-    """Grey values to show: a soft-tissue window for CT, else the range of the image."""
-    if config["modality"] == "CT":
-        return -160.0 - config["hu_offset"], 240.0 - config["hu_offset"]
-    low, high = np.percentile(image, (1, 99))
-    return float(low), float(high)

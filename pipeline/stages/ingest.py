@@ -1,22 +1,50 @@
 """Stage `ingest`: raw scans to calibrated volumes, every case accepted or quarantined with its reason."""
 
+import math
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
+import psutil
 
 from pipeline.atomic import atomic_path, remove_partial, write_json
-from pipeline.errors import DataError, HounsfieldError, MissingError
+from pipeline.errors import DataError, MissingError
 from pipeline.params import IngestParams
 from pipeline.progress import console, track
-from pipeline.volumes.cases import Job, Recipe, Row, columns, ingest_case
-from pipeline.volumes.geometry import Triple
-from pipeline.volumes.layouts import CaseFiles, find_layout
+from pipeline.volumes.calibration import Offset, find_offset
+from pipeline.volumes.case_files import CaseFiles
+from pipeline.volumes.cases import (
+    Ingested,
+    Job,
+    Recipe,
+    Row,
+    attempt_case,
+    case_key,
+    columns,
+    quarantined_row,
+)
+from pipeline.volumes.geometry import resampled_shape
+from pipeline.volumes.hashes import FileIndex
+from pipeline.volumes.identity import check_salt
+from pipeline.volumes.layouts import find_layout
 from pipeline.volumes.plan import make_plan, planned_spacing
-from pipeline.volumes.readers import read_geometry
-from pipeline.volumes.workers import run_each
+from pipeline.volumes.quarantine import Quarantine
+from pipeline.volumes.source import Source, look
+from pipeline.volumes.store import SUFFIX
+from pipeline.volumes.workers import Budget, Outcome, run_each
+from pipeline.workspace import home, project_root
+
+BYTES_A_VOXEL = 28
+"""Of memory at the peak, for each voxel of the original and of the volume made of it."""
+MEMORY_SHARE = 0.8
+"""Of what is free, that the workers may hold together."""
+ANY = (1.0, 1.0, 1.0)
+"""A spacing where nothing can be read, and nothing is made."""
+Result = TypeVar("Result")
 
 
 def run(organ: str, params: IngestParams, *, raw: Path, volumes: Path, cases: Path, plans: Path) -> None:
@@ -26,87 +54,146 @@ def run(organ: str, params: IngestParams, *, raw: Path, volumes: Path, cases: Pa
         DataError: no layout is recognised, or no case at all can be accepted.
         MissingError: there is no room for the volumes.
     """
-    found = find_layout(raw).cases
-    spacing = _spacing(params, raw, found)
-    recipe = Recipe(params.modality, dict(params.labels), spacing, params.hu_offset)
+    check_salt(params.salt)
+    layout = find_layout(raw, params.layout)
     volumes.mkdir(parents=True, exist_ok=True)
     remove_partial(volumes)
-    jobs = [Job(files, raw, volumes, recipe) for files in found]
-    rows = _rows(jobs, params)
-    _remove_others(volumes, {job.volume for job in jobs if rows[job.files.case]["status"] == "accepted"})
-    table = pd.DataFrame([rows[files.case] for files in found], columns=columns(recipe.classes))
-    _write_table(cases, table)
-    accepted = table[table["status"] == "accepted"]
-    if accepted.empty:
-        first = table.iloc[0]
-        raise DataError(
-            f"{organ}: none of {len(table)} cases can be used; the first: {first['reason']}", first["remedy"]
-        )
-    write_json(plans, make_plan(accepted, recipe))
-    console.print(
-        f"{organ}: {len(table)} cases, {len(accepted)} accepted, {len(table) - len(accepted)} quarantined"
+    index = home(project_root()) / "index" / "files.sqlite"
+    offset = params.modality == "CT" and params.hu_offset == "auto"
+    each = partial(_each, params)
+    source = look(raw, volumes, layout.cases, index, params.modality, offset, partial(each, "look"))
+    recipe = _recipe(params, source)
+    rows = _rows(source, recipe, index, partial(each, "ingest"))
+    Quarantine(volumes).keep(row for row in rows.values() if row["status"] == "quarantined")
+    accepted = {f"{case}{SUFFIX}" for case, row in rows.items() if row["status"] == "accepted"}
+    _remove_others(volumes, accepted | {Quarantine.NAME})
+    names = columns(recipe.classes)
+    table = pd.DataFrame(
+        [rows[files.case] | {"layout": layout.name} for files in layout.cases], columns=names
     )
-    for row in table[table["status"] == "quarantined"].to_dict("records"):
-        # A name with brackets is no markup.
-        console.print(f"  quarantined: {row['reason']}: {row['remedy']}", markup=False)
+    _write_table(cases, table)
+    _tell(organ, table, layout.left_out)
+    write_json(plans, make_plan(table[table["status"] == "accepted"], recipe, params.normalisation))
 
 
-def _spacing(params: IngestParams, raw: Path, found: Iterable[CaseFiles]) -> Triple:
-    """As `params.yaml` says, else planned from the headers of the cases that have both files."""
-    if params.spacing != "auto":
-        return params.spacing
-    spacings = []
-    for files in found:
-        if files.image is not None and files.label is not None:
-            try:
-                spacings.append(read_geometry(raw / files.image).spacing)
-            except DataError:
-                continue  # The case itself is refused, with this reason, when it is read.
-    if not spacings:
-        raise DataError(f"{raw}: no case has a readable image and a label: nothing to plan the spacing from.")
-    return planned_spacing(spacings)
+def _recipe(params: IngestParams, source: Source) -> Recipe:
+    """How volumes are made: as `params.yaml` says, else as the data ask for."""
+    spacings = [one.spacing for one in source.surveyed.values()]
+    return Recipe(
+        modality=params.modality,
+        labels=dict(params.labels),
+        spacing=planned_spacing(spacings or [(1.0, 1.0, 1.0)])
+        if params.spacing == "auto"
+        else params.spacing,
+        offset=_offset(params, source),
+        mr_scale=params.mr_scale,
+        rois={label: list(patterns) for label, patterns in params.rois.items()},
+        channels=_channels(source.complete),
+    )
 
 
-def _rows(jobs: list[Job], params: IngestParams) -> dict[str, Row]:
-    """The row of every case, by case."""
-    workers = (os.cpu_count() or 1) if params.workers == "auto" else params.workers
-    outcomes = run_each(ingest_case, jobs, min(workers, len(jobs)))
-    rows: dict[str, Row] = {}
-    for outcome in track(outcomes, "ingest", len(jobs)):
+def _offset(params: IngestParams, source: Source) -> Offset:
+    if params.modality != "CT":
+        return Offset()
+    if params.hu_offset != "auto":
+        return Offset(params.hu_offset)
+    return find_offset([one.peak for one in source.surveyed.values()])
+
+
+def _channels(complete: Sequence[CaseFiles]) -> int:
+    """As most cases have; the others are refused."""
+    counts = [len(files.images) for files in complete] or [1]
+    return max(set(counts), key=lambda count: (counts.count(count), count))
+
+
+def _rows(
+    source: Source,
+    recipe: Recipe,
+    index: Path,
+    each: Callable[..., Iterator[Outcome[Job, Ingested]]],
+) -> dict[str, Row]:
+    """The row of every case, by case: as it stands where nothing changed, else from the files."""
+    keys = {
+        files.case: case_key(files, source.contents[files.case], recipe)
+        for files in source.cases
+        if files.case in source.contents
+    }
+    rows = {case: row for case, row in source.made.items() if row.get("key") == keys.get(case, "")}
+    rows |= Quarantine(source.volumes).known(keys)
+    jobs = [source.job(files, recipe) for files in source.cases if files.case not in rows]
+    hashed: dict[Path, str] = {}
+    for outcome in each(attempt_case, jobs, partial(_bytes_needed, source)):
+        files = outcome.item.files
         if isinstance(outcome.error, MissingError):
             # A full disk is no fault of the case; what is done already is kept.
             raise outcome.error
-        files = outcome.item.files
-        rows[files.case] = outcome.result or _quarantined(files, outcome.error)
+        if outcome.result is None:
+            assert outcome.error is not None, "an outcome has a result or an error"
+            rows[files.case] = quarantined_row(files, outcome.error)
+        else:
+            rows[files.case] = outcome.result.row
+            hashed |= {source.raw / path: sha256 for path, sha256 in outcome.result.hashes.items()}
+    FileIndex(index, "sha256").remember(hashed)
     return rows
 
 
-def _quarantined(files: CaseFiles, error: HounsfieldError | None) -> Row:
-    """The row of a case that cannot be used."""
-    assert error is not None, "an outcome has a result or an error"
-    named = files.case in error.reason
-    return {
-        "case": files.case,
-        "patient": files.patient,
-        "status": "quarantined",
-        "reason": error.reason if named else f"{files.case}: {error.reason}",
-        "remedy": error.remedy,
-        "image": str(files.image or ""),
-        "label": str(files.label or ""),
-        "key": "",
-        "notes": "",
-    }
+def _each(
+    params: IngestParams,
+    what: str,
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    needs: Callable[[Job], int] | None = None,
+) -> Iterator[Outcome[Job, Result]]:
+    """Run a function on every job in worker processes, behind a progress bar."""
+    if not jobs:
+        return
+    workers = (os.cpu_count() or 1) if params.workers == "auto" else params.workers
+    free = int(MEMORY_SHARE * psutil.virtual_memory().available)
+    total = free if params.memory_gb == "auto" else int(params.memory_gb * 1e9)
+    budget = Budget(total, needs) if needs else None
+    outcomes = run_each(function, jobs, min(workers, len(jobs)), params.timeout_seconds, budget)
+    yield from track(outcomes, what, len(jobs))
 
 
-def _remove_others(volumes: Path, wanted: set[Path]) -> None:
+def _bytes_needed(source: Source, job: Job) -> int:
+    """Of memory, for one case, as its header says; nothing, if the header cannot be read."""
+    surveyed = source.surveyed.get(job.files.case)
+    if surveyed is None:
+        return 0
+    made = resampled_shape(surveyed.shape, surveyed.spacing, job.recipe.spacing)
+    return BYTES_A_VOXEL * job.recipe.channels * (math.prod(surveyed.shape) + math.prod(made))
+
+
+def _remove_others(volumes: Path, wanted: set[str]) -> None:
     """Remove volumes whose case left the source or is not accepted any more."""
     for path in volumes.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path not in wanted:
+        elif path.name not in wanted:
             path.unlink()
 
 
 def _write_table(path: Path, table: pd.DataFrame) -> None:
     with atomic_path(path) as temporary:
         table.to_parquet(temporary, index=False)
+
+
+def _tell(organ: str, table: pd.DataFrame, left_out: list[str]) -> None:
+    """Say what came of the cases.
+
+    Raises:
+        DataError: none is accepted.
+    """
+    refused = table[table["status"] == "quarantined"].to_dict("records")
+    accepted = len(table) - len(refused)
+    if not accepted:
+        first = refused[0]
+        raise DataError(
+            f"{organ}: none of {len(table)} cases can be used; the first: {first['reason']}", first["remedy"]
+        )
+    console.print(f"{organ}: {len(table)} cases, {accepted} accepted, {len(refused)} quarantined")
+    # A name with brackets is no markup.
+    for row in refused:
+        console.print(f"  quarantined: {row['reason']}: {row['remedy']}", markup=False)
+    for phrase in left_out:
+        console.print(f"  of no case: {phrase}", markup=False)

@@ -35,7 +35,7 @@ class PatchReader:
         self._epoch, self._order = -1, np.empty(0, int)
 
     def batch(self, step: int) -> Floats:
-        """The batch of a step: image and label, (B, 2, z, y, x)."""
+        """The batch of a step: image channels and label, (B, C + 1, z, y, x)."""
         first = step * self._batch_size
         return np.stack([self._patch(self._row(first + offset)) for offset in range(self._batch_size)])
 
@@ -63,7 +63,7 @@ class PatchReader:
 
 
 def read_patch(stored: StoredCase, start: Index, size: Index) -> Floats:
-    """A box (2, z, y, x) of a stored case; outside the volume its edge is repeated."""
+    """A box (C + 1, z, y, x) of a stored case; outside the volume its edge is repeated."""
     low = tuple(max(0, first) for first in start)
     high = tuple(min(n, first + edge) for n, first, edge in zip(stored.shape, start, size, strict=True))
     box = stored.box(low, high)

@@ -37,7 +37,7 @@ class Setting:
     augment: AugmentParams
     steps: int
     spacing: tuple[float, ...]
-    normalisation: dict[str, Any]
+    normalisation: list[dict[str, Any]]
     device: torch.device
     precision: torch.dtype
     checkpoints: Path
@@ -120,10 +120,10 @@ def learning_rate(params: TrainParams, step: int, steps: int) -> float:
 
 
 def _augmented(batch: Floats, step: int, setting: Setting) -> tuple[Tensor, Tensor]:
-    """The batch of a step on the device: normalised image (B, 1, Z, Y, X) and label (B, Z, Y, X)."""
+    """The batch of a step on the device: normalised image (B, C, Z, Y, X) and label (B, Z, Y, X)."""
     both = torch.from_numpy(batch).to(setting.device)
-    image = normalise(both[:, :1], setting.normalisation)
-    label = both[:, 1].long()
+    image = normalise(both[:, :-1], setting.normalisation)
+    label = both[:, -1].long()
     b, c, z, y, x = image.shape
     generator = torch.Generator().manual_seed(
         int(np.random.default_rng([setting.params.seed, step]).integers(2**62))

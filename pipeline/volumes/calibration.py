@@ -1,5 +1,9 @@
 """From stored numbers to numbers with a meaning: HU for CT, z-scores for MR."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 
 from pipeline.errors import DataError
@@ -9,27 +13,52 @@ AIR_HU = -1000.0
 LOWEST_AIR, HIGHEST_BONE = -1100.0, 30000.0
 NARROWEST = 20.0
 """HU between the lowest and the highest value; in any CT the noise alone spans more."""
+SOFT_TISSUE = 45.0
+"""HU where muscle and organs lie thickest."""
+CONVENTIONS = (-1000.0, -1024.0)
+"""What is added to the numbers of a CT that was stored without a sign."""
+SOFT_STORED = range(900, 1300)
+"""Where soft tissue lies in such numbers, whichever convention made them."""
+FURTHEST = 100.0
+"""HU that soft tissue may lie away from its usual place."""
+SAMPLE = 2_000_000
+"""Voxels that a histogram is made of."""
 
 
-def calibrate_ct(case: str, image: Floats, offset: float) -> tuple[Floats, str]:
-    """A CT in HU, and a note on what was done.
+@dataclass(frozen=True)
+class Offset:
+    """What is added to the stored values of a CT."""
 
-    Scanners mark what they did not measure with values far below air; those become air. Values of
-    metal are kept.
+    hu: float = 0.0
+    where: Literal["everywhere", "unsigned"] = "everywhere"
+    """unsigned: only in a scan without a negative value, which cannot be in HU."""
+
+
+def calibrate_ct(
+    case: str, image: Floats, offset: Offset, padding: float | None = None
+) -> tuple[Floats, list[str]]:
+    """A CT in HU, and notes on what was done; the array that is given is not changed.
+
+    Scanners mark what they did not measure with a padding value, or with values far below air; those
+    become air. Values of metal are kept.
+
+    Args:
+        case: for the message.
+        image: (Z, Y, X), stored values with the header's rescaling applied.
+        offset: to be added.
+        padding: the value of what was not measured, if the header names one.
 
     Raises:
         DataError: the values cannot be HU: windowed to 8 bits, scaled to [0, 1], or shifted.
     """
-    image = image + np.float32(offset) if offset else image
+    notes = []
+    outside = image == np.float32(padding) if padding is not None and padding != 0 else None
+    if offset.hu and (offset.where == "everywhere" or image.min() >= 0):
+        _refuse_scaled(case, float(image.min()), float(image.max()))
+        image = image + np.float32(offset.hu)
+        notes.append(f"HU offset {offset.hu:g} added")
     low, high = float(image.min()), float(image.max())
-    if high - low < NARROWEST:
-        raise DataError(
-            f"{case}: values from {low:g} to {high:g} are no HU but a scaled image", "use the original CT"
-        )
-    if low >= 0 and high <= 255:
-        raise DataError(
-            f"{case}: values from {low:g} to {high:g} are an 8-bit windowed image", "use the original CT"
-        )
+    _refuse_scaled(case, low, high)
     if low >= 0:
         raise DataError(
             f"{case}: the lowest value is {low:g}, but air is at {AIR_HU:g} HU",
@@ -39,31 +68,87 @@ def calibrate_ct(case: str, image: Floats, offset: float) -> tuple[Floats, str]:
         raise DataError(
             f"{case}: the highest value is {high:g}, beyond what HU can be", "check its rescale slope"
         )
-    notes = f"HU offset {offset:g} added" if offset else ""
-    padding = image < LOWEST_AIR
-    if padding.any():
-        share = float(padding.mean())
-        notes = "; ".join(
-            filter(None, [notes, f"{share:.1%} of voxels were padding below {LOWEST_AIR:g}, set to air"])
-        )
-        image = np.where(padding, np.float32(AIR_HU), image)
+    if low < LOWEST_AIR or outside is not None:
+        outside = image < LOWEST_AIR if outside is None else outside | (image < LOWEST_AIR)
+        share = float(outside.mean())
+        if share:
+            notes.append(f"{share:.1%} of voxels were padding, set to air")
+            image = np.where(outside, np.float32(AIR_HU), image)
     return image, notes
 
 
-def calibrate_mr(case: str, image: Floats) -> tuple[Floats, str]:
-    """An MR volume as z-scores of its own voxels: MR intensities have no unit of their own.
+def _refuse_scaled(case: str, low: float, high: float) -> None:
+    """Refuse numbers from which HU cannot be got back, before an offset makes them look like some."""
+    if high - low < NARROWEST:
+        raise DataError(
+            f"{case}: values from {low:g} to {high:g} are no HU but a scaled image", "use the original CT"
+        )
+    if low >= 0 and high <= 255:
+        raise DataError(
+            f"{case}: values from {low:g} to {high:g} are an 8-bit windowed image", "use the original CT"
+        )
+
+
+def soft_tissue_peak(image: Floats) -> float | None:
+    """Where soft tissue lies in a CT that was stored without a sign.
+
+    Args:
+        image: (Z, Y, X), stored values.
+
+    Returns:
+        The value that occurs most near water, of a smoothed histogram; None where the image has
+        negative values, or nothing near water.
+    """
+    step = max(1, round((image.size / SAMPLE) ** (1 / 3)))
+    thin = image[::step, ::step, ::step]
+    if image.min() < 0 or not np.isin(np.round(thin[: thin.shape[0] // 2 + 1]), SOFT_STORED).any():
+        return None
+    first, last = SOFT_STORED.start - 20, SOFT_STORED.stop + 20
+    counts, _ = np.histogram(thin, last - first, (first - 0.5, last - 0.5))
+    smooth = np.convolve(counts, np.hanning(31), "same")
+    # Fat has a peak of its own a hundred below; soft tissue is the highest one above it.
+    start = SOFT_STORED.start + 85 - first
+    return float(first + start + int(smooth[start:].argmax()))
+
+
+def find_offset(peaks: Sequence[float | None]) -> Offset:
+    """The offset of a set of CTs, by where their soft tissue lies.
+
+    One for all, because one export made them: a single scan full of contrast medium or fat would
+    mislead. The convention is taken that brings the median nearest to soft tissue; none, if neither does.
+
+    Args:
+        peaks: of `soft_tissue_peak`; None for scans that need no offset.
+    """
+    known = [peak for peak in peaks if peak is not None]
+    if not known:
+        return Offset()
+    middle = float(np.median(known))
+    best = min(CONVENTIONS, key=lambda hu: abs(middle + hu - SOFT_TISSUE))
+    return Offset(best, "unsigned") if abs(middle + best - SOFT_TISSUE) <= FURTHEST else Offset()
+
+
+def calibrate_mr(
+    case: str, image: Floats, scale: Literal["zscore", "percentiles"] = "zscore"
+) -> tuple[Floats, list[str]]:
+    """An MR volume by its own voxels: MR intensities have no unit of their own.
 
     The brightest and darkest half per cent are clipped first, so that one artefact does not set the
     scale of the rest.
+
+    Args:
+        case: for the message.
+        image: (Z, Y, X).
+        scale: zscore: mean 0, deviation 1; percentiles: the clipped range becomes -1 to 1.
 
     Raises:
         DataError: all voxels are equal.
     """
     low, high = np.percentile(image, (0.5, 99.5))
     clipped = np.clip(image, low, high)
-    deviation = float(clipped.std())
-    if deviation <= 1e-6 * abs(float(clipped.mean())):
-        raise DataError(
-            f"{case}: all voxels are about {float(clipped.mean()):g}", "the image is empty, export it again"
-        )
-    return ((clipped - clipped.mean()) / deviation).astype(np.float32), ""
+    mean, deviation = float(clipped.mean()), float(clipped.std())
+    if deviation <= 1e-6 * abs(mean):
+        raise DataError(f"{case}: all voxels are about {mean:g}", "the image is empty, export it again")
+    if scale == "percentiles":
+        mean, deviation = (float(low) + float(high)) / 2, (float(high) - float(low)) / 2
+    return ((clipped - mean) / deviation).astype(np.float32), []

@@ -1,31 +1,29 @@
 """One case from its files to its volume, and the row that tells about it."""
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.atomic import sha256_code, sha256_file, sha256_json
-from pipeline.errors import DataError
-from pipeline.volumes.calibration import calibrate_ct, calibrate_mr
-from pipeline.volumes.geometry import (
-    Floats,
-    Geometry,
-    Triple,
-    resample_image,
-    resample_labels,
-    resampled_shape,
-    to_canonical,
-)
-from pipeline.volumes.layouts import CaseFiles
-from pipeline.volumes.readers import Scan, check_memory, read_scan
+from pipeline.atomic import sha256_code, sha256_json
+from pipeline.errors import DataError, HounsfieldError, ResourceError
+from pipeline.volumes import facts
+from pipeline.volumes.calibration import Offset, calibrate_ct, calibrate_mr, soft_tissue_peak
+from pipeline.volumes.case_files import CaseFiles
+from pipeline.volumes.geometry import Floats, Geometry, Triple, resampled_shape, to_canonical
+from pipeline.volumes.hashes import hash_all
+from pipeline.volumes.masks import Masks, check_aligned, read_masks
+from pipeline.volumes.names import normalised
+from pipeline.volumes.readers import Scan, check_memory, read_geometry, read_scan
+from pipeline.volumes.resampling import interpolation, resample_image, resample_labels
 from pipeline.volumes.store import SUFFIX, StoredCase, write_case
 
 Row = dict[str, Any]
+AS_STORED = Offset()
 
 
 @dataclass(frozen=True)
@@ -37,12 +35,23 @@ class Recipe:
     """Names and values in the label maps."""
     spacing: Triple
     """Millimetres, (z, y, x)."""
-    hu_offset: float = 0.0
+    offset: Offset = AS_STORED
+    """Of a CT."""
+    mr_scale: Literal["zscore", "percentiles"] = "zscore"
+    rois: dict[str, list[str]] = field(default_factory=dict)
+    """By label, patterns of the names it has in masks that name what they hold."""
+    channels: int = 1
 
     @property
     def classes(self) -> dict[str, int]:
         """Names and class indices 1…n, in the order of the values."""
         return class_indices(self.labels)
+
+    @classmethod
+    def of(cls, plan: Mapping[str, Any]) -> "Recipe":
+        """The recipe as a plan or a model's configuration holds it."""
+        z, y, x = plan["recipe"]["spacing"]
+        return cls(**plan["recipe"] | {"spacing": (z, y, x), "offset": Offset(**plan["recipe"]["offset"])})
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,10 @@ class Job:
     raw: Path
     volumes: Path
     recipe: Recipe
+    hashes: Mapping[Path, str] = field(default_factory=dict)
+    """Of files whose hash is known already, by path relative to the source."""
+    asks_for_offset: bool = False
+    """Whether the survey reads the voxels of a CT to see where soft tissue lies."""
 
     @property
     def volume(self) -> Path:
@@ -60,21 +73,90 @@ class Job:
         return self.volumes / f"{self.files.case}{SUFFIX}"
 
 
-def class_indices(labels: dict[str, int]) -> dict[str, int]:
+@dataclass(frozen=True)
+class Ingested:
+    """What became of a case."""
+
+    row: Row
+    hashes: dict[Path, str]
+    """Of its files, by path relative to the source."""
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """What the plan needs to know of a case before any volume is made."""
+
+    shape: tuple[int, int, int]
+    """(Z, Y, X) voxels of the original."""
+    spacing: Triple
+    """Millimetres, (z, y, x)."""
+    peak: float | None
+    """Where soft tissue lies in a CT without negative values."""
+
+
+def class_indices(labels: Mapping[str, int]) -> dict[str, int]:
     """Label names with class indices 1…n instead of the values of the label maps."""
     return {name: index for index, name in enumerate(sorted(labels, key=lambda name: labels[name]), start=1)}
 
 
 def columns(labels: Iterable[str]) -> list[str]:
     """The columns of the case table, in an order that does not depend on which rows are new."""
-    facts = ["case", "patient", "status", "reason", "remedy", "image", "label", "key", "notes"]
-    facts += [f"{name}_{axis}" for name in ("shape", "spacing") for axis in "zyx"]
-    facts += ["orientation", *(f"intensity_{name}" for name in ("min", "p01", "p50", "p99", "max"))]
-    facts += ["fg_mean", "fg_square", "fg_low", "fg_high"]
-    return facts + [f"{name}_{label}" for label in labels for name in ("voxels", "ml")]
+    names = ["case", "patient", "status", "reason", "remedy", "layout", "key", "content", "notes"]
+    return [*names, "annotated", "orientation", "scanner", "stored_peak", *facts.columns(labels)]
 
 
-def ingest_case(job: Job) -> Row:
+def survey_case(job: Job) -> Surveyed:
+    """Look at a case's header and, where the job asks for the offset of a CT, at its voxels.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    paths = [job.raw / path for path in job.files.images[0]]
+    if not job.asks_for_offset:
+        geometry = read_geometry(*paths)
+        return Surveyed(geometry.canonical_shape, geometry.spacing, None)
+    scan = read_scan(*paths)
+    return Surveyed(scan.geometry.canonical_shape, scan.geometry.spacing, soft_tissue_peak(scan.array))
+
+
+def attempt_case(job: Job) -> Ingested:
+    """As `ingest_case`, but a case that cannot be accepted has a row that says why.
+
+    Raises:
+        ResourceError: this machine cannot do it; another run may.
+        MissingError: its volume cannot be written.
+    """
+    hashes: dict[Path, str] = {}
+    try:
+        hashes = hash_case(job)
+        return ingest_case(replace(job, hashes=hashes))
+    except ResourceError:
+        raise
+    except DataError as error:
+        row = quarantined_row(job.files, error)
+        if hashes or not job.files.paths:
+            row["content"] = content_key(job.files, hashes)
+            row["key"] = case_key(job.files, row["content"], job.recipe)
+        return Ingested(row, hashes)
+
+
+def quarantined_row(files: CaseFiles, error: HounsfieldError) -> Row:
+    """The row of a case that cannot be used."""
+    named = files.case in error.reason
+    return {
+        "case": files.case,
+        "patient": files.patient,
+        "status": "quarantined",
+        "reason": error.reason if named else f"{files.case}: {error.reason}",
+        "remedy": error.remedy,
+        "key": "",
+        "content": "",
+        "notes": "",
+        "annotated": "",
+    }
+
+
+def ingest_case(job: Job) -> Ingested:
     """Make the volume of one case unless it is there already, and return its row.
 
     A volume is taken as it is when its key says it was made of the same bytes, by the same recipe
@@ -85,67 +167,122 @@ def ingest_case(job: Job) -> Row:
         MissingError: its volume cannot be written, which is no fault of the case.
     """
     files = job.files
-    if files.label is None:
-        raise DataError(f"{files.case}: image without a label", "add its label map, or remove the image")
-    if files.image is None:
-        raise DataError(f"{files.case}: label without an image", "add the image, or remove the label map")
-    key = case_key(job)
-    known = _row_of(job.volume, key)
-    if known is not None:
-        return known
-    image_scan = read_scan(job.raw / files.image)
-    label_scan = read_scan(job.raw / files.label)
-    _check_aligned(files.case, image_scan.geometry, label_scan.geometry)
-    geometry = image_scan.geometry
-    spacing, target = geometry.spacing, job.recipe.spacing
+    _refuse_incomplete(files)
+    hashes = hash_case(job)
+    content = content_key(files, hashes)
+    key = case_key(files, content, job.recipe)
+    known = row_of(job.volume)
+    if known is not None and known.get("key") == key:
+        return Ingested(known, hashes)
+    image, scans = read_images(files, job.raw, job.recipe.channels)
+    geometry, spacing, target = scans[0].geometry, scans[0].geometry.spacing, job.recipe.spacing
     shape = resampled_shape(geometry.canonical_shape, spacing, target)
     check_memory(f"{files.case}: the planned spacing makes it", shape)
-    image, notes = calibrate(files.case, to_canonical(image_scan.array, geometry), job.recipe)
-    # Of two affines that differ by rounding, each could turn an oblique array another way.
-    label = label_classes(files.case, Scan(label_scan.array, geometry), job.recipe.labels)
-    row = _row(files, key, geometry, image, label, job.recipe) | {"notes": notes}
-    write_case(
-        job.volume,
-        resample_image(image, spacing, target),
-        resample_labels(label, spacing, target),
-        {"row": row},
-    )
-    return row
+    calibrated, notes = calibrate(files.case, image, scans, job.recipe)
+    masks = read_masks(files.case, job.raw, files.masks, geometry, job.recipe.labels, job.recipe.rois)
+    label = to_classes(masks.array, geometry, job.recipe.labels)
+    row = _row(job, calibrated, label, scans, masks) | {
+        "key": key,
+        "content": content,
+        "notes": "; ".join(dict.fromkeys([*notes, *masks.notes])),
+    }
+    kinds = interpolation(spacing)
+    resampled = np.stack([resample_image(one, spacing, target, kinds=kinds) for one in calibrated])
+    write_case(job.volume, resampled, resample_labels(label, spacing, target), {"row": row})
+    return Ingested(row, hashes)
 
 
-def case_key(job: Job) -> str:
-    """Hash of all a volume and its row are made of: names, bytes, recipe, code."""
-    files = [path for path in (job.files.image, job.files.label) if path is not None]
-    content = {str(path): sha256_file(job.raw / path) for path in files}
-    return sha256_json([job.files.case, job.files.patient, content, asdict(job.recipe), _code()])
-
-
-def calibrate(case: str, image: Floats, recipe: Recipe) -> tuple[Floats, str]:
-    """Stored values to HU or z-scores, with a note on what was done."""
-    if recipe.modality == "CT":
-        return calibrate_ct(case, image, recipe.hu_offset)
-    return calibrate_mr(case, image)
-
-
-def label_classes(case: str, scan: Scan, labels: dict[str, int]) -> NDArray[np.uint8]:
-    """A label map as canonical class indices (Z, Y, X).
+def read_images(files: CaseFiles, root: Path, channels: int) -> tuple[list[Floats], list[Scan]]:
+    """Every channel of a case as a canonical array (Z, Y, X) of stored values, and as it was read.
 
     Raises:
-        DataError: it holds a value that is no declared label.
+        DataError: one is unreadable, they lie apart, or their number is not `channels`.
     """
-    values, positions = np.unique(scan.array, return_inverse=True)
-    indices = class_indices(labels)
-    table = {0: 0} | {value: indices[name] for name, value in labels.items()}
-    stray = [float(value) for value in values if float(value) not in table]
-    if stray:
-        known = ", ".join(f"{value} {name}" for name, value in labels.items())
+    if len(files.images) != channels:
         raise DataError(
-            f"{case}: the label map holds {', '.join(f'{value:g}' for value in stray[:5])}, "
-            f"but declared are 0 and {known}",
-            "mend the label map, or declare the value in ingest.labels",
+            f"{files.case}: it has {len(files.images)} channels, but {channels} are expected",
+            "add the missing image, or remove the case",
         )
-    classes = np.array([table[int(value)] for value in values], np.uint8)[positions].reshape(scan.array.shape)
-    return to_canonical(classes, scan.geometry)
+    scans = [read_scan(*(root / path for path in paths)) for paths in files.images]
+    for number, scan in enumerate(scans[1:], start=1):
+        check_aligned(files.case, scans[0].geometry, scan.geometry, f"channel {number}")
+    # Of two affines that differ by rounding, each could turn an oblique array another way.
+    return [to_canonical(scan.array, scans[0].geometry) for scan in scans], scans
+
+
+def calibrate(
+    case: str, images: list[Floats], scans: list[Scan], recipe: Recipe
+) -> tuple[list[Floats], list[str]]:
+    """Stored values of each channel (Z, Y, X) to HU or z-scores, with notes on what was done.
+
+    Raises:
+        DataError: the values cannot be what the modality says.
+    """
+    calibrated, notes = [], []
+    for image, scan in zip(images, scans, strict=True):
+        if scan.origin.modality not in ("", recipe.modality):
+            raise DataError(
+                f"{case}: its header says {scan.origin.modality}, but {recipe.modality} is expected",
+                "remove the case, or set ingest.modality",
+            )
+        if recipe.modality == "CT":
+            one, said = calibrate_ct(case, image, recipe.offset, scan.origin.padding)
+        else:
+            one, said = calibrate_mr(case, image, recipe.mr_scale)
+        calibrated.append(np.ascontiguousarray(one))
+        notes += [*scan.origin.notes, *said]
+    return calibrated, notes
+
+
+def to_classes(array: NDArray[np.uint8], geometry: Geometry, labels: Mapping[str, int]) -> NDArray[np.uint8]:
+    """Label values (I, J, K) as canonical class indices (Z, Y, X)."""
+    table = np.zeros(256, np.uint8)
+    for name, index in class_indices(labels).items():
+        table[labels[name]] = index
+    return np.ascontiguousarray(to_canonical(table[array], geometry))
+
+
+def hash_case(job: Job) -> dict[Path, str]:
+    """SHA-256 of every file of a case, by path relative to the source.
+
+    Raises:
+        DataError: a file is not there or cannot be read.
+    """
+    paths = {job.raw / path: path for path in job.files.paths}
+    known = {job.raw / path: sha256 for path, sha256 in job.hashes.items()}
+    try:
+        return {paths[path]: sha256 for path, sha256 in hash_all(paths, known).items()}
+    except OSError as error:
+        name = Path(str(error.filename)).name
+        raise DataError(
+            f"{job.files.case}: {name} cannot be read ({error.strerror})", "add it, or see who may read it"
+        ) from None
+
+
+def content_key(files: CaseFiles, hashes: Mapping[Path, str]) -> str:
+    """Hash of what a case consists of: names, bytes, and what its source says of it.
+
+    Slices are taken in the order of their hashes: what a file is called says nothing about a case.
+    """
+    parts = [sorted(hashes[path] for path in paths) for paths in files.images]
+    masks = [[mask.label, [hashes[path] for path in mask.paths]] for mask in files.masks]
+    return sha256_json([files.case, files.patient, parts, masks, files.annotated])
+
+
+def case_key(files: CaseFiles, content: str, recipe: Recipe) -> str:
+    """Hash of all a volume and its row are made of."""
+    return sha256_json([content, asdict(recipe), _code()])
+
+
+def row_of(volume: Path) -> Row | None:
+    """The row a volume was made with; None if there is none that can be read."""
+    if not volume.is_file():
+        return None
+    try:
+        row: Row = StoredCase(volume).meta["row"]
+    except (DataError, KeyError, ValueError):
+        return None
+    return row
 
 
 @cache
@@ -153,70 +290,38 @@ def _code() -> str:
     return sha256_code("volumes")
 
 
-def _row_of(volume: Path, key: str) -> Row | None:
-    """The row of a volume that has this key, None if it must be made."""
-    if not volume.is_file():
-        return None
-    try:
-        row: Row = StoredCase(volume).meta["row"]
-    except (DataError, KeyError, ValueError):
-        return None
-    return row if row.get("key") == key else None
+def _refuse_incomplete(files: CaseFiles) -> None:
+    if files.problem is not None:
+        raise DataError(files.problem.reason, files.problem.remedy)
+    if not files.masks:
+        raise DataError(f"{files.case}: image without a label", "add its label map, or remove the image")
+    if not files.images:
+        raise DataError(f"{files.case}: label without an image", "add the image, or remove the label map")
 
 
-def _check_aligned(case: str, image: Geometry, label: Geometry) -> None:
-    """Refuse a label map that lies elsewhere than its image."""
-    if image.shape != label.shape:
-        raise DataError(
-            f"{case}: the image has {image.shape} voxels and the label map {label.shape}",
-            "resample the label map onto the image",
-        )
-    corners = np.array(
-        [[i, j, k, 1] for i in (0, image.shape[0]) for j in (0, image.shape[1]) for k in (0, image.shape[2])]
-    )
-    apart = float(np.abs((image.affine - label.affine) @ corners.T).max())
-    if apart > 0.5 * min(image.spacing):
-        raise DataError(
-            f"{case}: image and label map lie {apart:.1f} mm apart by their headers",
-            "resample the label map onto the image, or mend the header that is wrong",
-        )
-
-
-def _row(
-    files: CaseFiles, key: str, geometry: Geometry, image: Floats, label: NDArray[np.uint8], recipe: Recipe
-) -> Row:
+def _row(job: Job, images: list[Floats], label: NDArray[np.uint8], scans: list[Scan], masks: Masks) -> Row:
     """The facts of an accepted case, measured on the canonical image before resampling."""
-    low, p01, p50, p99, high = (float(value) for value in np.percentile(image, (0, 1, 50, 99, 100)))
-    voxel_ml = float(np.prod(geometry.spacing)) / 1000
-    counts = np.bincount(label.ravel(), minlength=len(recipe.labels) + 1)
-    foreground = image[label > 0]
-    row: Row = {
-        "case": files.case,
-        "patient": files.patient,
+    recipe, geometry = job.recipe, scans[0].geometry
+    annotated = annotated_labels(job.files, masks, recipe.labels)
+    measured = facts.measure(
+        images[0], label, geometry.spacing, recipe.classes, annotated, modality=recipe.modality
+    )
+    return {
+        "case": job.files.case,
+        "patient": job.files.patient,
         "status": "accepted",
         "reason": "",
         "remedy": "",
-    }
-    row |= {"image": str(files.image), "label": str(files.label), "key": key}
-    row |= {f"shape_{axis}": n for axis, n in zip("zyx", geometry.canonical_shape, strict=True)}
-    row |= {f"spacing_{axis}": mm for axis, mm in zip("zyx", geometry.spacing, strict=True)}
-    row |= {"orientation": geometry.orientation, "intensity_min": low, "intensity_p01": p01}
-    row |= {"intensity_p50": p50, "intensity_p99": p99, "intensity_max": high}
-    row |= _foreground(foreground)
-    for name, index in recipe.classes.items():
-        row |= {f"voxels_{name}": int(counts[index]), f"ml_{name}": float(counts[index]) * voxel_ml}
-    return row
+        "annotated": ";".join(annotated) if len(annotated) < len(recipe.labels) else "",
+        "orientation": geometry.orientation,
+        "scanner": scans[0].origin.scanner,
+        "stored_peak": soft_tissue_peak(scans[0].array) if recipe.modality == "CT" else None,
+    } | measured
 
 
-def _foreground(values: Floats) -> Row:
-    """What normalisation needs to know of the labelled voxels; None where there are none."""
-    if not values.size:
-        return dict.fromkeys(("fg_mean", "fg_square", "fg_low", "fg_high"))
-    low, high = np.percentile(values, (0.5, 99.5))
-    wide = values.astype(np.float64)
-    return {
-        "fg_mean": float(wide.mean()),
-        "fg_square": float((wide**2).mean()),
-        "fg_low": float(low),
-        "fg_high": float(high),
-    }
+def annotated_labels(files: CaseFiles, masks: Masks, labels: Mapping[str, int]) -> list[str]:
+    """The labels that somebody looked for in a case, in the order of their values."""
+    if files.annotated is None:
+        return list(masks.annotated)
+    wanted = {normalised(name) for name in files.annotated}
+    return sorted((name for name in labels if normalised(name) in wanted), key=lambda name: labels[name])

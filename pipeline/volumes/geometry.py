@@ -13,7 +13,6 @@ import nibabel
 import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from numpy.typing import NDArray
-from scipy import ndimage
 
 Floats = NDArray[np.float32]
 Triple = tuple[float, float, float]
@@ -78,45 +77,3 @@ def resampled_shape(shape: tuple[int, ...], spacing: Triple, target: Triple) -> 
 def same_spacing(one: Triple, other: Triple) -> bool:
     """Whether two spacings differ by no more than rounding."""
     return bool(np.allclose(one, other, rtol=SAME, atol=0))
-
-
-def resample_image(
-    image: Floats, spacing: Triple, target: Triple, shape: tuple[int, int, int] | None = None
-) -> Floats:
-    """A canonical image (Z, Y, X) at another spacing, linearly interpolated, edges repeated.
-
-    Args:
-        image: (Z, Y, X).
-        spacing: millimetres of `image`, (z, y, x).
-        target: millimetres wanted.
-        shape: of the result; by default what covers the image.
-    """
-    shape = shape or resampled_shape(image.shape, spacing, target)
-    if same_spacing(spacing, target) and shape == image.shape:
-        return image
-    step = np.array(target) / np.array(spacing)
-    # Voxels are boxes: the outer corners of both grids coincide, not the first centres.
-    resampled: Floats = ndimage.affine_transform(
-        image, step, offset=0.5 * step - 0.5, output_shape=shape, order=1, mode="nearest", prefilter=False
-    )
-    return resampled
-
-
-def resample_labels(
-    labels: NDArray[np.uint8], spacing: Triple, target: Triple, shape: tuple[int, int, int] | None = None
-) -> NDArray[np.uint8]:
-    """A label map (Z, Y, X) at another spacing: each voxel takes the class that weighs most at its centre.
-
-    Every class is interpolated by itself and the largest wins, so no value appears that was not there.
-    """
-    shape = shape or resampled_shape(labels.shape, spacing, target)
-    if same_spacing(spacing, target) and shape == labels.shape:
-        return labels
-    result = np.zeros(shape, np.uint8)
-    largest = resample_image((labels == 0).astype(np.float32), spacing, target, shape)
-    for value in np.unique(labels[labels > 0]):
-        share = resample_image((labels == value).astype(np.float32), spacing, target, shape)
-        wins = share > largest
-        result[wins] = value
-        largest = np.maximum(largest, share)
-    return result

@@ -1,10 +1,13 @@
 """The plan: what the data look like, and the choices that follow, each with its reason."""
 
-from typing import Any
+from dataclasses import asdict
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from pipeline.params import Windows
+from pipeline.volumes.calibration import SOFT_TISSUE
 from pipeline.volumes.cases import Recipe
 from pipeline.volumes.geometry import Triple, resampled_shape
 
@@ -44,12 +47,15 @@ def planned_patch(shape: tuple[int, int, int], spacing: Triple) -> tuple[int, in
     return z, y, x
 
 
-def make_plan(accepted: pd.DataFrame, recipe: Recipe) -> dict[str, Any]:
+def make_plan(
+    accepted: pd.DataFrame, recipe: Recipe, normalisation: Literal["auto"] | Windows = "auto"
+) -> dict[str, Any]:
     """Fingerprint and plan of the accepted cases, JSON-like.
 
     Args:
         accepted: rows of the case table, at least one.
         recipe: by which their volumes were made.
+        normalisation: windows of a CT, or auto.
     """
     spacing = recipe.spacing
     shapes = [
@@ -61,10 +67,10 @@ def make_plan(accepted: pd.DataFrame, recipe: Recipe) -> dict[str, Any]:
     return {
         "modality": recipe.modality,
         "labels": recipe.labels,
-        "hu_offset": recipe.hu_offset,
+        "recipe": asdict(recipe),
         "spacing": list(spacing),
         "patch_size": list(patch),
-        "normalisation": _normalisation(accepted, recipe.modality),
+        "normalisation": _normalisation(accepted, recipe, normalisation),
         "fingerprint": {
             "cases": len(accepted),
             "median_shape": [z, y, x],
@@ -73,23 +79,50 @@ def make_plan(accepted: pd.DataFrame, recipe: Recipe) -> dict[str, Any]:
         "reasons": {
             "spacing": "the median of the cases, or as params.yaml says",
             "patch_size": f"the median case is {z} x {y} x {x} voxels; at most {PATCH_VOXELS} voxels a patch",
-            "normalisation": "CT by the intensities of the labelled voxels; MR is a z-score already",
+            "interpolation": "cubic; linear across slices over three times as thick as the plane is fine",
+            "normalisation": "as params.yaml says; else CT by the labelled voxels; MR is scaled already",
+            "offset": _why_offset(recipe),
         },
     }
 
 
-def _normalisation(accepted: pd.DataFrame, modality: str) -> dict[str, Any]:
-    """How a network sees the intensities: clipped, then shifted and scaled."""
-    if modality == "MR":
-        return {"kind": "mr", "clip": [-5.0, 5.0], "mean": 0.0, "std": 1.0}
+def _why_offset(recipe: Recipe) -> str:
+    if recipe.offset.where == "unsigned":
+        added = f"{recipe.offset.hu:g} added where no value is negative"
+        return f"soft tissue lies near {SOFT_TISSUE:g} HU with {added}"
+    return "as params.yaml says" if recipe.offset.hu else "none is needed"
+
+
+def _normalisation(
+    accepted: pd.DataFrame, recipe: Recipe, wanted: Literal["auto"] | Windows
+) -> list[dict[str, Any]]:
+    """What a network sees, a channel each: of which image, clipped, then shifted and scaled."""
+    channels = range(recipe.channels)
+    if recipe.modality == "MR":
+        return [_channel(channel, (-5.0, 5.0), 0.0, 1.0) for channel in channels]
+    if wanted != "auto":
+        return [
+            _channel(channel, (low, high), (low + high) / 2, (high - low) / 2)
+            for channel in channels
+            for low, high in wanted.windows
+        ]
+    return [_by_foreground(accepted, channel) for channel in channels]
+
+
+def _by_foreground(accepted: pd.DataFrame, channel: int) -> dict[str, Any]:
+    """By the labelled voxels of the first image; of other channels nothing is measured."""
     measured = accepted.dropna(subset=["fg_mean"])
-    if measured.empty:
+    if measured.empty or channel:
         # Nothing labelled to go by: from air to bone.
-        return {"kind": "ct", "clip": [-1000.0, 1000.0], "mean": 0.0, "std": 500.0}
+        return _channel(channel, (-1000.0, 1000.0), 0.0, 500.0)
     mean = float(measured["fg_mean"].mean())
     deviation = float(np.sqrt(max(float(measured["fg_square"].mean()) - mean**2, 1.0)))
-    clip = [float(measured["fg_low"].median()), float(measured["fg_high"].median())]
-    return {"kind": "ct", "clip": clip, "mean": mean, "std": deviation}
+    clip = float(measured["fg_low"].median()), float(measured["fg_high"].median())
+    return _channel(channel, clip, mean, deviation)
+
+
+def _channel(image: int, clip: tuple[float, float], mean: float, deviation: float) -> dict[str, Any]:
+    return {"image": image, "clip": list(clip), "mean": mean, "std": deviation}
 
 
 def _triples(table: pd.DataFrame, name: str) -> list[Any]:

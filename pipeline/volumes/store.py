@@ -1,7 +1,7 @@
 """The volume store: one chunked, compressed file a case, from which patches are read.
 
-A file is a Blosc2 array (2, Z, Y, X) of float32: the image, and the label map behind it (class
-indices, exact in float32), so that one read brings both and DVC sees one file a case. Chunks are
+A file is a Blosc2 array (C + 1, Z, Y, X) of float32: the image's channels, and the label map behind
+them (class indices, exact in float32), so that one read brings both and DVC sees one file a case. Chunks are
 small enough that a patch touches little beyond itself. Blosc2 won over Zarr by
 `benchmarks/volume_store.py`. Nothing in a file is pickled.
 """
@@ -29,7 +29,7 @@ class Case:
     """A case read whole."""
 
     image: Floats
-    """(Z, Y, X), HU or z-scores."""
+    """(C, Z, Y, X), HU or z-scores."""
     label: NDArray[np.uint8]
     """(Z, Y, X), class indices; 0 is the background."""
     meta: dict[str, Any]
@@ -46,6 +46,7 @@ class StoredCase:
         self._path = path
         try:
             self._array = blosc2.open(str(path), mode="r")
+            self.channels: int = self._array.shape[0] - 1
             self.shape: tuple[int, int, int] = tuple(self._array.shape[1:])
         except Exception as error:
             raise self._unreadable(error) from None
@@ -57,16 +58,16 @@ class StoredCase:
         return meta
 
     def box(self, start: tuple[int, ...], stop: tuple[int, ...]) -> Floats:
-        """Image and label (2, z, y, x) of the voxels from `start` to before `stop`, (z, y, x)."""
+        """Image and label (C + 1, z, y, x) of the voxels from `start` to before `stop`, (z, y, x)."""
         return self._read((slice(None), *map(slice, start, stop)))
 
     def label(self) -> NDArray[np.uint8]:
         """The whole label map (Z, Y, X)."""
-        return self._read(1).astype(np.uint8)
+        return self._read(self.channels).astype(np.uint8)
 
     def image(self) -> Floats:
-        """The whole image (Z, Y, X)."""
-        return self._read(0)
+        """The whole image (C, Z, Y, X)."""
+        return self._read((slice(0, self.channels),))
 
     def _read(self, index: int | tuple[slice, ...]) -> Floats:
         try:
@@ -97,15 +98,16 @@ def write_case(path: Path, image: Floats, label: NDArray[np.uint8], meta: dict[s
 
     Args:
         path: ends with `SUFFIX`.
-        image: (Z, Y, X).
+        image: (C, Z, Y, X), or (Z, Y, X) of one channel.
         label: (Z, Y, X), class indices.
         meta: JSON-like.
 
     Raises:
         MissingError: there is no room on the disk, or no permission.
     """
-    both = np.stack([image.astype(np.float32, copy=False), label.astype(np.float32)])
-    chunk = tuple(min(edge, limit) for edge, limit in zip(image.shape, CHUNK, strict=True))
+    channels = image if image.ndim == 4 else image[None]
+    both = np.concatenate([channels, label[None]], dtype=np.float32)
+    chunk = tuple(min(edge, limit) for edge, limit in zip(label.shape, CHUNK, strict=True))
     block = tuple(min(edge, limit) for edge, limit in zip(chunk, BLOCK, strict=True))
     try:
         with atomic_path(path) as temporary:

@@ -16,8 +16,13 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from typing import Any, Generic, TypeVar
 
-from pipeline.errors import DataError, HounsfieldError
+import psutil
+from threadpoolctl import threadpool_limits
 
+from pipeline.errors import DataError, HounsfieldError, ResourceError
+
+LOOK_EVERY = 0.5
+"""Seconds between looks at what a worker holds."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -36,28 +41,46 @@ class _Worker(Generic[Item]):
     process: ForkServerProcess
     pipe: Connection
     item: Item
+    needs: int
     since: float
+    peak: int = 0
+    """Bytes, the most it was seen to hold."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What all workers together may hold in memory."""
+
+    total: int
+    """Bytes."""
+    needs: Callable[[Any], int]
+    """Bytes that one item needs."""
 
 
 def run_each(
-    function: Callable[[Item], Result], items: Sequence[Item], workers: int, timeout: float = 1800.0
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int,
+    timeout: float = 1800.0,
+    budget: Budget | None = None,
 ) -> Iterator[Outcome[Item, Result]]:
     """Apply `function` to every item, `workers` at a time, and yield outcomes as they come.
 
     `function` and items must be importable and picklable between these processes. A
-    `HounsfieldError` is passed on; any other exception, a death and a `timeout` (seconds an item)
-    become a `DataError` that says so.
+    `HounsfieldError` is passed on; any other exception becomes a `DataError` that says so, a death
+    and a `timeout` (seconds an item) a `ResourceError`. Within a `budget` an item waits until those
+    that are being worked on leave it room; the libraries of a worker use one thread.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([function.__module__])
-    pending = list(reversed(items))
+    pending = [(item, budget.needs(item) if budget else 0) for item in reversed(items)]
     busy: list[_Worker[Item]] = []
     idle: list[tuple[ForkServerProcess, Connection]] = []
     try:
         while pending or busy:
-            while pending and len(busy) < workers:
-                busy.append(_hand(pending.pop(), idle, context, function))
-            ready = wait([worker.pipe for worker in busy], timeout=1.0)
+            while pending and len(busy) < workers and _fits(pending[-1][1], busy, budget):
+                busy.append(_hand(*pending.pop(), idle, context, function))
+            ready = wait([worker.pipe for worker in busy], timeout=LOOK_EVERY)
             for worker in list(busy):
                 if worker.pipe in ready:
                     busy.remove(worker)
@@ -66,15 +89,33 @@ def run_each(
                     busy.remove(worker)
                     worker.process.kill()
                     yield Outcome(
-                        worker.item, None, DataError(f"took longer than {timeout:g} s", "look at the file")
+                        worker.item,
+                        None,
+                        ResourceError(f"took longer than {timeout:g} s", "look at the file"),
                     )
+                else:
+                    worker.peak = max(worker.peak, _held(worker.process))
     finally:
         for process in [worker.process for worker in busy] + [process for process, _ in idle]:
             process.kill()
 
 
+def _fits(needs: int, busy: Sequence[_Worker[Item]], budget: Budget | None) -> bool:
+    """Whether there is room for one more; one alone is always tried, the reader refuses what is too large."""
+    return budget is None or not busy or needs + sum(worker.needs for worker in busy) <= budget.total
+
+
+def _held(process: ForkServerProcess) -> int:
+    """Bytes of memory a process holds; 0 if it is gone."""
+    try:
+        return int(psutil.Process(process.pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
 def _hand(
     item: Item,
+    needs: int,
     idle: list[tuple[ForkServerProcess, Connection]],
     context: Any,
     function: Callable[[Item], Result],
@@ -85,10 +126,10 @@ def _hand(
         # It may have been killed while it waited.
         with suppress(ConnectionError):
             pipe.send(item)
-            return _Worker(process, pipe, item, time.monotonic())
+            return _Worker(process, pipe, item, needs, time.monotonic())
     process, pipe = _start(context, function)
     pipe.send(item)
-    return _Worker(process, pipe, item, time.monotonic())
+    return _Worker(process, pipe, item, needs, time.monotonic())
 
 
 def _start(context: Any, function: Callable[[Item], Result]) -> tuple[ForkServerProcess, Connection]:
@@ -102,6 +143,8 @@ def _start(context: Any, function: Callable[[Item], Result]) -> tuple[ForkServer
 def _serve(pipe: Connection, function: Callable[[Item], Result]) -> None:
     """In a worker: answer items until the parent is gone."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # As many workers as cores: threads of their own would only get in each other's way.
+    threadpool_limits(1)
     while True:
         try:
             item = pipe.recv()
@@ -129,8 +172,11 @@ def _receive(worker: _Worker[Item], idle: list[tuple[ForkServerProcess, Connecti
     except (EOFError, ConnectionResetError):
         worker.process.join()
         code = worker.process.exitcode
+        held = f", having held {worker.peak / 2**20:.0f} MiB" if worker.peak else ""
         return Outcome(
-            worker.item, None, DataError(f"its worker died (exit code {code})", "it may need more memory")
+            worker.item,
+            None,
+            ResourceError(f"its worker died (exit code {code}{held})", "it may need more memory"),
         )
     idle.append((worker.process, worker.pipe))
     return Outcome(worker.item, result, error)

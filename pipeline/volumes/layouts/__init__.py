@@ -1,0 +1,46 @@
+"""How a folder of raw scans is laid out: which file is whose image, which its label.
+
+A layout is a file here with one function, `find(source)`, which returns what it found, or None where
+the source is laid out otherwise. They are asked in turn, from the most telling to the most general;
+a `layout` parameter names one, and no other is asked then.
+"""
+
+import importlib
+from pathlib import Path
+from typing import Literal, get_args
+
+from pipeline.errors import DataError
+from pipeline.params import LayoutName
+from pipeline.volumes.layouts.layout import Layout
+
+MODULES = {"msd": "folders", "nnunet": "folders"}
+"""Layouts that a module of another name reads."""
+
+__all__ = ["Layout", "find_layout"]
+
+
+def find_layout(source: Path, name: LayoutName | Literal["auto"] = "auto") -> Layout:
+    """Look at a folder and say which files belong to which case.
+
+    Args:
+        source: the folder.
+        name: of the layout; auto: the first that fits.
+
+    Raises:
+        DataError: it is no folder, or its layout is not known or not the one named.
+    """
+    if not source.is_dir():
+        raise DataError(f"{source} is not a folder: give the folder that holds the images and the labels.")
+    names = get_args(LayoutName) if name == "auto" else (name,)
+    for module in dict.fromkeys(MODULES.get(one, one) for one in names):
+        found: Layout | None = importlib.import_module(f"pipeline.volumes.layouts.{module}").find(source)
+        if found is not None and name in ("auto", found.name):
+            if not found.cases:
+                raise DataError(f"{source}: its {found.name} layout names no case: nothing to ingest.")
+            return found
+    holds = ", ".join(sorted(path.name for path in source.iterdir())[:8]) or "nothing"
+    wanted = "none of the known layouts" if name == "auto" else f"not the layout '{name}'"
+    raise DataError(
+        f"{source} has {wanted}; it holds {holds}",
+        f"known are {', '.join(get_args(LayoutName))}: see docs/add-your-own-organ.md",
+    )

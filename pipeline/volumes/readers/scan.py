@@ -1,0 +1,102 @@
+"""A volume as a reader gives it, and the checks that all formats share."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from pipeline.errors import DataError, ResourceError
+from pipeline.volumes.geometry import Floats, Geometry
+
+THINNEST, THICKEST = 1e-3, 1e3
+"""Millimetres; spacings beyond are a broken header."""
+FLATTEST = 0.1
+"""Volume of a voxel as a share of a box with its edges; below, two axes are nearly one."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a file says of its numbers and of the machine they are from."""
+
+    modality: str = ""
+    """DICOM's: CT, MR, ...; empty where the format has none."""
+    padding: float | None = None
+    """The value, scaled like the voxels, of what was not measured; None if the header names none."""
+    scanner: str = ""
+    """Manufacturer and model; nothing that tells one machine or one hospital from another."""
+    notes: tuple[str, ...] = ()
+    """What the reader had to do that a person should know."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A volume's voxels (I, J, K), as stored but with the header's scaling applied."""
+
+    array: Floats
+    geometry: Geometry
+    origin: Origin = Origin()
+
+
+def checked_geometry(name: str, shape: Sequence[int], affine: NDArray[np.float64]) -> Geometry:
+    """The geometry that a header claims.
+
+    Args:
+        name: of the file, for the message.
+        shape: (I, J, K); further axes of length 1 are dropped.
+        affine: 4×4, voxel indices to millimetres in RAS+.
+
+    Raises:
+        DataError: it is not one volume, has no usable spacing, or would not fit into memory.
+    """
+    shape = tuple(int(n) for n in shape)
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3 or min(shape) < 1:
+        raise DataError(f"{name} has shape {shape}", "give one three-dimensional volume")
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    # Written so that NaN fails it.
+    usable = spacing.min() >= THINNEST and spacing.max() <= THICKEST and np.isfinite(affine).all()
+    if not (usable and abs(np.linalg.det(affine[:3, :3] / spacing)) >= FLATTEST):
+        raise DataError(
+            f"{name}: its affine gives no usable spacing ({spacing.tolist()} mm)", "export it again"
+        )
+    geometry = Geometry((shape[0], shape[1], shape[2]), affine)
+    check_memory(f"{name}: its header claims", geometry.shape)
+    return geometry
+
+
+def check_finite(name: str, array: Floats) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        DataError: with their number.
+    """
+    # The sum of finite float32 in float64 is finite; it is the faster test, the count is for the message.
+    if not np.isfinite(array.sum(dtype=np.float64)):
+        count = int(array.size - np.isfinite(array).sum())
+        raise DataError(f"{name}: {count} voxels are NaN or infinite", "export it again")
+
+
+def check_memory(what: str, shape: tuple[int, int, int]) -> None:
+    """Refuse before anything is allocated what could not be worked on: three copies in float32.
+
+    Raises:
+        ResourceError: beginning with `what`, which says who wants `shape` voxels.
+    """
+    needed = 3 * 4 * math.prod(shape)
+    available = psutil.virtual_memory().available
+    if needed > available:
+        raise ResourceError(
+            f"{what} {shape} voxels, which need {needed / 2**30:.1f} GiB of {available / 2**30:.1f} GiB free",
+            "crop it, or use a machine with more memory",
+        )
+
+
+def first_line(path: Path, error: BaseException) -> str:
+    """The first line of an exception, without folders (they may name a person)."""
+    said = str(error).replace(f"{path.parent}/", "").splitlines()
+    return f"{type(error).__name__}: {said[0][:120]}" if said else type(error).__name__
