@@ -89,26 +89,54 @@ def phantom(
 @app.command("add-organ", rich_help_panel="Data and models")
 def add_organ(
     name: Annotated[str, typer.Argument(help="What the organ is called: lower case, digits, '_'.")],
-    source: Annotated[Path, typer.Option(help="The folder that holds images and labels.")],
+    source: Annotated[
+        str, typer.Option(help="A folder that holds images and labels, or s3://BUCKET/PREFIX.")
+    ],
     modality: Annotated[str | None, typer.Option(help="CT or MR; found by itself if it can be.")] = None,
     label: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A label and its value; repeat.")
     ] = None,
 ) -> None:
-    """Take a folder of scans in as a new organ: data under DVC, the organ in params.yaml."""
-    from pipeline.onboarding import add_organ as add
-    from pipeline.onboarding import parse_labels
+    """Take scans in as a new organ: data under DVC, the organ in params.yaml."""
+    from pipeline import onboarding
     from pipeline.progress import console
 
-    organ = add(
-        project_root(),
-        name,
-        source.absolute(),
-        modality=modality,
-        labels=parse_labels(label) if label else None,
-        console=console,
-    )
+    root = project_root()
+    labels = onboarding.parse_labels(label) if label else None
+    if source.startswith("s3://"):
+        organ = onboarding.add_organ_from_prefix(
+            root, name, source, modality=modality, labels=labels, console=console
+        )
+        console.print(f"git add data/raw/{name}.s3.json as well: hounsfield fetch goes by it", markup=False)
+    else:
+        folder = Path(source).absolute()
+        organ = onboarding.add_organ(root, name, folder, modality=modality, labels=labels, console=console)
     for line in organ.lines():
+        console.print(line, markup=False)
+
+
+@app.command(rich_help_panel="Data and models")
+def fetch(
+    organ: Organ,
+    source: Annotated[
+        str | None, typer.Option(metavar="s3://BUCKET/PREFIX", help="Where from; remembered for next time.")
+    ] = None,
+    allow_removal: Annotated[
+        bool, typer.Option("--allow-removal", help="Let more than half of the scans go.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch what is new or changed in the S3 prefix of an organ, and put it under DVC."""
+    import json
+
+    from pipeline.onboarding import fetch_organ
+    from pipeline.progress import console
+
+    done = fetch_organ(project_root(), organ, source, allow_removal=allow_removal)
+    if as_json:
+        print(json.dumps(done.as_json()))
+        return
+    for line in done.lines():
         console.print(line, markup=False)
 
 
@@ -148,6 +176,26 @@ def results(as_json: AsJson = False) -> None:
     for result in collected:
         for sentence in found.sentences(result):
             out.print(sentence, markup=False)
+
+
+@app.command(rich_help_panel="Data and models")
+def drift(organ: Organ, as_json: AsJson = False) -> None:
+    """Compare the data of now with those the champion was trained on; writes reports/ORGAN/drift.html."""
+    import json
+
+    from rich.console import Console
+
+    from pipeline.drift import as_table, compare
+
+    found = compare(project_root(), organ)
+    if as_json:
+        print(json.dumps(found.record()))
+        return
+    out = Console(highlight=False, soft_wrap=True)
+    if found.rows:
+        out.print(as_table(found))
+    for sentence in found.sentences():
+        out.print(sentence, markup=False)
 
 
 @app.command(rich_help_panel="Data and models")

@@ -4,7 +4,14 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -17,12 +24,16 @@ def track(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
         yield from progress.track(items, total=total, description=what)
 
 
-def bar() -> Progress:
-    """A progress bar with the project's columns, to be used as a context."""
+def bar(amount: ProgressColumn | None = None) -> Progress:
+    """A progress bar with the project's columns, to be used as a context.
+
+    Args:
+        amount: shows what is done; None: as a number of items.
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        amount or MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=console,
         transient=True,

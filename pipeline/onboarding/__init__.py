@@ -1,6 +1,7 @@
-"""A new organ from a folder of scans, without an editor: `hounsfield add-organ`."""
+"""A new organ from a folder or a bucket of scans, without an editor: `hounsfield add-organ`, `fetch`."""
 
 from pipeline.onboarding.add import add_organ
+from pipeline.onboarding.fetch import Fetched, add_organ_from_prefix, fetch_organ
 from pipeline.onboarding.source import NewOrgan, parse_labels
 
-__all__ = ["NewOrgan", "add_organ", "parse_labels"]
+__all__ = ["Fetched", "NewOrgan", "add_organ", "add_organ_from_prefix", "fetch_organ", "parse_labels"]

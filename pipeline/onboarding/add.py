@@ -8,6 +8,7 @@ stays until the end, so a killed run is recognised and the next one removes what
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -19,9 +20,12 @@ from pipeline.onboarding.entry import with_organ
 from pipeline.onboarding.source import NewOrgan, look
 from pipeline.onboarding.versioning import run_dvc
 from pipeline.params import check_name, load_organ, read_params
+from pipeline.sources.manifest import read_manifest
 
 RAW = Path("data/raw")
 STAGING = ".add-organ.partial."
+BESIDE = (".dvc", ".s3.json")
+"""What stands beside an organ's scans: DVC's pointer, and the prefix they were fetched from, if any."""
 
 
 def add_organ(
@@ -32,6 +36,7 @@ def add_organ(
     modality: str | None,
     labels: dict[str, int] | None,
     console: Console,
+    manifest: Path | None = None,
 ) -> NewOrgan:
     """Take the scans in `source` into the project at `root` as a new organ.
 
@@ -42,6 +47,8 @@ def add_organ(
         modality: CT or MR (MRI); None: as dataset.json says, else CT if the images hold air in HU.
         labels: name and value in the label maps; None: as dataset.json says, else every value found.
         console: where progress is shown.
+        manifest: of the S3 prefix that `source` was fetched from: then all of it is taken, as a later
+            fetch will, and the manifest is kept beside it.
 
     Raises:
         ParamsError: the name, a label or the modality cannot be used.
@@ -56,6 +63,8 @@ def add_organ(
         _check_free(root, name)
         _check_source(root, source)
         organ = look(name, source, modality, labels, console)
+        if manifest is not None:
+            organ = replace(organ, files=[Path(key) for key in read_manifest(manifest).objects], left_out=[])
         _params_with(root, organ)
         _check_space(root, source, organ.files)
         staging = root / RAW / f"{STAGING}{name}"
@@ -64,6 +73,8 @@ def add_organ(
             (staging / "scans").rename(root / RAW / name)
             with console.status(f"DVC takes {RAW / name} in"):
                 run_dvc(root, "add", str(RAW / name), lock=lock)
+            if manifest is not None:
+                write_text(root / RAW / f"{name}.s3.json", manifest.read_text(encoding="utf-8"))
             write_text(root / "params.yaml", _params_with(root, organ))
         finally:
             _settle(root, staging)
@@ -85,19 +96,25 @@ def _settle(root: Path, staging: Path) -> None:
     name = staging.name.removeprefix(STAGING)
     renamed = not (staging / "scans").exists()
     if renamed and name not in read_params(root / "params.yaml")["organs"]:
-        (root / RAW / f"{name}.dvc").unlink(missing_ok=True)
+        for suffix in BESIDE:
+            (root / RAW / f"{name}{suffix}").unlink(missing_ok=True)
         if (root / RAW / name).is_dir():
             shutil.rmtree(root / RAW / name)
     shutil.rmtree(staging)
 
 
-def _check_free(root: Path, name: str) -> None:
+def check_unknown(root: Path, name: str) -> None:
+    """Raise ParamsError if `params.yaml` has an organ of that name."""
     if name in read_params(root / "params.yaml")["organs"]:
         raise ParamsError(
             f"params.yaml already has the organ '{name}'",
             f"choose another name, or put the new cases into {RAW / name} and run dvc add {RAW / name}",
         )
-    for path in (RAW / name, RAW / f"{name}.dvc"):
+
+
+def _check_free(root: Path, name: str) -> None:
+    check_unknown(root, name)
+    for path in (RAW / name, *(RAW / f"{name}{suffix}" for suffix in BESIDE)):
         if os.path.lexists(root / path):
             raise DataError(
                 f"{path} is there, but params.yaml has no organ '{name}'",

@@ -1,3 +1,5 @@
+import functools
+import os
 import sys
 
 import pytest
@@ -62,3 +64,71 @@ def save_model(monkeypatch):
         return folder
 
     return save
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """A client of a local S3 server, empty at first; boto3's descriptions of services are read once."""
+    import boto3
+    from botocore.loaders import JSONFileLoader
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    secrets = {"aws_access_key_id": "owner", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+    with pytest.MonkeyPatch.context() as patch:
+        # Every session makes a loader of its own; they are all alike.
+        patch.setattr(JSONFileLoader, "load_file", functools.cache(JSONFileLoader.load_file))
+        patch.setattr(JSONFileLoader, "__hash__", lambda _: 0, raising=False)
+        patch.setattr(JSONFileLoader, "__eq__", lambda *_: True, raising=False)
+        client = boto3.session.Session().client("s3", endpoint_url=f"http://{host}:{port}", **secrets)
+        yield client
+        client.close()
+    server.stop()
+
+
+class Bucket:
+    """A bucket of the local server, filled and changed as its owner would."""
+
+    def __init__(self, client, name):
+        self.client, self.name = client, name
+
+    def url(self, prefix):
+        return f"s3://{self.name}/{prefix}"
+
+    def put(self, contents):
+        for key, content in contents.items():
+            self.client.put_object(Bucket=self.name, Key=key, Body=content)
+
+    def put_in_parts(self, key, content):
+        """The ETag of such an object is no MD5 of its content."""
+        where = {"Bucket": self.name, "Key": key}
+        upload = self.client.create_multipart_upload(**where)["UploadId"]
+        part = self.client.upload_part(**where, UploadId=upload, PartNumber=1, Body=content)
+        parts = {"Parts": [{"ETag": part["ETag"], "PartNumber": 1}]}
+        self.client.complete_multipart_upload(**where, UploadId=upload, MultipartUpload=parts)
+
+    def remove(self, *keys):
+        for key in keys:
+            self.client.delete_object(Bucket=self.name, Key=key)
+
+
+@pytest.fixture
+def bucket(s3_server, monkeypatch, tmp_path):
+    """A new bucket, and an environment in which boto3 finds it and nothing else of this machine."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_server.meta.endpoint_url,
+        "AWS_ACCESS_KEY_ID": "someone",
+        "AWS_SECRET_ACCESS_KEY": "a-secret",
+        "AWS_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": str(tmp_path / "no-config"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "no-credentials"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    name = f"bucket-{len(s3_server.list_buckets()['Buckets'])}"
+    s3_server.create_bucket(Bucket=name)
+    return Bucket(s3_server, name)

@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 HEAVY = (
     "blosc2",
+    "boto3",
+    "botocore",
     "dvc",
     "great_expectations",
     "matplotlib",
