@@ -5,9 +5,19 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
-from pipeline.volumes.calibration import AIR_HU, calibrate_ct, calibrate_mr
+from pipeline.volumes.calibration import (
+    AIR_HU,
+    SOFT_TISSUE,
+    Offset,
+    calibrate_ct,
+    calibrate_mr,
+    find_offset,
+    soft_tissue_peak,
+)
 
 Floats = NDArray[np.float32]
+NONE = Offset()
+UNSIGNED = Offset(-1000.0, "unsigned")
 
 
 def _ct() -> Floats:
@@ -18,7 +28,17 @@ def _ct() -> Floats:
     return image
 
 
-def _refusal(image: NDArray[Any], offset: float = 0.0) -> DataError:
+def _head() -> Floats:
+    """A head as it is stored without a sign: air at 0, soft tissue at 1040, bone above."""
+    generator = np.random.default_rng(0)
+    image = np.zeros((30, 40, 40), np.float32)
+    image[:, 8:34, 6:36] = np.round(generator.normal(1040, 12, (30, 26, 30)))
+    image[:, 10:14, 8:34] = np.round(generator.normal(930, 15, (30, 4, 26)))
+    image[:, 16:20, 12:30] = np.round(generator.normal(1900, 250, (30, 4, 18)))
+    return image
+
+
+def _refusal(image: NDArray[Any], offset: Offset = NONE) -> DataError:
     with pytest.raises(DataError) as refused:
         calibrate_ct("case_7", image.astype(np.float32), offset)
     assert str(refused.value).startswith("case_7")
@@ -26,25 +46,25 @@ def _refusal(image: NDArray[Any], offset: float = 0.0) -> DataError:
 
 
 def test_a_ct_in_hu_stays_as_it_is() -> None:
-    image, notes = calibrate_ct("case_7", _ct(), 0.0)
+    image, notes = calibrate_ct("case_7", _ct(), NONE)
     assert np.array_equal(image, _ct())
-    assert notes == ""
+    assert notes == []
 
 
 def test_padding_becomes_air_and_is_noted() -> None:
     image = _ct()
     image[:4, :, 0] = -3024
-    calibrated, notes = calibrate_ct("case_7", image, 0.0)
+    calibrated, notes = calibrate_ct("case_7", image, NONE)
     assert calibrated.min() == AIR_HU
     assert np.array_equal(calibrated[image > -1100], image[image > -1100])
-    assert "5.0% of voxels were padding" in notes
+    assert notes == ["5.0% of voxels were padding, set to air"]
     assert (image[:4, :, 0] == -3024).all(), "what was handed in is not changed"
 
 
 def test_values_of_metal_are_kept() -> None:
     image = _ct()
     image[1, 1, 9] = 20000
-    assert calibrate_ct("case_7", image, 0.0)[0].max() == 20000
+    assert calibrate_ct("case_7", image, NONE)[0].max() == 20000
 
 
 def test_a_shifted_ct_is_refused_with_the_parameter_that_mends_it() -> None:
@@ -54,18 +74,17 @@ def test_a_shifted_ct_is_refused_with_the_parameter_that_mends_it() -> None:
 
 
 def test_the_offset_brings_a_shifted_ct_back_and_is_noted() -> None:
-    image, notes = calibrate_ct("case_7", _ct() + 1024, -1024.0)
+    image, notes = calibrate_ct("case_7", _ct() + 1024, Offset(-1024.0))
     np.testing.assert_allclose(image, _ct(), atol=1e-3)
     assert image.dtype == np.float32
-    assert notes == "HU offset -1024 added"
+    assert notes == ["HU offset -1024 added"]
 
 
 def test_offset_and_padding_are_both_noted() -> None:
     image = _ct() + 1024
     image[0, 0, 0] = -2000
-    notes = calibrate_ct("case_7", image, -1024.0)[1]
-    assert "HU offset" in notes
-    assert "padding" in notes
+    notes = calibrate_ct("case_7", image, Offset(-1024.0))[1]
+    assert notes == ["HU offset -1024 added", "0.1% of voxels were padding, set to air"]
 
 
 def test_a_windowed_image_of_8_bits_is_refused() -> None:
@@ -93,7 +112,7 @@ def test_mr_intensities_mean_the_same_whatever_their_scale(scale: float, shift: 
     assert abs(float(image.mean())) < 1e-3
     assert float(image.std()) == pytest.approx(1, abs=1e-3)
     np.testing.assert_allclose(image, calibrate_mr("case_7", values)[0], atol=1e-2)
-    assert notes == ""
+    assert notes == []
 
 
 def test_one_bright_artefact_does_not_set_the_scale_of_an_mr() -> None:
@@ -106,5 +125,129 @@ def test_one_bright_artefact_does_not_set_the_scale_of_an_mr() -> None:
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.5, 1e6])
 def test_a_constant_mr_is_refused(value: float) -> None:
-    with pytest.raises(DataError, match=r"case_7: all voxels are about"):
-        calibrate_mr("case_7", np.full((5, 5, 5), value, np.float32))
+    for scale in ("zscore", "percentiles"):
+        with pytest.raises(DataError, match=r"case_7: all voxels are about"):
+            calibrate_mr("case_7", np.full((5, 5, 5), value, np.float32), scale)
+
+
+def test_an_mr_can_be_scaled_by_its_percentiles() -> None:
+    values = np.random.default_rng(0).gamma(2.0, 1.0, (20, 20, 20)).astype(np.float32)
+    image, notes = calibrate_mr("case_7", values * 700 + 3, "percentiles")
+    low, high = np.percentile(values, (0.5, 99.5))
+    expected = np.clip((values - low) / (high - low) * 2 - 1, -1, 1)
+    np.testing.assert_allclose(image, expected, atol=1e-4)
+    assert (image.min(), image.max()) == (-1, 1)
+    assert image.dtype == np.float32
+    assert notes == []
+
+
+def test_the_padding_value_that_the_header_names_becomes_air() -> None:
+    image = _ct()
+    image[:2, :3] = -512
+    calibrated, notes = calibrate_ct("case_7", image, NONE, padding=-512.0)
+    assert (calibrated[:2, :3] == AIR_HU).all()
+    assert np.array_equal(calibrated[2:], image[2:])
+    assert notes == ["8.3% of voxels were padding, set to air"]
+    assert (image[:2, :3] == -512).all(), "what was handed in is not changed"
+
+
+def test_the_padding_value_is_looked_for_before_the_offset_is_added() -> None:
+    image = _ct() + 1024
+    image[:2, :3] = 63
+    calibrated, notes = calibrate_ct("case_7", image, Offset(-1024.0), padding=63.0)
+    assert (calibrated[:2, :3] == AIR_HU).all()
+    np.testing.assert_allclose(calibrated[2:], _ct()[2:], atol=1e-3)
+    assert notes == ["HU offset -1024 added", "8.3% of voxels were padding, set to air"]
+
+
+def test_a_padding_value_that_is_nowhere_is_no_note() -> None:
+    image, notes = calibrate_ct("case_7", _ct(), NONE, padding=-2000.0)
+    assert np.array_equal(image, _ct())
+    assert notes == []
+
+
+def test_an_offset_for_unsigned_scans_is_not_added_to_one_with_negative_values() -> None:
+    image, notes = calibrate_ct("case_7", _ct(), UNSIGNED)
+    assert np.array_equal(image, _ct())
+    assert notes == []
+    image, notes = calibrate_ct("case_7", _head(), UNSIGNED)
+    assert np.array_equal(image, _head() - 1000)
+    assert notes == ["HU offset -1000 added"]
+
+
+def test_an_offset_that_a_person_gave_is_added_everywhere() -> None:
+    image, notes = calibrate_ct("case_7", _ct() + 10, Offset(-10.0))
+    np.testing.assert_allclose(image, _ct(), atol=1e-3)
+    assert notes == ["HU offset -10 added"]
+
+
+@pytest.mark.parametrize("offset", [NONE, UNSIGNED, Offset(-1000.0), Offset(-1024.0)])
+def test_no_offset_makes_an_8_bit_or_a_scaled_image_a_ct(offset: Offset) -> None:
+    grey = np.linspace(0, 255, 1000).reshape(10, 10, 10)
+    assert "8-bit" in _refusal(grey, offset).reason
+    assert "scaled" in _refusal(grey / 255, offset).reason
+
+
+def test_soft_tissue_is_found_in_a_ct_without_a_sign() -> None:
+    peak = soft_tissue_peak(_head())
+    assert peak == pytest.approx(1040, abs=5)
+
+
+@pytest.mark.parametrize("fat", [1.0, 8.0])
+def test_fat_is_not_taken_for_soft_tissue(fat: float) -> None:
+    generator = np.random.default_rng(0)
+    share = fat / (1 + fat)
+    tissue = np.where(generator.random(30000) < share, 930.0, 1055.0) + generator.normal(0, 12, 30000)
+    image = np.round(tissue).astype(np.float32).reshape(30, 50, 20)
+    assert soft_tissue_peak(image) == pytest.approx(1055, abs=8)
+
+
+def test_a_ct_with_negative_values_has_no_stored_soft_tissue() -> None:
+    assert soft_tissue_peak(_ct()) is None
+    image = _head()
+    image[0, 0, 0] = -1
+    assert soft_tissue_peak(image) is None
+
+
+def test_without_a_value_near_water_there_is_no_soft_tissue() -> None:
+    assert soft_tissue_peak(np.linspace(0, 255, 1000, dtype=np.float32).reshape(10, 10, 10)) is None
+    assert soft_tissue_peak(np.zeros((4, 4, 4), np.float32)) is None
+
+
+def test_soft_tissue_lies_at_the_same_place_whatever_the_order_of_the_axes() -> None:
+    assert soft_tissue_peak(_head().T) == soft_tissue_peak(_head())
+
+
+@pytest.mark.parametrize(
+    ("peak", "hu"), [(1040.0, -1000.0), (1070.0, -1024.0), (1000.0 + SOFT_TISSUE, -1000.0), (1100.0, -1024.0)]
+)
+def test_the_convention_is_taken_that_brings_soft_tissue_to_its_place(peak: float, hu: float) -> None:
+    assert find_offset([peak, None, peak]) == Offset(hu, "unsigned")
+
+
+def test_data_stored_as_a_head_and_neck_set_are_given_a_thousand() -> None:
+    offset = find_offset([soft_tissue_peak(_head())])
+    assert offset == UNSIGNED
+    image = calibrate_ct("case_7", _head(), offset)[0]
+    assert image.min() == AIR_HU
+    assert float(np.median(image[:, 22:34, 6:36])) == pytest.approx(40, abs=3)
+
+
+def test_raw_numbers_of_12_bits_are_given_1024() -> None:
+    raw = np.where(_head() > 0, _head() + 30, 0).clip(0, 4095)
+    assert soft_tissue_peak(raw) == pytest.approx(1070, abs=5)
+    assert find_offset([soft_tissue_peak(raw)]) == Offset(-1024.0, "unsigned")
+
+
+def test_one_odd_scan_does_not_move_the_offset_of_all() -> None:
+    assert find_offset([1040.0, 1043.0, 1038.0, 1180.0, None]) == UNSIGNED
+
+
+@pytest.mark.parametrize("peaks", [[], [None, None], [soft_tissue_peak(_ct())]])
+def test_a_ct_in_hu_needs_no_offset(peaks: list[float | None]) -> None:
+    assert find_offset(peaks) == NONE
+
+
+@pytest.mark.parametrize("peak", [1045.0 + 24 + 101, 1045.0 - 101])
+def test_soft_tissue_too_far_from_its_place_gives_no_offset(peak: float) -> None:
+    assert find_offset([peak]) == NONE

@@ -1,7 +1,13 @@
+from dataclasses import asdict, replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.atomic import read_json, write_json
+from pipeline.params import Windows
+from pipeline.volumes.calibration import Offset
 from pipeline.volumes.cases import Recipe
 from pipeline.volumes.plan import MULTIPLE, PATCH_VOXELS, make_plan, planned_patch, planned_spacing
 
@@ -23,7 +29,7 @@ def _table(cases: int = 3, **columns: object) -> pd.DataFrame:
 
 
 def _recipe(modality: str = "CT") -> Recipe:
-    return Recipe(modality, LABELS, (3.0, 2.0, 2.0), -1024.0)
+    return Recipe(modality, LABELS, (3.0, 2.0, 2.0), Offset(-1024.0), rois={"liver": ["hepar*"]})
 
 
 @pytest.mark.parametrize(
@@ -84,21 +90,40 @@ def test_the_plan_describes_the_cases_at_the_planned_spacing() -> None:
         "median_ml": {"liver": 1500.0, "spleen": 200.0},
     }
     assert plan["labels"] == LABELS
-    assert (plan["modality"], plan["hu_offset"], plan["spacing"]) == ("CT", -1024.0, [3.0, 2.0, 2.0])
+    assert (plan["modality"], plan["spacing"]) == ("CT", [3.0, 2.0, 2.0])
+    assert plan["recipe"] == asdict(_recipe())
     assert plan["patch_size"] == list(planned_patch((40, 50, 45), (3.0, 2.0, 2.0)))
-    assert plan["reasons"].keys() == {"spacing", "patch_size", "normalisation"}
+    assert plan["reasons"].keys() == {"spacing", "patch_size", "interpolation", "normalisation", "offset"}
+
+
+def test_the_recipe_comes_back_from_a_plan_on_disk(tmp_path: Path) -> None:
+    recipe = replace(_recipe(), offset=Offset(-1000.0, "unsigned"), channels=2)
+    write_json(tmp_path / "plan.json", make_plan(_table(), recipe))
+    assert Recipe.of(read_json(tmp_path / "plan.json")) == recipe
+
+
+@pytest.mark.parametrize(
+    ("offset", "reason"),
+    [
+        (Offset(), "none is needed"),
+        (Offset(-1024.0), "as params.yaml says"),
+        (
+            Offset(-1000.0, "unsigned"),
+            "soft tissue lies near 45 HU with -1000 added where no value is negative",
+        ),
+    ],
+)
+def test_the_plan_says_why_an_offset_is_added(offset: Offset, reason: str) -> None:
+    assert make_plan(_table(), replace(_recipe(), offset=offset))["reasons"]["offset"] == reason
 
 
 def test_a_ct_is_normalised_by_its_labelled_voxels() -> None:
     table = _table(2, fg_mean=[40.0, 60.0], fg_square=[40.0**2 + 100, 60.0**2 + 300], fg_low=[-30.0, -10.0])
     normalisation = make_plan(table, _recipe())["normalisation"]
     # Variance within the cases, 200 on average, and between them, 100.
-    assert normalisation == {
-        "kind": "ct",
-        "clip": [-20.0, 120.0],
-        "mean": 50.0,
-        "std": pytest.approx(300**0.5),
-    }
+    assert normalisation == [
+        {"image": 0, "clip": [-20.0, 120.0], "mean": 50.0, "std": pytest.approx(300**0.5)}
+    ]
 
 
 def test_cases_without_a_label_do_not_count_for_normalisation() -> None:
@@ -108,16 +133,51 @@ def test_cases_without_a_label_do_not_count_for_normalisation() -> None:
 
 def test_a_ct_labelled_nowhere_still_has_a_plan() -> None:
     table = _table(2, fg_mean=[None, None])
-    normalisation = make_plan(table, _recipe())["normalisation"]
+    (normalisation,) = make_plan(table, _recipe())["normalisation"]
     low, high = normalisation["clip"]
     assert low < -20 < 120 < high, "HU are not clipped away"
     assert normalisation["std"] > 1
 
 
 def test_a_ct_with_one_value_can_be_divided_by_its_deviation() -> None:
-    assert make_plan(_table(1, fg_square=[2500.0]), _recipe())["normalisation"]["std"] == 1.0
+    assert make_plan(_table(1, fg_square=[2500.0]), _recipe())["normalisation"][0]["std"] == 1.0
 
 
 def test_an_mr_is_a_z_score_already() -> None:
     normalisation = make_plan(_table(), _recipe("MR"))["normalisation"]
-    assert normalisation == {"kind": "mr", "clip": [-5.0, 5.0], "mean": 0.0, "std": 1.0}
+    assert normalisation == [{"image": 0, "clip": [-5.0, 5.0], "mean": 0.0, "std": 1.0}]
+
+
+def test_every_image_of_a_case_is_a_channel() -> None:
+    recipe = replace(_recipe("MR"), channels=2)
+    channels = make_plan(_table(), recipe)["normalisation"]
+    assert [channel["image"] for channel in channels] == [0, 1]
+    assert all(channel["clip"] == [-5.0, 5.0] for channel in channels)
+    first, second = make_plan(_table(), replace(_recipe(), channels=2))["normalisation"]
+    assert first == make_plan(_table(), _recipe())["normalisation"][0]
+    # Of the second image nothing is measured.
+    assert second == {"image": 1, "clip": [-1000.0, 1000.0], "mean": 0.0, "std": 500.0}
+
+
+def test_windows_are_channels_scaled_to_one() -> None:
+    windows = Windows(windows=((-160.0, 240.0), (-1000.0, 400.0)))
+    channels = make_plan(_table(), _recipe(), windows)["normalisation"]
+    assert channels == [
+        {"image": 0, "clip": [-160.0, 240.0], "mean": 40.0, "std": 200.0},
+        {"image": 0, "clip": [-1000.0, 400.0], "mean": -300.0, "std": 700.0},
+    ]
+    for channel in channels:
+        ends = (np.array(channel["clip"]) - channel["mean"]) / channel["std"]
+        assert ends.tolist() == [-1.0, 1.0]
+
+
+def test_windows_of_several_images_are_channels_of_each() -> None:
+    windows = Windows(windows=((-160.0, 240.0), (-1000.0, 400.0)))
+    channels = make_plan(_table(), replace(_recipe(), channels=2), windows)["normalisation"]
+    assert [channel["image"] for channel in channels] == [0, 0, 1, 1]
+    assert [channel["clip"][0] for channel in channels] == [-160.0, -1000.0] * 2
+
+
+def test_windows_of_hu_mean_nothing_to_an_mr() -> None:
+    windows = Windows(windows=((-160.0, 240.0),))
+    assert make_plan(_table(), _recipe("MR"), windows) == make_plan(_table(), _recipe("MR"))

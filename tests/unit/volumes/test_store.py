@@ -32,13 +32,34 @@ def test_a_case_comes_back_as_it_was(tmp_path: Path, shape: tuple[int, int, int]
     image, label = _case(shape)
     write_case(tmp_path / "a.b2nd", image, label, META)
     case = read_case(tmp_path / "a.b2nd")
-    assert np.array_equal(case.image, image)
+    assert np.array_equal(case.image, image[None])
     assert np.array_equal(case.label, label)
     assert case.meta == META
     assert (case.image.dtype.name, case.label.dtype.name) == ("float32", "uint8")
     stored = StoredCase(tmp_path / "a.b2nd")
-    assert stored.shape == shape
+    assert (stored.channels, stored.shape) == (1, shape)
+    assert np.array_equal(stored.image(), image[None])
     assert np.array_equal(stored.label(), label)
+
+
+def test_a_case_of_several_channels_comes_back_as_it_was(tmp_path: Path) -> None:
+    _, label = _case((9, 40, 33))
+    image = np.random.default_rng(1).normal(0, 1, (3, 9, 40, 33)).astype(np.float32)
+    write_case(tmp_path / "a.b2nd", image, label, META)
+    case, stored = read_case(tmp_path / "a.b2nd"), StoredCase(tmp_path / "a.b2nd")
+    assert np.array_equal(case.image, image)
+    assert np.array_equal(case.label, label)
+    assert (stored.channels, stored.shape) == (3, (9, 40, 33))
+    assert np.array_equal(stored.image(), image)
+    box = stored.box((1, 2, 3), (5, 30, 4))
+    assert np.array_equal(box[:3], image[:, 1:5, 2:30, 3:4])
+    assert np.array_equal(box[3], label[1:5, 2:30, 3:4])
+
+
+def test_one_channel_is_the_same_with_and_without_its_axis(tmp_path: Path, path: Path) -> None:
+    image, label = _case((37, 70, 65))
+    write_case(tmp_path / "a.b2nd", image[None], label, META)
+    assert (tmp_path / "a.b2nd").read_bytes() == path.read_bytes()
 
 
 def test_a_box_is_that_slice_of_image_and_label(path: Path) -> None:
@@ -70,7 +91,7 @@ def test_another_case_replaces_the_one_before(path: Path) -> None:
     image, label = _case((5, 6, 7))
     write_case(path, image, label, {"row": {}})
     case = read_case(path)
-    assert np.array_equal(case.image, image)
+    assert np.array_equal(case.image, image[None])
     assert case.meta == {"row": {}}
 
 

@@ -1,5 +1,6 @@
 import importlib
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -12,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline.errors import DataError, MissingError
-from pipeline.volumes.workers import Outcome, run_each
+from pipeline.errors import DataError, MissingError, ResourceError
+from pipeline.volumes.workers import Budget, Outcome, run_each
 
 Item = tuple[str, Any]
 Work = Callable[[Item], Any]
@@ -51,6 +52,22 @@ def work(item):
         Path(value, "begun").touch()
         time.sleep(1)
         Path(value, "done").touch()
+    if kind == "hold":
+        megabytes, seconds = value
+        held = bytearray(os.urandom(1 << 20)) * megabytes
+        time.sleep(seconds)
+        os._exit(9)
+    if kind == "span":
+        # Begin and end on a clock that all processes share.
+        begin = time.monotonic()
+        time.sleep(value[1])
+        return begin, time.monotonic()
+    if kind == "threads":
+        import numpy
+        from threadpoolctl import threadpool_info
+
+        numpy.ones((8, 8)) @ numpy.ones((8, 8))
+        return [pool["num_threads"] for pool in threadpool_info()]
 """
 
 
@@ -102,13 +119,23 @@ def test_a_worker_that_dies_loses_its_one_item_only(work: Work) -> None:
     assert "exit code 3" in reasons[0]
     assert "exit code -9" in reasons[1]
     assert "exit code 0" in reasons[2]
-    assert all(isinstance(outcomes[item].error, DataError) for item in deaths)
+    assert all(type(outcomes[item].error) is ResourceError for item in deaths)
+
+
+def test_the_death_of_a_worker_tells_what_it_held(work: Work) -> None:
+    item = ("hold", (200, 1.5))
+    error = _outcomes(work, [item])[item].error
+    assert isinstance(error, ResourceError)
+    said = re.fullmatch(r"its worker died \(exit code 9, having held (\d+) MiB\)", error.reason)
+    assert said, error.reason
+    assert 200 <= int(said[1]) < 2000
+    assert "more memory" in error.remedy
 
 
 def test_an_exception_becomes_an_error_that_names_it(work: Work) -> None:
     outcomes = _outcomes(work, [("raise", "boom"), ("double", 1)])
     error = outcomes[("raise", "boom")].error
-    assert isinstance(error, DataError)
+    assert type(error) is DataError, "no fault of this machine: another run would not mend it"
     assert "ValueError: boom" in error.reason
     assert outcomes[("double", 1)].result == 2
 
@@ -130,9 +157,58 @@ def test_what_takes_too_long_is_given_up(work: Work, tmp_path: Path) -> None:
     start = time.monotonic()
     outcomes = _outcomes(work, [long, ("double", 1), ("double", 2)], timeout=0.5)
     assert "took longer than 0.5 s" in str(outcomes[long].error)
+    assert isinstance(outcomes[long].error, ResourceError)
     assert outcomes[("double", 1)].result == 2
     assert outcomes[("double", 2)].result == 4
     assert time.monotonic() - start < 20
+
+
+def _most_at_once(outcomes: dict[Item, Outcome[Item, Any]]) -> int:
+    """The most that items needed together, at any time."""
+    spans = [(outcome.result, item[1][0]) for item, outcome in outcomes.items()]
+    return max(
+        sum(needs for (other, until), needs in spans if other <= begin < until)
+        for begin in (begin for (begin, _), _ in spans)
+    )
+
+
+def test_without_a_budget_workers_work_at_the_same_time(work: Work) -> None:
+    outcomes = _outcomes(work, [("span", (1, 1 + number / 100)) for number in range(4)], workers=4)
+    assert _most_at_once(outcomes) > 1
+
+
+@pytest.mark.parametrize(("total", "most"), [(10, 10), (7, 7), (5, 5)])
+def test_all_items_together_never_need_more_than_the_budget(work: Work, total: int, most: int) -> None:
+    needs = [5, 2, 3, 1, 4, 2, 5, 1, 1, 1]
+    items = [("span", (need, 0.2 + number / 1000)) for number, need in enumerate(needs)]
+    budget = Budget(total, lambda item: item[1][0])
+    outcomes = {outcome.item: outcome for outcome in run_each(work, items, 4, 60, budget)}
+    assert outcomes.keys() == set(items)
+    assert all(outcome.error is None for outcome in outcomes.values())
+    assert _most_at_once(outcomes) <= most
+
+
+def test_what_needs_more_than_the_budget_runs_alone(work: Work) -> None:
+    items = [("span", (need, 0.3 + number / 1000)) for number, need in enumerate([1, 1, 100, 1, 1])]
+    budget = Budget(10, lambda item: item[1][0])
+    outcomes = {outcome.item: outcome for outcome in run_each(work, items, 3, 60, budget)}
+    assert outcomes.keys() == set(items)
+    begin, end = outcomes[items[2]].result
+    for item in items[:2] + items[3:]:
+        other, until = outcomes[item].result
+        assert until <= begin or end <= other
+
+
+def test_where_nothing_needs_memory_the_budget_does_not_matter(work: Work) -> None:
+    items: list[Item] = [("double", number) for number in range(5)]
+    outcomes = list(run_each(work, items, 2, 60, Budget(0, lambda item: 0)))
+    assert sorted(outcome.result for outcome in outcomes if outcome.result is not None) == [0, 2, 4, 6, 8]
+
+
+def test_a_worker_computes_in_one_thread(work: Work) -> None:
+    (outcome,) = _outcomes(work, [("threads", None)], workers=1).values()
+    assert outcome.result
+    assert set(outcome.result) == {1}
 
 
 def test_a_worker_is_used_for_more_than_one_item(work: Work) -> None:
