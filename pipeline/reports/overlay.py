@@ -29,7 +29,11 @@ COLOURS: tuple[Colour, ...] = (
 
 PANEL = 300
 """Pixels of the longest edge of a plane."""
+THUMBNAIL = 160
+"""The same of a thumbnail."""
 GAP = 8
+THIN = 3
+"""Pixels between the planes of a thumbnail."""
 OPACITY = 0.4
 """Of the area predicted; the truth is an opaque line."""
 PLANES = (("axial", "R"), ("coronal", "R"), ("sagittal", "A"))
@@ -74,22 +78,71 @@ def overlay_png(
         labels: name and value of each label; without it, the values found are named by themselves.
     """
     maps = [truth] if prediction is None else [truth, prediction]
-    if labels is None:
-        values = sorted({int(value) for one in maps for value in np.unique(one)} - {0})
-        labels = {f"label {value}": value for value in values}
+    labels = labels or _named_by_value(maps)
     colours = _colours(labels)
-    extent = [edge * millimetres for edge, millimetres in zip(image.shape, spacing, strict=True)]
-    scale = PANEL / max(extent)
+    panels = _panels(image, maps, spacing, window, colours, PANEL)
+    return _png(_compose(panels, _legend(labels, prediction is not None)))
+
+
+def thumbnail_png(
+    image: Scan,
+    truth: Labels,
+    spacing: tuple[float, float, float],
+    window: tuple[float, float],
+    labels: Mapping[str, int],
+) -> bytes:
+    """Draw a case as a small PNG: the three planes of `overlay_png` without words.
+
+    Args:
+        image: (Z, Y, X), canonical axes.
+        truth: (Z, Y, X), label values, 0 is the background.
+        spacing: millimetres (z, y, x).
+        window: intensities drawn black and white.
+        labels: name and value of each label; the colours are those of `legend`.
+    """
+    panels = _panels(image, [truth], spacing, window, _colours(labels), THUMBNAIL)
+    width = sum(panel.shape[1] for panel in panels) + THIN * (len(panels) - 1)
+    canvas = Image.new("RGB", (width, max(panel.shape[0] for panel in panels)))
+    left = 0
+    for panel in panels:
+        top = (canvas.height - panel.shape[0]) // 2
+        canvas.paste(Image.fromarray(panel.astype(np.uint8)), (left, top))
+        left += panel.shape[1] + THIN
+    return _png(canvas)
+
+
+def legend(labels: Mapping[str, int]) -> list[tuple[str, Colour]]:
+    """The colour each label is drawn in, in the order of the values."""
+    colours = _colours(labels)
+    return [(name, colours[value]) for name, value in sorted(labels.items(), key=lambda item: item[1])]
+
+
+def _named_by_value(maps: list[Labels]) -> dict[str, int]:
+    values = sorted({int(value) for one in maps for value in np.unique(one)} - {0})
+    return {f"label {value}": value for value in values}
+
+
+def _panels(
+    image: Scan,
+    maps: list[Labels],
+    spacing: tuple[float, float, float],
+    window: tuple[float, float],
+    colours: Mapping[int, Colour],
+    edge: int,
+) -> list[NDArray[np.float32]]:
+    """The three planes, the longest edge `edge` pixels: the first map as a line, a second as an area."""
+    extent = [voxels * millimetres for voxels, millimetres in zip(image.shape, spacing, strict=True)]
+    scale = edge / max(extent)
     panels = []
     for axis, index in enumerate(_slices(maps)):
         rows, columns = (max(1, round(extent[other] * scale)) for other in range(3) if other != axis)
         panel = _window(_plane(image, axis, index), window, (columns, rows))
         areas = [_resize(_plane(one, axis, index), (columns, rows)) for one in maps]
-        if prediction is not None:
+        if len(areas) > 1:
             _fill(panel, areas[1], colours)
         _outline(panel, areas[0], colours)
         panels.append(panel)
-    return _png(_compose(panels, _legend(labels, colours, prediction is not None)))
+    return panels
 
 
 def _colours(labels: Mapping[str, int]) -> dict[int, Colour]:
@@ -155,13 +208,9 @@ def _eroded(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
 
 
-def _legend(
-    labels: Mapping[str, int], colours: Mapping[int, Colour], predicted: bool
-) -> list[tuple[str, Colour | None]]:
+def _legend(labels: Mapping[str, int], predicted: bool) -> list[tuple[str, Colour | None]]:
     """Entries of text and, for a label, its colour."""
-    entries: list[tuple[str, Colour | None]] = [
-        (name, colours[value]) for name, value in sorted(labels.items(), key=lambda item: item[1])
-    ]
+    entries: list[tuple[str, Colour | None]] = [*legend(labels)]
     return [*entries, ("line: truth, area: prediction" if predicted else "line: truth", None)]
 
 

@@ -7,6 +7,7 @@ The functions return `Html`; any other string given to them is text and is escap
 import base64
 from collections.abc import Iterable, Sequence
 from html import escape
+from urllib.parse import quote
 
 STYLE = """
 :root { color-scheme: light dark; --text: #1a1d21; --soft: #5b636d; --back: #ffffff; --card: #f4f6f8;
@@ -45,7 +46,17 @@ svg text { fill: var(--soft); font: 13px system-ui, sans-serif; } svg .strong { 
 svg .line { stroke: var(--line); } svg .axis { stroke: var(--soft); }
 svg .curve { stroke: var(--accent); fill: none; stroke-width: 2; stroke-linejoin: round; }
 svg .dot { fill: var(--accent); fill-opacity: .55; } svg .median { stroke: var(--text); stroke-width: 2.5; }
+.case { display: grid; grid-template-columns: minmax(0, 31rem) minmax(14rem, 1fr); gap: .4rem 1.2rem;
+  border-top: 1px solid var(--line); padding: .9rem 0; }
+.case h3 { grid-column: 1 / -1; font-size: 1rem; margin: 0; overflow-wrap: anywhere; }
+.case img { max-width: 100%; height: auto; border-radius: .3rem; background: #000; }
+.tile { background: var(--card); color: var(--soft); border-radius: .3rem; min-height: 6rem; display: grid;
+  place-items: center; padding: .5rem; }
+.legend span { white-space: nowrap; margin-right: 1rem; } .legend i { display: inline-block; width: .8rem;
+  height: .8rem; margin-right: .35rem; border-radius: .15rem; }
+summary { cursor: pointer; margin: .8rem 0; } a { color: var(--accent); }
 @media (max-width: 40rem) {
+  .case { grid-template-columns: minmax(0, 1fr); }
   table { font-size: .88rem; } th, td { padding-right: .8rem; }
   figure .wide img { max-width: none; width: 38rem; }
   .cards thead { display: none; }
@@ -137,6 +148,41 @@ def picture(png: bytes, caption: str) -> Html:
     words = markup(caption)
     image = f'<img src="data:image/png;base64,{data}" alt="{words}">'
     return Html(f'<figure><div class="wide">{image}</div><figcaption>{words}</figcaption></figure>')
+
+
+def picture_file(source: str, words: str) -> Html:
+    """A picture in a file beside the page, fetched when it comes into sight."""
+    return Html(f'<img loading="lazy" src="{markup(quote(source))}" alt="{markup(words)}">')
+
+
+def tile(words: str) -> Html:
+    """A grey field where a picture would be."""
+    return _element("div", words, "tile")
+
+
+def case_card(name: str, shown: Html, *blocks: Html) -> Html:
+    """A case: its picture, and beside it what is to be said."""
+    told = Html(f"<div>{''.join(blocks)}</div>")
+    return Html(f'<article class="case"><h3>{markup(name)}</h3><div>{shown}</div>{told}</article>')
+
+
+def legend(colours: Iterable[tuple[str, tuple[int, int, int]]]) -> Html:
+    """What each colour (red, green, blue) stands for."""
+    entries = "".join(
+        f'<span><i style="background: rgb({red}, {green}, {blue})"></i>{markup(name)}</span> '
+        for name, (red, green, blue) in colours
+    )
+    return Html(f'<p class="legend">{entries}</p>')
+
+
+def folded(summary: str, *blocks: Html) -> Html:
+    """Blocks that are shown when somebody asks for them."""
+    return Html(f"<details><summary>{markup(summary)}</summary>\n{chr(10).join(blocks)}\n</details>")
+
+
+def link(target: str, words: str) -> Html:
+    """A paragraph that leads to a file beside the page."""
+    return Html(f'<p><a href="{markup(quote(target))}">{markup(words)}</a></p>')
 
 
 def charts(*figures: Html) -> Html:

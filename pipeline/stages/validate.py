@@ -1,6 +1,6 @@
 """Stage `validate`: which cases are learnt from, which are kept back for the test, which are refused."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,23 +11,25 @@ from pipeline.atomic import atomic_path, read_json
 from pipeline.errors import DataError
 from pipeline.params import ValidateParams
 from pipeline.progress import console, track
-from pipeline.reports.overlay import display_window, overlay_png
+from pipeline.reports.data_docs import data_docs
+from pipeline.reports.overlay import display_window, legend, thumbnail_png
 from pipeline.reports.validation import PAGE, write_validation
 from pipeline.sampling.split import TEST, TRAIN, assign_splits
+from pipeline.validation.preview import preview
+from pipeline.volumes.case_files import CaseFiles
 from pipeline.volumes.cases import class_indices
+from pipeline.volumes.layouts import find_layout
 from pipeline.volumes.store import SUFFIX, read_case
 
 if TYPE_CHECKING:
-    from pipeline.validation.judge import Finding, Verdict
-
-PICTURES = 24
-"""Cases shown with an overlay, so that the page stays a page."""
+    from pipeline.validation.judge import Finding, Judged, Verdict
 
 
 def run(
     organ: str,
     params: ValidateParams,
     *,
+    raw: Path,
     cases: Path,
     plans: Path,
     volumes: Path,
@@ -45,7 +47,9 @@ def run(
     table = pd.read_parquet(cases).sort_values("case", kind="stable", ignore_index=True)
     judgement = _judge(organ, table, plan, params, volumes)
     result = _result(organ, len(table), judgement)
-    write_validation(validation, result, _pictures(judgement, plan, volumes))
+    pictures = _pictures(judgement, table, plan, volumes, raw)
+    docs = data_docs(organ, judgement.outcomes)
+    write_validation(validation, result, pictures, legend(class_indices(plan["labels"])), docs)
     console.print(f"{organ}: {_sum(result['counts'])}")
     if judgement.problems:
         reasons = "; ".join(problem.reason for problem in judgement.problems)
@@ -70,33 +74,51 @@ class Judgement:
     """The other cases: rows of the case table with warnings and, if nothing is wrong, split and fold."""
     problems: list[DataError]
     """Why the data set as a whole cannot be learnt from."""
+    notices: list["Finding"]
+    """What a person should know of the data set as a whole."""
+    outcomes: dict[str, Any]
+    """What Great Expectations found, by suite."""
 
 
 def _judge(
     organ: str, table: pd.DataFrame, plan: dict[str, Any], params: ValidateParams, volumes: Path
 ) -> Judgement:
     # Great Expectations takes seconds to load, and nothing but this function needs it.
-    from pipeline.validation.judge import judge_cases, judge_table
+    from pipeline.validation.judge import Judged, judge_cases, judge_dataset, judge_table
 
-    verdicts = judge_table(table, list(plan["labels"]))
-    problems = [
-        DataError(f"{finding.case} {finding.reason}".strip(), finding.remedy)
-        for verdict in verdicts
-        for finding in verdict.findings
-    ]
+    labels = list(plan["labels"])
+    of_table = judge_table(table, labels)
+    problems = _problems(of_table)
     readable = table[:0] if problems else table
     fit = readable[readable["status"] == "accepted"]
-    judged = judge_cases(organ, fit, plan, params, volumes) if len(fit) else []
-    refused, warned = _by_case(judged)
-    rows = _let_through(fit, refused, warned)
-    problems = problems or _shortage(rows, len(table), params)
-    if not problems:
-        try:
-            rows = _split(rows, params)
-        except DataError as error:
-            problems = [error]
-    unread = readable[readable["status"] == "quarantined"]
-    return Judgement([*verdicts, *judged], unread, refused, warned, rows, problems)
+    of_cases = judge_cases(organ, fit, plan, params, volumes) if len(fit) else Judged([], {})
+    refused, warned = _by_case(of_cases.verdicts)
+    rows, undivided = _split(_let_through(fit, refused, warned), params)
+    of_all = Judged([], {}) if problems else judge_dataset(rows, len(table), labels, params)
+    problems = problems or _problems(of_all) or undivided
+    return Judgement(
+        verdicts=[*of_table.verdicts, *of_cases.verdicts, *of_all.verdicts],
+        unread=readable[readable["status"] == "quarantined"],
+        refused=refused,
+        warned=warned,
+        rows=rows.drop(columns=["split", "fold"], errors="ignore") if problems else rows,
+        problems=problems,
+        notices=_found(of_all, "warning"),
+        outcomes={**of_table.outcomes, **of_cases.outcomes, **of_all.outcomes},
+    )
+
+
+def _problems(judged: "Judged") -> list[DataError]:
+    """The errors in a table as a whole; in the table of cases, each names its case."""
+    return [
+        DataError(f"{finding.case} {finding.reason}".strip(), finding.remedy)
+        for finding in _found(judged, "error")
+    ]
+
+
+def _found(judged: "Judged", severity: str) -> list["Finding"]:
+    verdicts = [verdict for verdict in judged.verdicts if verdict.check.severity == severity]
+    return [finding for verdict in verdicts for finding in verdict.findings]
 
 
 def _by_case(verdicts: Iterable["Verdict"]) -> tuple[dict[str, "Finding"], dict[str, list["Finding"]]]:
@@ -122,23 +144,13 @@ def _let_through(
     return rows.assign(warnings=pd.Series(warnings, dtype=str))
 
 
-def _shortage(rows: pd.DataFrame, found: int, params: ValidateParams) -> list[DataError]:
-    """Too many quarantined, too few accepted."""
-    problems = []
-    quarantined = found - len(rows)
-    if quarantined > params.max_quarantined_share * found:
-        share = f"more than the share of {params.max_quarantined_share:g} that is allowed"
-        remedy = "mend them, or raise validate.max_quarantined_share in params.yaml"
-        problems.append(DataError(f"{quarantined} of {found} cases are quarantined, {share}", remedy))
-    if len(rows) < params.min_cases:
-        few = f"{len(rows)} cases are accepted, fewer than the {params.min_cases} that are needed"
-        problems.append(DataError(few, "add cases, or lower validate.min_cases in params.yaml"))
-    return problems
-
-
-def _split(rows: pd.DataFrame, params: ValidateParams) -> pd.DataFrame:
-    splits = assign_splits(list(rows["patient"]), params.test_share, params.folds, params.split_seed)
-    return rows.assign(split=[split for split, _ in splits], fold=[fold for _, fold in splits])
+def _split(rows: pd.DataFrame, params: ValidateParams) -> tuple[pd.DataFrame, list[DataError]]:
+    """The rows with split and fold, or as they are with the reason why they cannot be dealt out."""
+    try:
+        splits = assign_splits(list(rows["patient"]), params.test_share, params.folds, params.split_seed)
+    except DataError as error:
+        return rows, [error]
+    return rows.assign(split=[split for split, _ in splits], fold=[fold for _, fold in splits]), []
 
 
 def _result(organ: str, found: int, judgement: Judgement) -> dict[str, Any]:
@@ -155,6 +167,7 @@ def _result(organ: str, found: int, judgement: Judgement) -> dict[str, Any]:
         "organ": organ,
         "counts": _counts(found, judgement),
         "problems": [{"reason": one.reason, "remedy": one.remedy} for one in judgement.problems],
+        "notices": [{"reason": one.reason, "remedy": one.remedy} for one in judgement.notices],
         "quarantined": quarantined,
         "warned": [
             {"case": case, "reason": finding.reason, "remedy": finding.remedy}
@@ -194,14 +207,47 @@ def _sum(counts: Mapping[str, int]) -> str:
     return f"{counts['found']} cases found = {' + '.join(parts)}"
 
 
-def _pictures(judgement: Judgement, plan: Mapping[str, Any], volumes: Path) -> dict[str, bytes]:
-    """An overlay of each case that was refused or warned of and has a volume, up to a number."""
-    labels, spacing = class_indices(plan["labels"]), tuple(plan["spacing"])
-    paths = {case: volumes / f"{case}{SUFFIX}" for case in [*judgement.refused, *judgement.warned]}
-    shown = [(case, path) for case, path in paths.items() if path.is_file()][:PICTURES]
-    pictures = {}
-    for name, path in track(shown, "pictures", len(shown)):
+def _pictures(
+    judgement: Judgement, table: pd.DataFrame, plan: Mapping[str, Any], volumes: Path, raw: Path
+) -> Iterator[tuple[str, bytes | None]]:
+    """An overlay of each case that was quarantined or warned of, one at a time; None: nothing is readable."""
+    names = list(dict.fromkeys([*judgement.unread["case"], *judgement.refused, *judgement.warned]))
+    files = _files(raw, table) if names else {}
+    unread = set(judgement.unread["case"])
+    for name in track(names, "pictures", len(names)):
+        # A volume of what ingest refused would be of other files than it refused.
+        png = None if name in unread else _of_volume(volumes / f"{name}{SUFFIX}", plan)
+        yield name, png or _of_raw(raw, files.get(name), plan)
+
+
+def _files(raw: Path, table: pd.DataFrame) -> dict[str, CaseFiles]:
+    """The files of every case; none where the layout is no longer what it was."""
+    try:
+        return {files.case: files for files in find_layout(raw, table["layout"].iloc[0]).cases}
+    except (DataError, KeyError):
+        return {}
+
+
+def _of_volume(path: Path, plan: Mapping[str, Any]) -> bytes | None:
+    try:
         case = read_case(path)
-        window = display_window(case.image, plan["modality"], plan["normalisation"]["clip"])
-        pictures[name] = overlay_png(case.image, case.label, None, spacing, window, labels)
-    return pictures
+    except DataError:
+        return None
+    image = case.image[0] if case.image.ndim > case.label.ndim else case.image
+    first = plan["normalisation"]
+    clip = (first[0] if isinstance(first, list) else first)["clip"]
+    window = display_window(image, plan["modality"], clip)
+    return thumbnail_png(image, case.label, tuple(plan["spacing"]), window, class_indices(plan["labels"]))
+
+
+def _of_raw(raw: Path, files: CaseFiles | None, plan: Mapping[str, Any]) -> bytes | None:
+    """Of what ingest refused, as far as it can be read."""
+    if files is None:
+        return None
+    labels = plan["labels"]
+    seen = preview(raw, files, labels, plan.get("recipe", {}).get("rois"))
+    if seen is None:
+        return None
+    # Values that are not calibrated have no window of their own.
+    window = display_window(seen.image, "MR", (0.0, 1.0))
+    return thumbnail_png(seen.image, seen.label, seen.spacing, window, labels)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.reports.overlay import COLOURS, display_window, overlay_png
+from pipeline.reports.overlay import COLOURS, display_window, legend, overlay_png, thumbnail_png
 
 SHAPE = (20, 40, 60)
 WINDOW = (-100.0, 300.0)
@@ -117,3 +117,18 @@ def test_a_ct_is_shown_around_its_clip_and_an_mr_by_what_it_holds():
     low, high = display_window(ramp, "MR", (-5.0, 5.0))
     assert low == pytest.approx(5, abs=1)
     assert high == pytest.approx(995, abs=1)
+
+
+def test_a_thumbnail_shows_the_three_planes_small_and_in_the_colours_of_the_legend(image):
+    truth = box(slice(5, 15), slice(10, 30), slice(20, 40), value=2)
+    labels = {"liver": 1, "spleen": 2}
+    png = thumbnail_png(image, truth, (2.0, 1.0, 1.0), WINDOW, labels)
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    # Of 60, 60 and 40 by 40 mm; the longest edge of a plane is 160 pixels.
+    assert picture.size == (160 + 160 + 107 + 2 * 3, 107)
+    assert legend(labels) == [("liver", COLOURS[0]), ("spleen", COLOURS[1])]
+    found = np.asarray(picture).reshape(-1, 3).astype(int)
+    assert (np.abs(found - COLOURS[1]).max(axis=1) < 40).any()
+    assert not (np.abs(found - COLOURS[0]).max(axis=1) < 40).any()
+    assert len(png) < 20_000
+    assert png == thumbnail_png(image, truth, (2.0, 1.0, 1.0), WINDOW, labels)

@@ -1,5 +1,7 @@
 import json
+import re
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,7 @@ from pipeline.stages import validate
 from pipeline.volumes.store import write_case
 
 FOUND = 16
-FILES = ("cases", "plans", "volumes", "accepted", "validation")
+FILES = ("raw", "cases", "plans", "volumes", "accepted", "validation")
 
 
 @pytest.fixture
@@ -27,16 +29,26 @@ def project(tmp_path, monkeypatch):
     label = np.zeros((10, 12, 14), np.uint8)
     label[3:7, 4:8, 5:9] = 1
     for number in range(FOUND):
-        write_case(tmp_path / f"volumes/case_{number:02}.b2nd", label * np.float32(100), label, {})
+        if number != 5:
+            write_case(tmp_path / f"volumes/case_{number:02}.b2nd", label * np.float32(100), label, {})
     table.to_parquet(tmp_path / "cases.parquet")
     return tmp_path
 
 
 def _row(number):
     row = {"case": f"case_{number:02}", "patient": f"jane_doe_{number}", "status": "accepted"}
-    row |= {"reason": "", "remedy": "", "key": f"key{number}"}
+    row |= {"reason": "", "remedy": "", "key": f"key{number}", "image_hash": f"hash{number}"}
+    row |= {"annotated": "", "scanner": "", "layout": "msd"}
     row |= {f"shape_{axis}": 20.0 for axis in "zyx"} | {f"spacing_{axis}": 1.0 for axis in "zyx"}
-    return row | {"intensity_min": -1000.0, "intensity_max": 900.0, "ml_liver": 1500.0 + number}
+    row |= {"intensity_min": -1000.0, "intensity_max": 900.0, "air_hu": -1000.0, "body_share": 0.5}
+    row |= {
+        "voxels_liver": 1000 + number,
+        "ml_liver": 1500.0 + number,
+        "hu_liver": 100.0,
+        "components_liver": 1,
+    }
+    row |= {f"{fact}_liver": 1.0 for fact in ("largest", "inside")} | {"touches_liver": 0.0}
+    return row | {"centre_liver_z": 0.5, "centre_liver_y": 0.5, "centre_liver_x": 0.7}
 
 
 def change(project, case, **values):
@@ -48,7 +60,7 @@ def change(project, case, **values):
 
 def run(project, **params):
     """Run the stage and return what was accepted and result.json."""
-    names = ("cases.parquet", "plan.json", "volumes", "accepted.parquet", "reports/validation")
+    names = ("raw", "cases.parquet", "plan.json", "volumes", "accepted.parquet", "reports/validation")
     files = dict(zip(FILES, (project / name for name in names), strict=True))
     validate.run("abdomen", ValidateParams(**{"test_share": 0.25} | params), **files)
     return pd.read_parquet(files["accepted"]), read_result(project)
@@ -116,7 +128,42 @@ def test_the_page_shows_each_case_with_reason_remedy_and_picture(project):
     page = read_page(project)
     for told in ("case_02", "50 mm along z", "image without a label", "add it", "liver is absent"):
         assert told in page
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count('src="pictures/') == 2
+    assert page.count("no picture: the file cannot be read") == 1
+    assert len(list((project / "reports/validation/pictures").iterdir())) == 2
+
+
+def test_a_case_that_ingest_refused_is_shown_as_far_as_it_can_be_read(project):
+    image = np.random.default_rng(0).integers(0, 99, (10, 12, 14)).astype(np.int16)
+    (project / "raw/imagesTr").mkdir(parents=True)
+    (project / "raw/labelsTr").mkdir()
+    description = {"name": "x", "modality": {"0": "CT"}, "labels": {"0": "background", "6": "liver"}}
+    description["training"] = [{"image": "imagesTr/case_05.nii.gz", "label": "labelsTr/case_05.nii.gz"}]
+    (project / "raw/dataset.json").write_text(json.dumps(description))
+    nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), project / "raw/imagesTr/case_05.nii.gz")
+    (project / "raw/labelsTr/case_05.nii.gz").write_bytes(b"damaged")
+    run(project)
+    assert "no picture" not in read_page(project)
+    assert len(list((project / "reports/validation/pictures").iterdir())) == 1
+
+
+def test_nothing_that_is_written_comes_from_the_network(project):
+    change(project, "case_03", ml_liver=0.0)
+    run(project)
+    pages = list((project / "reports").rglob("*.html"))
+    assert {page.name for page in pages} >= {"index.html", "anatomy.html", "dataset.html"}
+    for page in pages:
+        content = page.read_text()
+        assert not re.search(r"""(src|href)\s*=\s*["']?\s*(https?:)?//|@import|<script""", content), page
+        for target in re.findall(r"""(?:src|href)="([^"#]+)""", content):
+            assert (page.parent / target).is_file(), f"{page}: {target}"
+
+
+def test_what_is_told_of_the_data_as_a_whole_stops_nothing(project):
+    accepted, result = run(project, folds=12)
+    assert len(accepted) == FOUND - 1
+    assert any("12 folds" in notice["reason"] for notice in result["notices"])
+    assert "About the data as a whole" in read_page(project)
 
 
 def test_nobodys_identity_is_told(project, capsys):
@@ -132,10 +179,12 @@ def test_the_same_table_gives_the_same_bytes(project):
     def written():
         run(project)
         files = [project / "accepted.parquet", *sorted((project / "reports").rglob("*.*"))]
-        return {path.name: path.read_bytes() for path in files if path.is_file()}
+        return {str(path): path.read_bytes() for path in files if path.is_file()}
 
     first = written()
-    assert set(first) == {"accepted.parquet", "index.html", "result.json"}
+    suites = {"table.html", "files.html", "geometry.html", "intensity.html", "anatomy.html", "dataset.html"}
+    names = {name.rpartition("/")[2] for name in first}
+    assert names == {"accepted.parquet", "index.html", "result.json"} | suites | {"00002.png"}
     assert written() == first
 
 
