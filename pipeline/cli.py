@@ -141,6 +141,21 @@ def fetch(
 
 
 @app.command(rich_help_panel="Data and models")
+def locate(
+    organ: Organ,
+    case: Annotated[str, typer.Argument(help="A case, as tables and reports call it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say which files a case is made of: tables hold no paths, because these may name a person."""
+    import json
+
+    from pipeline.volumes.locate import files_of
+
+    paths = [str(path) for path in files_of(project_root(), organ, case)]
+    print(json.dumps(paths) if as_json else "\n".join(paths))
+
+
+@app.command(rich_help_panel="Data and models")
 def predict(
     organ: Organ,
     source: Annotated[Path, typer.Argument(metavar="IN", help="A scan, or a folder of scans.")],

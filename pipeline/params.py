@@ -19,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -28,6 +29,7 @@ from pipeline.errors import ParamsError
 from pipeline.workspace import STAGES
 
 Auto = Literal["auto"]
+LayoutName = Literal["manifest", "datalist", "bids", "msd", "nnunet", "folders", "dicom"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Millimetres = Annotated[float, Field(ge=0.01, le=100)]
 Voxels = Annotated[int, Field(ge=1)]
@@ -61,6 +63,12 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class Windows(Section):
+    """Windows of HU that a network sees, each as a channel of its own scaled to -1 to 1."""
+
+    windows: tuple[Annotated[tuple[float, float], AfterValidator(_in_order)], ...] = Field(min_length=1)
+
+
 class IngestParams(Section):
     """What the raw data are and how they become volumes."""
 
@@ -69,9 +77,23 @@ class IngestParams(Section):
     """Name of each label and its value in the label maps; 0 is the background."""
     spacing: Auto | tuple[Millimetres, Millimetres, Millimetres] = "auto"
     """Millimetres as (z, y, x); auto: the median of the data."""
-    hu_offset: float = 0.0
-    """Added to a CT's stored values to give HU."""
+    layout: Auto | LayoutName = "auto"
+    """How the raw scans are laid out; auto: the first layout that fits."""
+    rois: dict[str, list[str]] = {}
+    """By label, patterns (`*`, `?`) of the names it has in RTSTRUCT, DICOM-SEG and files an organ."""
+    hu_offset: Auto | float = "auto"
+    """Added to a CT's stored values to give HU; auto: found where they are stored without a sign."""
+    mr_scale: Literal["zscore", "percentiles"] = "zscore"
+    """How an MR volume is scaled by its own voxels."""
+    normalisation: Auto | Windows = "auto"
+    """What a network sees of a CT; auto: clipped to the percentiles of the labelled voxels."""
     workers: Auto | Annotated[int, Field(ge=1)] = "auto"
+    memory_gb: Auto | Annotated[float, Field(gt=0)] = "auto"
+    """What all workers together may hold; auto: four fifths of what is free."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 1800.0
+    """A case that takes longer is quarantined."""
+    salt: Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")] | None = None
+    """Fingerprint of the secret that patients' names are hashed with; another secret is an error."""
 
     @field_validator("labels")
     @classmethod
@@ -81,6 +103,14 @@ class IngestParams(Section):
         if "mean" in labels:
             raise ValueError("no label may be called 'mean': the mean of all labels is")
         return labels
+
+    @field_validator("rois")
+    @classmethod
+    def _known(cls, rois: dict[str, list[str]], info: ValidationInfo) -> dict[str, list[str]]:
+        stray = set(rois) - set(info.data.get("labels", rois))
+        if stray:
+            raise ValueError(f"{', '.join(sorted(stray))} is no label of ingest.labels")
+        return rois
 
 
 class ValidateParams(Section):

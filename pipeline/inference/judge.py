@@ -72,7 +72,7 @@ def predictions(model: Model, cases: pd.DataFrame, raw: Path) -> Iterator[Judged
     for case in track(cases["case"].tolist(), "predict", len(cases)):
         scans = [read_scan(*(raw / path for path in paths)) for paths in files[case].images]
         masks = read_masks(case, raw, files[case].masks, scans[0].geometry, recipe.labels, recipe.rois)
-        annotated = annotated_labels(files[case], masks, recipe.labels)
+        annotated = annotated_labels(files[case], masks, recipe)
         yield Judged(case, scans, model.predict(case, scans), masks.array, frozenset(annotated))
 
 

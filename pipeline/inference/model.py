@@ -18,6 +18,7 @@ from pipeline.training.normalisation import normalise
 from pipeline.training.profile import device, precision
 from pipeline.volumes.cases import Recipe, calibrate
 from pipeline.volumes.geometry import Floats, Triple, from_canonical, to_canonical
+from pipeline.volumes.masks import check_aligned
 from pipeline.volumes.readers import Scan
 from pipeline.volumes.resampling import interpolation, resample_image
 
@@ -70,6 +71,8 @@ class Model:
                 f"{name}: {len(scans)} images, but the model was trained on {self.recipe.channels} channels",
                 "give all channels of a case, or use another model",
             )
+        for number, scan in enumerate(scans[1:], start=1):
+            check_aligned(name, scans[0].geometry, scan.geometry, f"channel {number}")
         arrays = [to_canonical(scan.array, scans[0].geometry) for scan in scans]
         images, _ = calibrate(name, arrays, scans, self.recipe)
         return images

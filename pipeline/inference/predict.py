@@ -56,6 +56,10 @@ def predict_scans(root: Path, organ: str, source: Path, target: Path, which: str
     summary = Summary(name)
     for one in track(inputs, "predict", len(inputs)):
         try:
+            if str(one.output) in summary.written:
+                raise DataError(
+                    f"{one.name}: {one.output.name} is the label map of another scan", "rename one of them"
+                )
             _label(model, one)
         except HounsfieldError as error:
             summary.failed[one.name] = str(error)
@@ -96,7 +100,7 @@ class Input:
 
     name: str
     images: tuple[tuple[Path, ...], ...]
-    """A channel each: a file with its companions, or the slices of a DICOM series."""
+    """A channel each: a file, or the slices of a DICOM series."""
     output: Path
 
 
@@ -125,17 +129,18 @@ def _inputs(source: Path, target: Path, channels: int) -> list[Input]:
     """
     if source.is_file():
         output = target if target.name.endswith(WRITTEN) else target / _output_name(source)
-        return [Input(source.name, (_files(source),), output)]
+        return [Input(source.name, ((source,),), output)]
     scans = scan_files(source)
     if not scans:
         return _series(source, target)
     if channels == 1:
-        return [Input(scan.name, (_files(scan),), target / _output_name(scan)) for scan in scans]
+        return [Input(scan.name, ((scan,),), target / _output_name(scan)) for scan in scans]
     cases: dict[str, list[Path]] = {}
     for scan in scans:
         cases.setdefault(case_name(scan), []).append(scan)
     return [
-        Input(case, tuple(map(_files, files)), target / f"{case}.nii.gz") for case, files in cases.items()
+        Input(case, tuple((file,) for file in files), target / f"{case}.nii.gz")
+        for case, files in cases.items()
     ]
 
 
@@ -160,14 +165,15 @@ def _series(source: Path, target: Path) -> list[Input]:
     ]
 
 
-def _files(scan: Path) -> tuple[Path, ...]:
-    """A scan with the files its header points to.
+def _files(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """An image with the files its header points to.
 
     Raises:
         DataError: it points to what cannot be read.
     """
+    scan = paths[0]
     if not scan.name.lower().endswith(SUFFIXES):
-        return (scan,)
+        return paths
     volume = volume_file(scan.parent, Path(scan.name))
     if volume.problem is not None:
         raise DataError(volume.problem.reason, volume.problem.remedy)
@@ -179,8 +185,8 @@ def _output_name(scan: Path) -> str:
 
 
 def _label(model: Model, one: Input) -> None:
-    files = [path for paths in one.images for path in paths]
-    if one.output.resolve() in {path.resolve() for path in files}:
+    images = [_files(paths) for paths in one.images]
+    if one.output.resolve() in {path.resolve() for paths in images for path in paths}:
         raise DataError(f"{one.name}: the label map would overwrite the scan", "give another OUT")
-    scans = [read_scan(*paths) for paths in one.images]
+    scans = [read_scan(*paths) for paths in images]
     write_labels(one.output, model.predict(one.name, scans), scans[0].geometry)

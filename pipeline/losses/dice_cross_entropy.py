@@ -1,5 +1,6 @@
 """Soft Dice plus cross-entropy."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -8,7 +9,9 @@ from pipeline.params import LossParams
 SMOOTH = 1e-5
 
 
-def dice_cross_entropy(logits: Tensor, label: Tensor, params: LossParams) -> Tensor:
+def dice_cross_entropy(
+    logits: Tensor, label: Tensor, params: LossParams, unknown: Tensor | None = None
+) -> Tensor:
     """Weighted sum of the cross-entropy and one minus the mean soft Dice of the classes but background.
 
     Dice is taken over the whole batch, so that a class missing from one patch does not count there
@@ -18,12 +21,36 @@ def dice_cross_entropy(logits: Tensor, label: Tensor, params: LossParams) -> Ten
         logits: (B, classes, Z, Y, X), any float type; computed in float32.
         label: (B, Z, Y, X), class indices, int64.
         params: the two weights.
+        unknown: (B, classes) bool, classes that nobody looked for in an element; None: there are none.
     """
     logits = logits.float()
+    if unknown is not None:
+        logits, label = marginal(logits, label, unknown)
     loss = params.cross_entropy_weight * functional.cross_entropy(logits, label)
     if params.dice_weight:
         loss = loss + params.dice_weight * (1 - soft_dice(logits.softmax(dim=1), label).mean())
     return loss
+
+
+def marginal(logits: Tensor, label: Tensor, unknown: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and label in which a class that nobody looked for is background.
+
+    There, the truth is background or any of these classes, so their probabilities are added up
+    (the marginal loss of Shi et al., Medical Image Analysis 70, 2021).
+
+    Args:
+        logits: (B, classes, Z, Y, X), float32.
+        label: (B, Z, Y, X), class indices, int64.
+        unknown: (B, classes) bool; never the background.
+    """
+    unknown = unknown.to(logits.device)
+    wide = unknown[..., None, None, None]
+    merged = wide.clone()
+    merged[:, 0] = True
+    background = logits.masked_fill(~merged, -torch.inf).logsumexp(dim=1, keepdim=True)
+    others = logits[:, 1:].masked_fill(wide[:, 1:], -torch.inf)
+    hidden = unknown.gather(1, label.flatten(1)).view_as(label)
+    return torch.cat([background, others], dim=1), label.masked_fill(hidden, 0)
 
 
 def soft_dice(probabilities: Tensor, label: Tensor) -> Tensor:

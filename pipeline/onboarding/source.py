@@ -19,8 +19,6 @@ MODALITIES = {"CT": "CT", "MR": "MR", "MRI": "MR"}
 AIR_AT_MOST = -500.0
 """HU; a CT of a body holds air, an MR image holds nothing this low."""
 IMAGES_LOOKED_AT = 5
-DESCRIBE = (".json", ".csv", ".tsv", ".parquet")
-"""Suffixes of files that tell of scans."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ def look(
         )
     names = labels or layout.labels or _scan_labels(source, layout.cases, console)
     files = [path for case in layout.cases for path in case.paths]
-    files += [path for path in _descriptions(source) if path not in files]
+    files += [path for path in layout.documents if path not in files]
     return NewOrgan(
         name=name,
         layout=layout.name,
@@ -214,12 +212,6 @@ def _label_values(paths: list[Path]) -> set[int]:
     for plane in np.moveaxis(stored, -1, 0):
         present[plane] = True
     return {int(value) for value in np.flatnonzero(present) if value > 0}
-
-
-def _descriptions(source: Path) -> list[Path]:
-    """Files that tell of the scans: lists at the top, and the names of labels as BIDS keeps them."""
-    top = [path for path in source.iterdir() if path.is_file() and path.suffix in DESCRIBE]
-    return [path.relative_to(source) for path in (*sorted(top), *sorted(source.rglob("*_dseg.tsv")))]
 
 
 def _normalise(labels: dict[str, int]) -> dict[str, int]:

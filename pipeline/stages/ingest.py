@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -121,6 +122,7 @@ def _rows(
     rows = {case: row for case, row in source.made.items() if row.get("key") == keys.get(case, "")}
     rows |= Quarantine(source.volumes).known(keys)
     jobs = [source.job(files, recipe) for files in source.cases if files.case not in rows]
+    began = time.time()
     hashed: dict[Path, str] = {}
     for outcome in each(attempt_case, jobs, partial(_bytes_needed, source)):
         files = outcome.item.files
@@ -132,8 +134,9 @@ def _rows(
             rows[files.case] = quarantined_row(files, outcome.error)
         else:
             rows[files.case] = outcome.result.row
-            hashed |= {source.raw / path: sha256 for path, sha256 in outcome.result.hashes.items()}
-    FileIndex(index, "sha256").remember(hashed)
+            new = outcome.result.hashes.keys() - source.hashes.keys()
+            hashed |= {source.raw / path: outcome.result.hashes[path] for path in new}
+    FileIndex(index, "sha256").remember(hashed, began)
     return rows
 
 

@@ -27,7 +27,8 @@ def run(
         centres = draw_centres(
             label, size, params.shares, params.per_case, _generator(params.seed, case["case"])
         )
-        rows += [{"case": case["case"], "fold": case["fold"], "key": case["key"]} | row for row in centres]
+        known = {name: case[name] for name in ("case", "fold", "key", "annotated")}
+        rows += [known | row for row in centres]
     table = pd.DataFrame(rows).assign(weight=1.0, **_size_columns(size))
     with atomic_path(patches) as temporary:
         table.to_parquet(temporary, index=False)

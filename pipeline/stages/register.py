@@ -24,6 +24,7 @@ from pipeline.params import RegisterParams
 from pipeline.progress import console
 from pipeline.registry.gate import decide
 from pipeline.registry.models import Description, ModelRegistry, RegisteredModel, Version
+from pipeline.validation.drift import FINGERPRINT, drift, verdict
 
 Judge = Callable[[RegisteredModel, pd.DataFrame, Path], pd.DataFrame]
 """Figures of a model (rows as in `cases.csv`) on test rows of the accepted table, from raw scans."""
@@ -41,6 +42,8 @@ class Challenge:
     figures: pd.DataFrame
     """The challenger's: case, label, dice; NaN where undefined."""
     evidence: list[Path]
+    fingerprint: dict[str, Any]
+    """Of the data the challenger was trained on."""
     inputs: str
     """Hash of all of this; the challenger's files have their own, `Version.content`."""
 
@@ -82,6 +85,7 @@ def run(
         test=test,
         figures=_figures(cases, test),
         evidence=[metrics, cases, report],
+        fingerprint=_config(models).get(FINGERPRINT, {}),
         inputs=_inputs(test, cases, params),
     )
     models_known = ModelRegistry(Path.cwd())
@@ -131,6 +135,7 @@ def _decided(challenge: Challenge, version: Version, models_known: ModelRegistry
             "compared_with": compared_with,
             "reasons": list(decision.reasons),
             "evidence": decision.evidence,
+            "drift": _drift(challenge.fingerprint, champion),
         }
         return models_known.record(version, outcome, evidence)
 
@@ -203,11 +208,25 @@ def _inputs(test: pd.DataFrame, cases: Path, params: RegisterParams) -> str:
     )
 
 
+def _drift(now: dict[str, Any], champion: RegisteredModel | None) -> dict[str, Any] | None:
+    """How far the challenger's data are from the champion's; None where either is not known."""
+    then = _config(champion.folder).get(FINGERPRINT) if champion else None
+    if not now or not then:
+        return None
+    rows = drift(now, then)
+    return {"verdict": verdict(rows), "found": [row.sentence for row in rows if row.verdict != "none"]}
+
+
+def _config(model: Path) -> dict[str, Any]:
+    if not (model / "config.json").is_file():
+        raise MissingError(f"{model} holds no model (no config.json)", "run the stage 'train'")
+    config: dict[str, Any] = read_json(model / "config.json")
+    return config
+
+
 def _description(models: Path, metrics: Path) -> Description:
     """What people search runs by: network and training from the model's configuration, its Dice."""
-    if not (models / "config.json").is_file():
-        raise MissingError(f"{models} holds no model (no config.json)", "run the stage 'train'")
-    config = read_json(models / "config.json")
+    config = _config(models)
     plain = {
         name: value for name, value in config["training"].items() if isinstance(value, str | int | float)
     }

@@ -26,10 +26,11 @@ from pipeline.metrics.overlap import dice
 from pipeline.networks import plan_strides
 from pipeline.params import AugmentParams, TrainParams
 from pipeline.progress import console
-from pipeline.training.data import PatchReader
+from pipeline.training.data import PatchReader, unknown_classes
 from pipeline.training.loop import Curve, Setting, train
 from pipeline.training.normalisation import normalise
 from pipeline.training.profile import Profile, choose_profile, device, precision
+from pipeline.validation.drift import FINGERPRINT, fingerprint
 from pipeline.volumes.store import SUFFIX, StoredCase
 from pipeline.workspace import home, project_root
 
@@ -51,6 +52,7 @@ def run(
     organ: str,
     params: TrainParams,
     *,
+    accepted: Path,
     patches: Path,
     augmentation: Path,
     plans: Path,
@@ -72,6 +74,7 @@ def run(
     plan, policy, table = read_json(plans), read_json(augmentation), pd.read_parquet(patches)
     learned, watched = _folds(organ, table, params.fold)
     config = _config(organ, params, profile, plan, table)
+    config[FINGERPRINT] = fingerprint(pd.read_parquet(accepted), plan)
     network = build(config)
     computed = precision(params, where)
     key = _key(config, policy, table, f"{where.type} {computed}")
@@ -89,8 +92,13 @@ def run(
         f"{organ}: {profile.name} profile, {sum(p.numel() for p in network.parameters()):,} weights, "
         f"{profile.steps} steps of {profile.batch_size} patches on {where.type} in {setting.precision}"
     )
-    reader = PatchReader(learned, volumes, profile.batch_size, params.seed)
-    cases = [StoredCase(volumes / f"{case}{SUFFIX}") for case in watched]
+    classes = sorted(config["labels"], key=lambda name: config["labels"][name])
+    reader = PatchReader(learned, volumes, profile.batch_size, params.seed, classes)
+    annotated = table.drop_duplicates("case").set_index("case")["annotated"]
+    cases = [
+        (StoredCase(volumes / f"{case}{SUFFIX}"), unknown_classes(annotated[case], classes))
+        for case in watched
+    ]
     weights, curve = train(network, reader, _watch(cases, config, setting), setting)
     _save(models, config, weights)
     _save_curve(curves, curve)
@@ -134,17 +142,23 @@ def _key(config: dict[str, Any], policy: dict[str, Any], table: pd.DataFrame, ar
     return sha256_json([config, policy, rows, arithmetic, sha256_code(*CODE)])[:32]
 
 
-def _watch(cases: list[StoredCase], config: dict[str, Any], setting: Setting) -> Callable[[nn.Module], float]:
-    """A function that gives the mean Dice of a network over whole volumes of the watched fold."""
+def _watch(
+    cases: list[tuple[StoredCase, list[bool]]], config: dict[str, Any], setting: Setting
+) -> Callable[[nn.Module], float]:
+    """A function that gives the mean Dice of a network over whole volumes of the watched fold.
+
+    With each case come the classes that nobody looked for in it; they do not count.
+    """
     classes = len(config["labels"]) + 1
 
     def watch(network: nn.Module) -> float:
         scores = []
-        for case in cases:
+        for case, unknown in cases:
             image = normalise(torch.from_numpy(case.image()).to(setting.device), setting.normalisation)
             share = probabilities(network, image, config["patch_size"], classes, setting.precision)
             predicted, truth = share.argmax(dim=0).cpu().numpy(), case.label()
-            scores.append([dice(truth, predicted, value) for value in range(1, classes)])
+            known = [value for value in range(1, classes) if not unknown[value]]
+            scores += [dice(truth, predicted, value) for value in known]
         return float(np.nanmean(scores))
 
     return watch

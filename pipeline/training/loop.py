@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.augmentation.policy import apply, draw
@@ -73,7 +74,7 @@ def train(
     with bar() as progress:
         task = progress.add_task("train", total=steps, completed=start)
         for step, batch in reader.batches(start, steps):
-            losses.append(_learn(network, optimizer, batch, step, setting))
+            losses.append(_learn(network, optimizer, batch, reader.unknown(step), step, setting))
             _update_average(average, network, params.ema_decay, step)
             done = step + 1
             if done % looks == 0 or done == steps:
@@ -91,7 +92,12 @@ def train(
 
 
 def _learn(
-    network: nn.Module, optimizer: torch.optim.Optimizer, batch: Floats, step: int, setting: Setting
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Floats,
+    unknown: NDArray[np.bool_] | None,
+    step: int,
+    setting: Setting,
 ) -> float:
     """One step: augment, forward, backward, update; returns the loss."""
     params = setting.params
@@ -100,7 +106,8 @@ def _learn(
     image, label = _augmented(batch, step, setting)
     with torch.autocast(setting.device.type, setting.precision, setting.precision != torch.float32):
         logits = network(image)
-    loss = dice_cross_entropy(logits, label, params.loss)
+    ignored = None if unknown is None else torch.from_numpy(unknown)
+    loss = dice_cross_entropy(logits, label, params.loss, ignored)
     value = float(loss.detach())
     if not math.isfinite(value):
         raise DataError(f"the loss is {value} at step {step + 1}", "lower train.learning_rate")

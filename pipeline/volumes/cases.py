@@ -17,7 +17,7 @@ from pipeline.volumes.case_files import CaseFiles
 from pipeline.volumes.geometry import Floats, Geometry, Triple, resampled_shape, to_canonical
 from pipeline.volumes.hashes import hash_all
 from pipeline.volumes.masks import Masks, check_aligned, read_masks
-from pipeline.volumes.names import normalised
+from pipeline.volumes.names import label_of, quoted
 from pipeline.volumes.readers import Scan, check_memory, read_geometry, read_scan
 from pipeline.volumes.resampling import interpolation, resample_image, resample_labels
 from pipeline.volumes.store import SUFFIX, StoredCase, write_case
@@ -266,7 +266,8 @@ def content_key(files: CaseFiles, hashes: Mapping[Path, str]) -> str:
     """
     parts = [sorted(hashes[path] for path in paths) for paths in files.images]
     masks = [[mask.label, [hashes[path] for path in mask.paths]] for mask in files.masks]
-    return sha256_json([files.case, files.patient, parts, masks, files.annotated])
+    problem = files.problem and asdict(files.problem)
+    return sha256_json([files.case, files.patient, parts, masks, files.annotated, problem])
 
 
 def case_key(files: CaseFiles, content: str, recipe: Recipe) -> str:
@@ -302,7 +303,7 @@ def _refuse_incomplete(files: CaseFiles) -> None:
 def _row(job: Job, images: list[Floats], label: NDArray[np.uint8], scans: list[Scan], masks: Masks) -> Row:
     """The facts of an accepted case, measured on the canonical image before resampling."""
     recipe, geometry = job.recipe, scans[0].geometry
-    annotated = annotated_labels(job.files, masks, recipe.labels)
+    annotated = annotated_labels(job.files, masks, recipe)
     measured = facts.measure(
         images[0], label, geometry.spacing, recipe.classes, annotated, modality=recipe.modality
     )
@@ -315,13 +316,26 @@ def _row(job: Job, images: list[Floats], label: NDArray[np.uint8], scans: list[S
         "annotated": ";".join(annotated) if len(annotated) < len(recipe.labels) else "",
         "orientation": geometry.orientation,
         "scanner": scans[0].origin.scanner,
-        "stored_peak": soft_tissue_peak(scans[0].array) if recipe.modality == "CT" else None,
+        # Of an MR, too: it may turn out to be a CT when the parameters are mended.
+        "stored_peak": soft_tissue_peak(scans[0].array),
     } | measured
 
 
-def annotated_labels(files: CaseFiles, masks: Masks, labels: Mapping[str, int]) -> list[str]:
-    """The labels that somebody looked for in a case, in the order of their values."""
+def annotated_labels(files: CaseFiles, masks: Masks, recipe: Recipe) -> list[str]:
+    """The labels that somebody looked for in a case, in the order of their values.
+
+    Raises:
+        DataError: there is none.
+    """
     if files.annotated is None:
         return list(masks.annotated)
-    wanted = {normalised(name) for name in files.annotated}
-    return sorted((name for name in labels if normalised(name) in wanted), key=lambda name: labels[name])
+    labels = recipe.labels
+    found = (label_of(files.case, name, labels, recipe.rois) for name in files.annotated)
+    meant = {label for label in found if label is not None}
+    if not meant:
+        raise DataError(
+            f"{files.case}: none of the labels ({', '.join(labels)}) was looked for in it, "
+            f"but {quoted(files.annotated) or 'nothing'}",
+            "name one in its 'annotated', or remove the case",
+        )
+    return sorted(meant, key=lambda name: labels[name])

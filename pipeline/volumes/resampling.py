@@ -127,13 +127,15 @@ def _along(volume: Floats, matrix: NDArray[np.floating], axis: int) -> Floats:
     shape[axis] = len(matrix)
     result = np.empty(shape, np.float32)
     old, new = _as_rows(volume, axis), _as_rows(result, axis)
-    for slab in range(len(old)):
-        for rows, columns in _bands(matrix):
-            weights = matrix[rows, columns]
+    bands = [(rows, columns, matrix[rows, columns]) for rows, columns in _bands(matrix)]
+    for slab, into in zip(old, new, strict=True):
+        # A slice is small enough to be converted whole, a volume is not.
+        exact = slab if axis == 0 else slab.astype(matrix.dtype, copy=False)
+        for rows, columns, weights in bands:
             if axis == 2:
-                new[slab][:, rows] = old[slab][:, columns].astype(matrix.dtype, copy=False) @ weights.T
+                into[:, rows] = exact[:, columns] @ weights.T
             else:
-                new[slab][rows] = weights @ old[slab][columns].astype(matrix.dtype, copy=False)
+                into[rows] = weights @ exact[columns].astype(matrix.dtype, copy=False)
     return result
 
 

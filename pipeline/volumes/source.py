@@ -13,8 +13,8 @@ from pipeline.volumes.hashes import FileIndex
 from pipeline.volumes.store import SUFFIX
 from pipeline.volumes.workers import Outcome
 
-ASKED_FOR_OFFSET = 15
-"""Cases whose voxels are looked at before the offset of a CT is known."""
+ASKED_FIRST, ASKED_MORE = 3, 15
+"""Cases whose voxels are looked at before the offset of a CT is known; more, if one needs an offset."""
 Survey = Callable[[Callable[[Job], Surveyed], list[Job]], Iterator[Outcome[Job, Surveyed]]]
 """Runs a function on many jobs in processes of their own: a header, too, can crash a library."""
 
@@ -103,20 +103,24 @@ def _survey(source: Source, modality: str, offset: bool, survey: Survey) -> dict
         if source.made.get(files.case, {}).get("content") == source.contents.get(files.case, "")
     }
     # Which cases are asked depends on their names alone: others that come later change little.
-    in_turn = sorted(source.complete, key=lambda files: sha256_json(files.case))
-    ask = {files.case for files in in_turn[:ASKED_FOR_OFFSET]} if offset else set()
+    in_turn = sorted(source.complete, key=lambda files: sha256_json(files.case)) if offset else []
+    first, more = in_turn[:ASKED_FIRST], in_turn[ASKED_FIRST:ASKED_MORE]
     # What a header says does not depend on the recipe.
     recipe = Recipe(modality, {}, (1.0, 1.0, 1.0))
-    jobs = [
-        source.job(files, recipe, files.case in ask)
-        for files in source.complete
-        if files.case not in surveyed
-    ]
-    for outcome in survey(survey_case, jobs):
-        # A case that cannot be read is refused, with this reason, when its turn comes.
-        if outcome.result is not None:
-            surveyed[outcome.item.files.case] = outcome.result
-    return {case: one if case in ask else replace(one, peak=None) for case, one in surveyed.items()}
+
+    def ask(cases: list[CaseFiles], voxels: bool) -> None:
+        jobs = [source.job(files, recipe, voxels) for files in cases if files.case not in surveyed]
+        for outcome in survey(survey_case, jobs):
+            # A case that cannot be read is refused, with this reason, when its turn comes.
+            if outcome.result is not None:
+                surveyed[outcome.item.files.case] = outcome.result
+
+    ask(first, True)
+    needed = any(surveyed[files.case].peak is not None for files in first if files.case in surveyed)
+    ask(more if needed else [], True)
+    ask(source.complete, False)
+    asked = {files.case for files in (*first, *(more if needed else []))}
+    return {case: one if case in asked else replace(one, peak=None) for case, one in surveyed.items()}
 
 
 def _as_measured(row: Row) -> Surveyed:

@@ -20,8 +20,8 @@ from pipeline.errors import DataError, MissingError
 from pipeline.volumes.geometry import Floats
 
 SUFFIX = ".b2nd"
-CHUNK = (32, 64, 64)
-BLOCK = (8, 32, 32)
+CHUNK = (64, 128, 128)
+BLOCK = (16, 32, 32)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def write_case(path: Path, image: Floats, label: NDArray[np.uint8], meta: dict[s
                 mode="w",
                 chunks=(1, *chunk),
                 blocks=(1, *block),
-                cparams={"codec": blosc2.Codec.ZSTD, "clevel": 5, "nthreads": 1},
+                cparams={"codec": blosc2.Codec.ZSTD, "clevel": 1, "nthreads": 1},
             )
             array.schunk.vlmeta["hounsfield"] = json.dumps(meta, sort_keys=True)
     except (OSError, RuntimeError) as error:

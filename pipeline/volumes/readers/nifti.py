@@ -3,6 +3,7 @@
 import math
 import zlib
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -17,7 +18,7 @@ from pipeline.errors import DataError, ResourceError
 from pipeline.volumes.geometry import Floats, Geometry
 from pipeline.volumes.readers.scan import Scan, check_finite, checked_geometry, first_line
 
-UNREADABLE: tuple[type[Exception], ...] = (
+UNREADABLE: tuple[Any, ...] = (
     ImageFileError,
     HeaderDataError,
     OSError,
