@@ -23,12 +23,18 @@ def one_torch_thread():
 
 @pytest.fixture
 def save_model(monkeypatch):
-    """Saves models whose answer is known: a voxel is of the class whose intensity is nearest to its own."""
+    """Saves models whose answer is known: a voxel is of the class whose intensity is nearest to its own.
+
+    Of several channels the mean counts.
+    """
+    from dataclasses import asdict
+
     import torch
     from safetensors.torch import save_file
 
     from pipeline.atomic import sha256_file, write_json
     from pipeline.networks import NETWORKS
+    from pipeline.volumes.cases import AS_STORED, Recipe
 
     class NearestIntensity(torch.nn.Module):
         def __init__(self, _in_channels, classes, _channels, _strides):
@@ -36,15 +42,27 @@ def save_model(monkeypatch):
             self.intensities = torch.nn.Parameter(torch.zeros(classes))
 
         def forward(self, image):
-            return -50 * (image - self.intensities[None, :, None, None, None]) ** 2
+            mean = image.mean(dim=1, keepdim=True)
+            return -50 * (mean - self.intensities[None, :, None, None, None]) ** 2
 
     module = type(sys)("nearest_intensity")
     module.NearestIntensity = NearestIntensity
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(NETWORKS, module.__name__, (module.__name__, NearestIntensity.__name__))
 
-    def save(folder, labels, intensities, spacing=(1.0, 1.0, 1.0), patch_size=(8, 8, 8), **config):
+    def save(
+        folder,
+        labels,
+        intensities,
+        spacing=(1.0, 1.0, 1.0),
+        patch_size=(8, 8, 8),
+        offset=AS_STORED,
+        channels=1,
+        rois=None,
+        **config,
+    ):
         """`intensities` in HU: of the background, then of the labels in the order of their values."""
+        recipe = Recipe("CT", labels, spacing, offset, rois=rois or {}, channels=channels)
         folder.mkdir(parents=True, exist_ok=True)
         weights = folder / "weights.safetensors"
         save_file({"intensities": torch.tensor(intensities) / 100}, weights)
@@ -52,10 +70,13 @@ def save_model(monkeypatch):
             "organ": folder.name,
             "modality": "CT",
             "labels": labels,
-            "hu_offset": 0.0,
+            "recipe": asdict(recipe),
             "spacing": list(spacing),
             "patch_size": list(patch_size),
-            "normalisation": {"kind": "ct", "clip": [-1000.0, 1000.0], "mean": 0.0, "std": 100.0},
+            "normalisation": [
+                {"image": image, "clip": [-1000.0, 1000.0], "mean": 0.0, "std": 100.0}
+                for image in range(channels)
+            ],
             "network": {"name": module.__name__, "channels": [], "strides": []},
             "training": {"steps": 1, "profile": "small"},
             "sha256": {weights.name: sha256_file(weights)},

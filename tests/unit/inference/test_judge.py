@@ -4,10 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.atomic import write_json
+from pipeline.errors import DataError
 from pipeline.inference.judge import judge_cases, predictions
 from pipeline.inference.model import load_model
 from pipeline.volumes.geometry import Geometry
-from pipeline.volumes.readers import Scan, write_labels
+from pipeline.volumes.readers import Scan
+from pipeline.volumes.readers.nifti import write_labels
 
 LABELS = {"small": 7, "large": 3}
 AIR, LARGE, SMALL = -1000, 100, 300
@@ -40,8 +43,8 @@ def cases(tmp_path):
         for case, (image, labels) in volumes.items():
             write_image(tmp_path / "images" / f"{case}.nii.gz", image)
             write_labels(tmp_path / "labels" / f"{case}.nii.gz", labels, GEOMETRY)
-            rows.append({"case": case, "image": f"images/{case}.nii.gz", "label": f"labels/{case}.nii.gz"})
-        return pd.DataFrame(rows, columns=["case", "image", "label"])
+            rows.append({"case": case, "layout": "folders"})
+        return pd.DataFrame(rows, columns=["case", "layout"])
 
     return write
 
@@ -122,9 +125,71 @@ def test_no_case_gives_no_row(model, cases, tmp_path):
 def test_a_prediction_comes_with_its_scan_and_truth_in_the_order_of_the_table(model, cases, tmp_path):
     volumes = {"b": volume((1, 3)), "a": volume((2, 6), (1, 4))}
     found = list(predictions(model, cases(**volumes), tmp_path))
-    assert [case for case, *_ in found] == ["b", "a"]
-    for case, scan, predicted, truth in found:
+    assert [judged.case for judged in found] == ["b", "a"]
+    for judged in found:
+        image, labels = volumes[judged.case]
+        (scan,) = judged.scans
         assert isinstance(scan, Scan)
-        np.testing.assert_array_equal(scan.array, volumes[case][0])
-        np.testing.assert_array_equal(predicted, volumes[case][1])
-        np.testing.assert_array_equal(truth, volumes[case][1])
+        np.testing.assert_array_equal(scan.array, image)
+        np.testing.assert_array_equal(judged.predicted, labels)
+        np.testing.assert_array_equal(judged.truth, labels)
+        assert judged.annotated == LABELS.keys()
+        np.testing.assert_allclose(judged.geometry.affine, GEOMETRY.affine)
+
+
+def test_a_label_that_nobody_looked_for_has_no_figures_but_what_was_predicted(model, cases, tmp_path):
+    rows = cases(patient=(volume(large=(1, 3), small=(2, 4))[0], volume(large=(1, 3))[1]))
+    write_json(tmp_path / "dataset.json", {"cases": [{"id": "patient", "annotated": ["large"]}]})
+    table = judge_cases(model, rows, tmp_path)
+    assert list(table.columns) == COLUMNS
+    assert row(table, "patient", "large")["dice"] == 1
+    small = row(table, "patient", "small")
+    assert all(math.isnan(small[name]) for name in COLUMNS[2:8])
+    assert small["predicted_ml"] == pytest.approx(2 * 9 * VOXEL_ML)
+
+
+def test_masks_of_single_organs_are_the_truth_as_one_label_map_is(model, cases, tmp_path):
+    image, labels = volume(large=(1, 3), small=(2, 4))
+    rows = cases(patient=(image, labels))
+    expected = judge_cases(model, rows, tmp_path)
+    (tmp_path / "labels" / "patient.nii.gz").unlink()
+    for name, value in LABELS.items():
+        mask = (labels == value).astype(np.uint8)
+        write_labels(tmp_path / "labels" / "patient" / f"{name}.nii.gz", mask, GEOMETRY)
+    pd.testing.assert_frame_equal(judge_cases(model, rows, tmp_path), expected)
+
+
+def test_names_that_mean_a_label_are_those_of_the_models_recipe(tmp_path, save_model, cases):
+    image, labels = volume(large=(1, 3), small=(2, 4))
+    rows = cases(patient=(image, labels))
+    (tmp_path / "labels" / "patient.nii.gz").unlink()
+    for name, value in {"Hepar": 3, "small": 7}.items():
+        mask = (labels == value).astype(np.uint8)
+        write_labels(tmp_path / "labels" / "patient" / f"{name}.nii.gz", mask, GEOMETRY)
+    intensities, spacing = (AIR, LARGE, SMALL), (4.0, 3.0, 2.0)
+    folder = save_model(tmp_path / "liver", LABELS, intensities, spacing=spacing, rois={"large": ["hep*"]})
+    table = judge_cases(load_model(folder), rows, tmp_path)
+    assert row(table, "patient", "large")["dice"] == 1
+
+
+def test_a_case_of_several_channels_is_predicted_from_all_of_them(tmp_path, save_model, cases):
+    image, labels = volume(large=(1, 3))
+    rows = cases(patient=(image, labels)).assign(layout="nnunet")
+    (tmp_path / "labels").rename(tmp_path / "labelsTr")
+    shift = np.where(labels, 150, 0)
+    for channel, one in enumerate([image + shift, image - shift]):
+        write_image(tmp_path / "imagesTr" / f"patient_{channel:04d}.nii.gz", one)
+    folder = save_model(tmp_path / "liver", LABELS, (AIR, LARGE, SMALL), spacing=(4.0, 3.0, 2.0), channels=2)
+    (judged,) = predictions(load_model(folder), rows, tmp_path)
+    assert len(judged.scans) == 2
+    np.testing.assert_array_equal(judged.predicted, labels)
+
+
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_a_case_whose_files_went_away_is_told_with_the_command_that_brings_them_back(
+    model, cases, tmp_path, kind
+):
+    rows = cases(a=volume(large=(1, 3)), b=volume(large=(1, 3)))
+    (tmp_path / kind / "b.nii.gz").unlink()
+    with pytest.raises(DataError, match=r"^b: its files are not in .*\(1 cases\): run dvc checkout"):
+        judge_cases(model, rows, tmp_path)

@@ -8,8 +8,9 @@ from nibabel.orientations import axcodes2ornt, ornt_transform
 
 from pipeline.errors import DataError, MissingError
 from pipeline.inference.model import Model, build, load_model
-from pipeline.volumes.geometry import Geometry
-from pipeline.volumes.readers import Scan
+from pipeline.volumes.calibration import Offset
+from pipeline.volumes.geometry import Geometry, to_canonical
+from pipeline.volumes.readers.scan import Origin, Scan
 
 ORIENTATIONS = ["RAS", "LPS", "LAS", "PIR", "SAL", "ILA"]
 LABELS = {"large": 7, "small": 3}
@@ -46,7 +47,7 @@ def folder(tmp_path, save_model):
 def test_labels_lie_where_the_boxes_are_in_the_array_of_the_file(folder, orientation):
     image, labels = boxes()
     array, affine = turned(image, orientation)
-    predicted = load_model(folder).predict("scan", scan_of(array, affine))
+    predicted = load_model(folder).predict("scan", [scan_of(array, affine)])
     assert predicted.dtype == np.uint8
     np.testing.assert_array_equal(predicted, turned(labels, orientation)[0])
 
@@ -69,7 +70,7 @@ def test_the_network_sees_the_patient_from_one_side(folder, orientation):
     expected[:, :, 1:][np.diff(image, axis=2) > 0] = LABELS["large"]
     config = load_model(folder).config | {"patch_size": [16, 16, 16]}
     array, affine = turned(image, orientation)
-    predicted = Model(config, Rising()).predict("scan", scan_of(array, affine))
+    predicted = Model(config, Rising()).predict("scan", [scan_of(array, affine)])
     np.testing.assert_array_equal(predicted, turned(expected, orientation)[0])
 
 
@@ -81,7 +82,7 @@ def test_a_model_of_a_finer_grid_labels_the_grid_of_the_file(tmp_path, save_mode
     image[labels > 0] = LARGE
     folder = save_model(tmp_path / "liver", {"large": 7}, (AIR, LARGE), spacing=spacing)
     array, affine = turned(image, orientation)
-    predicted = load_model(folder).predict("scan", scan_of(array, affine))
+    predicted = load_model(folder).predict("scan", [scan_of(array, affine)])
     np.testing.assert_array_equal(predicted, turned(labels, orientation)[0])
 
 
@@ -89,30 +90,105 @@ def test_a_model_of_a_coarser_grid_labels_the_grid_of_the_file(tmp_path, save_mo
     image, labels = np.full((24, 24, 24), AIR, np.float32), np.zeros((24, 24, 24), np.uint8)
     image[5:19, 6:18, 4:15], labels[5:19, 6:18, 4:15] = LARGE, 7
     folder = save_model(tmp_path / "liver", {"large": 7}, (AIR, LARGE), spacing=(1.4, 1.6, 1.5))
-    predicted = load_model(folder).predict("scan", scan_of(image, np.eye(4)))
+    predicted = load_model(folder).predict("scan", [scan_of(image, np.eye(4))])
     overlap = 2 * np.count_nonzero(predicted & labels) / (np.count_nonzero(predicted) + labels.sum() / 7)
     assert overlap > 0.93
 
 
 def test_stored_values_are_shifted_to_hu(tmp_path, save_model):
     image, labels = boxes()
-    folder = save_model(tmp_path / "liver", LABELS, INTENSITIES, hu_offset=-1024.0, spacing=(1.0, 1.5, 2.0))
+    folder = save_model(
+        tmp_path / "liver", LABELS, INTENSITIES, offset=Offset(-1024.0), spacing=(1.0, 1.5, 2.0)
+    )
     array, affine = turned(image + 1024, "LPS")
-    predicted = load_model(folder).predict("scan", scan_of(array, affine))
+    predicted = load_model(folder).predict("scan", [scan_of(array, affine)])
+    np.testing.assert_array_equal(predicted, turned(labels, "LPS")[0])
+
+
+def test_an_offset_that_was_found_is_added_only_to_what_has_no_sign(tmp_path, save_model):
+    image, labels = boxes()
+    offset = Offset(-1000.0, "unsigned")
+    folder = save_model(tmp_path / "liver", LABELS, INTENSITIES, offset=offset, spacing=(1.0, 1.5, 2.0))
+    for stored in (image, image + 1000):
+        predicted = load_model(folder).predict("scan", [scan_of(*turned(stored, "LPS"))])
+        np.testing.assert_array_equal(predicted, turned(labels, "LPS")[0])
+
+
+def test_the_padding_of_a_scan_is_air_to_the_model(folder):
+    image, labels = boxes()
+    stored = image.copy()
+    stored[0] = LARGE + 1
+    array, affine = turned(stored, "LPS")
+    scan = Scan(array, Geometry(array.shape, affine), Origin(padding=LARGE + 1))
+    (calibrated,) = load_model(folder).calibrated("scan", [scan])
+    np.testing.assert_array_equal(calibrated, image.T)
+    np.testing.assert_array_equal(load_model(folder).predict("scan", [scan]), turned(labels, "LPS")[0])
+
+
+def test_another_modality_than_the_models_is_refused(folder):
+    scan = Scan(boxes()[0], Geometry((13, 11, 9), np.eye(4)), Origin(modality="MR"))
+    with pytest.raises(DataError, match="its header says MR, but CT is expected"):
+        load_model(folder).predict("scan", [scan])
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_every_channel_is_turned_and_resampled_alike(tmp_path, save_model, orientation):
+    image, labels = boxes()
+    # Neither channel tells the boxes by itself; their mean does.
+    first, second = image.clip(AIR + 100), image.clip(AIR + 100)
+    first[labels > 0] += 150
+    second[labels > 0] -= 150
+    folder = save_model(tmp_path / "liver", LABELS, INTENSITIES, spacing=(1.0, 1.5, 2.0), channels=2)
+    scans = [scan_of(*turned(one, orientation)) for one in (first, second)]
+    model = load_model(folder)
+    np.testing.assert_array_equal(model.predict("scan", scans), turned(labels, orientation)[0])
+    for calibrated, scan in zip(model.calibrated("scan", scans), scans, strict=True):
+        np.testing.assert_array_equal(calibrated, to_canonical(scan.array, scan.geometry))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_another_number_of_channels_is_refused(tmp_path, save_model, count):
+    folder = save_model(tmp_path / "liver", LABELS, INTENSITIES, channels=2)
+    scan = scan_of(boxes()[0], np.eye(4))
+    with pytest.raises(DataError, match=rf"^scan: {count} images, .* trained on 2 channels"):
+        load_model(folder).predict("scan", [scan] * count)
+
+
+@pytest.mark.parametrize("shift", [0.0, 5.0])
+def test_channels_that_lie_apart_are_refused(tmp_path, save_model, shift):
+    folder = save_model(tmp_path / "liver", LABELS, INTENSITIES, channels=2)
+    image, affine = boxes()[0], np.eye(4)
+    affine[0, 3] = shift
+    other = scan_of(image if shift else image[:-1], affine)
+    with pytest.raises(DataError, match=r"^scan: .*channel 1"):
+        load_model(folder).predict("scan", [scan_of(image, np.eye(4)), other])
+
+
+def test_windows_of_one_image_are_channels_of_the_network(tmp_path, save_model):
+    image, labels = boxes()
+    channel = {"image": 0, "clip": [-1000.0, 1000.0], "mean": 0.0, "std": 100.0}
+    folder = save_model(
+        tmp_path / "liver",
+        LABELS,
+        INTENSITIES,
+        spacing=(1.0, 1.5, 2.0),
+        normalisation=[channel | {"mean": -50.0}, channel | {"mean": 50.0}],
+    )
+    predicted = load_model(folder).predict("scan", [scan_of(*turned(image, "LPS"))])
     np.testing.assert_array_equal(predicted, turned(labels, "LPS")[0])
 
 
 def test_values_that_are_no_hu_are_refused_by_the_name_of_the_scan(folder):
     image, _ = boxes()
     with pytest.raises(DataError, match=r"^patient_7\.nii: .*air"):
-        load_model(folder).predict("patient_7.nii", scan_of(image + 1024, np.eye(4)))
+        load_model(folder).predict("patient_7.nii", [scan_of(image + 1024, np.eye(4))])
 
 
 def test_the_scan_stays_as_it_was(folder):
     image, _ = boxes()
     scan = scan_of(image, np.eye(4))
     before = scan.array.copy()
-    load_model(folder).predict("scan", scan)
+    load_model(folder).predict("scan", [scan])
     np.testing.assert_array_equal(scan.array, before)
 
 
@@ -171,3 +247,15 @@ def test_a_network_is_built_from_its_configuration(folder):
         | {"network": {"name": "residual_unet", "channels": [4, 6], "strides": [[1, 1, 1], [2, 2, 2]]}}
     )
     assert network(torch.zeros(1, 1, 8, 8, 8)).shape == (1, 3, 8, 8, 8)
+
+
+def test_a_network_has_an_input_for_every_channel(folder):
+    config = load_model(folder).config
+    network = build(
+        config
+        | {
+            "network": {"name": "residual_unet", "channels": [4, 6], "strides": [[1, 1, 1], [2, 2, 2]]},
+            "normalisation": config["normalisation"] * 3,
+        }
+    )
+    assert network(torch.zeros(1, 3, 8, 8, 8)).shape == (1, 3, 8, 8, 8)

@@ -113,6 +113,125 @@ def test_a_file_of_another_kind_is_told(trained, tmp_path):
     assert "slice.dcm" in summary.failed["slice.dcm"]
 
 
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd", ".mhd"])
+def test_scans_of_another_format_are_labelled_as_nifti(trained, tmp_path, suffix):
+    import SimpleITK
+
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    write_scan(folder / "a.nii.gz")
+    image = SimpleITK.ReadImage(str(folder / "a.nii.gz"))
+    SimpleITK.WriteImage(image, str(folder / f"a{suffix}"))
+    (folder / "a.nii.gz").unlink()
+    summary = predict_scans(trained, "liver", folder, tmp_path / "out", "auto")
+    assert (summary.written, summary.failed) == ([str(tmp_path / "out" / "a.nii.gz")], {})
+    assert_labels(tmp_path / "out" / "a.nii.gz")
+
+
+def test_a_header_without_its_voxels_does_not_stop_the_others(trained, scans, tmp_path):
+    (scans / "aa.hdr").write_bytes(bytes(348))
+    (scans / "bb.mhd").write_text("ObjectType = Image\nElementDataFile = gone.raw\n")
+    summary = predict_scans(trained, "liver", scans, tmp_path / "out", "auto")
+    assert [Path(path).name for path in summary.written] == ["a.nii.gz", "b.nii", "c.nii.gz"]
+    assert sorted(summary.failed) == ["aa.hdr", "bb.mhd"]
+
+
+def test_two_scans_never_share_a_label_map(trained, scans, tmp_path):
+    import SimpleITK
+
+    write_scan(tmp_path / "other.nii.gz", 2)
+    image = SimpleITK.ReadImage(str(tmp_path / "other.nii.gz"))
+    SimpleITK.WriteImage(image, str(scans / "a.mha"))
+    summary = predict_scans(trained, "liver", scans, tmp_path / "out", "auto")
+    assert len(summary.written) == len(set(summary.written)) == 3
+    ((name, reason),) = summary.failed.items()
+    assert name == "a.nii.gz"
+    assert "a.mha" not in reason.split(":")[0]
+    assert "label map of another scan" in reason
+    assert_labels(tmp_path / "out" / "a.nii.gz", 2)
+
+
+@pytest.fixture
+def two_channels(root, save_model):
+    """A project whose model was trained on two images a case."""
+    save_model(root / "models" / "liver", {"liver": 5}, (AIR, LIVER), spacing=(1.0, 1.5, 2.0), channels=2)
+    return root
+
+
+def test_the_channels_of_a_case_become_one_label_map(two_channels, tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for number, case in enumerate(["a", "b"]):
+        write_scan(folder / f"{case}_0000.nii.gz", number)
+        write_scan(folder / f"{case}_0001.nii.gz", number)
+    write_scan(folder / "c_0000.nii.gz")
+    summary = predict_scans(two_channels, "liver", folder, tmp_path / "out", "auto")
+    assert [Path(path).name for path in summary.written] == ["a.nii.gz", "b.nii.gz"]
+    for number, path in enumerate(summary.written):
+        assert_labels(path, number)
+    assert "1 images, but the model was trained on 2 channels" in summary.failed["c"]
+
+
+def test_a_single_file_is_no_case_of_two_channels(two_channels, scans, tmp_path):
+    summary = predict_scans(two_channels, "liver", scans / "a.nii.gz", tmp_path / "out", "auto")
+    assert summary.written == []
+    assert "2 channels" in summary.failed["a.nii.gz"]
+
+
+def write_series(folder, number=0):
+    """The scan `number` as a DICOM series of axial slices, head last."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    folder.mkdir(parents=True)
+    series, study, frame = generate_uid(), generate_uid(), generate_uid()
+    voxels = np.where(box(number), LIVER, AIR).astype(np.int16)
+    for k in range(SHAPE[2]):
+        image = Dataset()
+        image.file_meta = FileMetaDataset()
+        image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = CTImageStorage
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        image.SeriesInstanceUID, image.StudyInstanceUID, image.FrameOfReferenceUID = series, study, frame
+        image.PatientID, image.Modality, image.InstanceNumber = f"Doe {number}", "CT", k + 1
+        image.Rows, image.Columns = SHAPE[1], SHAPE[0]
+        image.PixelSpacing, image.SliceThickness = [1.5, 2.0], 1.0
+        image.ImageOrientationPatient, image.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, k]
+        image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+        image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 16, 15, 1
+        image.RescaleSlope, image.RescaleIntercept = 1, 0
+        image.PixelData = voxels[:, :, k].T.tobytes()
+        image.save_as(folder / f"{k}.dcm", enforce_file_format=True)
+
+
+def test_every_dicom_series_in_a_folder_is_labelled(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOUNSFIELD_SALT", "of this test")
+    for number in range(2):
+        write_series(tmp_path / "scans" / f"study_{number}", number)
+    summary = predict_scans(trained, "liver", tmp_path / "scans", tmp_path / "out", "auto")
+    assert summary.failed == {}
+    assert len(summary.written) == 2
+    assert not any("Doe" in path for path in summary.written), "no name of a patient"
+    found = sorted((np.asarray(nibabel.load(path).dataobj) for path in summary.written), key=np.sum)
+    for number, labels in enumerate(found):
+        np.testing.assert_array_equal(labels, np.where(box(number), 5, 0))
+
+
+def test_a_series_of_another_modality_is_told(trained, tmp_path, monkeypatch):
+    import pydicom
+
+    monkeypatch.setenv("HOUNSFIELD_SALT", "of this test")
+    write_series(tmp_path / "scans" / "study")
+    for path in (tmp_path / "scans" / "study").iterdir():
+        image = pydicom.dcmread(path)
+        image.Modality = "MR"
+        image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
+        image.save_as(path)
+    summary = predict_scans(trained, "liver", tmp_path / "scans", tmp_path / "out", "auto")
+    assert summary.written == []
+    assert "its header says MR, but CT is expected" in " ".join(summary.failed.values())
+
+
 def test_scans_are_never_written_over(trained, scans):
     before = {path.name: path.read_bytes() for path in scans.iterdir()}
     with pytest.raises(DataError, match="overwrite"):
@@ -151,7 +270,7 @@ def test_a_source_that_is_not_there_is_missed(trained, tmp_path):
 
 def test_a_folder_without_scans_is_told(trained, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"holds no \.nii\.gz or \.nii file"):
+    with pytest.raises(DataError, match=r"holds no .*\.nii\.gz.* file and no DICOM series"):
         predict_scans(trained, "liver", tmp_path / "empty", tmp_path / "out", "auto")
 
 

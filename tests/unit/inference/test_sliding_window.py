@@ -11,11 +11,11 @@ FLOAT = torch.float32
 class Recorder(torch.nn.Module):
     """A network of 1x1x1 convolutions that counts how often each value has been seen."""
 
-    def __init__(self, classes=3):
+    def __init__(self, classes=3, channels=1):
         super().__init__()
         torch.manual_seed(0)
         self.layers = torch.nn.Sequential(
-            torch.nn.Conv3d(1, 5, 1), torch.nn.LeakyReLU(), torch.nn.Conv3d(5, classes, 1)
+            torch.nn.Conv3d(channels, 5, 1), torch.nn.LeakyReLU(), torch.nn.Conv3d(5, classes, 1)
         )
         self.batches = []
 
@@ -24,8 +24,8 @@ class Recorder(torch.nn.Module):
         return self.layers(image)
 
 
-def volume(*shape):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+def volume(*shape, channels=1):
+    return torch.randn((channels, *shape), generator=torch.Generator().manual_seed(1))
 
 
 SHAPES = [(16, 16, 16), (17, 9, 31), (5, 6, 7), (3, 40, 8), (1, 1, 1), (8, 8, 9)]
@@ -37,16 +37,26 @@ def test_a_network_that_sees_single_voxels_gives_what_it_gives_of_the_whole(shap
     network, image = Recorder(), volume(*shape)
     found = probabilities(network, image, window, 3, FLOAT)
     with torch.no_grad():
-        whole = network.layers(image[None, None]).softmax(dim=1)[0]
+        whole = network.layers(image[None]).softmax(dim=1)[0]
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_channel_is_seen_in_its_place(shape):
+    network, image = Recorder(channels=3), volume(*shape, channels=3)
+    found = probabilities(network, image, (8, 8, 8), 3, FLOAT)
+    with torch.no_grad():
+        whole = network.layers(image[None]).softmax(dim=1)[0]
+    torch.testing.assert_close(found, whole, atol=1e-5, rtol=0)
+    assert all(batch.shape[1:] == (3, 8, 8, 8) for batch in network.batches)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_voxel_is_seen(shape):
     network = Recorder()
     # Every voxel has a value of its own.
-    image = torch.arange(float(torch.tensor(shape).prod())).reshape(shape)
+    image = torch.arange(float(torch.tensor(shape).prod())).reshape(1, *shape)
     probabilities(network, image, (8, 8, 8), 3, FLOAT)
     seen = torch.cat([batch.flatten() for batch in network.batches]).unique()
     assert torch.equal(seen, image.flatten())
@@ -71,7 +81,7 @@ def test_probabilities_add_up_to_one(precision):
 
 def test_a_volume_smaller_than_the_window_lies_in_its_middle_and_repeats_its_edge():
     network = Recorder()
-    image = torch.tensor([[[1.0, 2.0, 3.0]]])
+    image = torch.tensor([[[[1.0, 2.0, 3.0]]]])
     probabilities(network, image, (4, 4, 6), 3, FLOAT)
     (window,) = network.batches
     expected = torch.tensor([1.0, 1.0, 2.0, 3.0, 3.0, 3.0]).expand(4, 4, 6)

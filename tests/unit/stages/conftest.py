@@ -1,4 +1,6 @@
+import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,7 @@ def prepared(project):
 
     The first two are of fold 0, the others of fold 1; each has a class on the left and one on the right.
     """
+    from pipeline.volumes.cases import Recipe
     from pipeline.volumes.store import SUFFIX, write_case
 
     rows = []
@@ -42,17 +45,23 @@ def prepared(project):
         write_case(project / "data" / "volumes" / ORGAN / f"{case}{SUFFIX}", image, label, {})
         for turn in range(4):
             kind = ("foreground", "background")[turn % 2]
-            row = {"case": case, "fold": number // 2, "key": f"key of {case}", "kind": kind}
+            row = {"case": case, "fold": number // 2, "key": f"key of {case}", "kind": kind, "annotated": ""}
             rows.append(row | {"z": 3 + turn, "y": 6, "x": 4 + turn, "weight": 1.0})
     table = pd.DataFrame(rows).assign(**{f"size_{axis}": SIZE for axis in "zyx"})
     (project / "data" / "patches").mkdir()
     table.to_parquet(project / "data" / "patches" / f"{ORGAN}.parquet")
+    accepted = table[["case", "fold", "key", "annotated"]].drop_duplicates().assign(split="train")
+    facts = {"spacing_z": 2.0, "spacing_y": 1.0, "spacing_x": 1.0, "histogram": json.dumps([1 / 64] * 64)}
+    (project / "data" / "accepted").mkdir()
+    accepted.assign(**facts, scanner="", ml_near=0.18, ml_far=0.24).to_parquet(
+        project / "data" / "accepted" / f"{ORGAN}.parquet"
+    )
     plan = {
         "modality": "CT",
         "labels": {"near": 5, "far": 2},
-        "hu_offset": 0.0,
+        "recipe": asdict(Recipe("CT", {"near": 5, "far": 2}, (2.0, 1.0, 1.0))),
         "spacing": [2.0, 1.0, 1.0],
-        "normalisation": {"kind": "ct", "clip": [-1000.0, 1000.0], "mean": 0.0, "std": 100.0},
+        "normalisation": [{"image": 0, "clip": [-1000.0, 1000.0], "mean": 0.0, "std": 100.0}],
         "patch_size": [SIZE] * 3,
     }
     write_json(project / "data" / "plans" / f"{ORGAN}.json", plan)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.atomic import write_json
 from pipeline.errors import DataError
 from pipeline.params import EvaluateParams
 from pipeline.stages.evaluate import run, summarise
@@ -32,7 +33,7 @@ def evaluate(project, save_model):
         save_model(project / "models" / ORGAN, LABELS, (AIR, LARGE, SMALL), spacing=(3.0, 2.0, 2.0))
         rows = [write_case(project / "data" / "raw" / ORGAN, case, *boxes) for case, boxes in cases.items()]
         # A case that was learned from; reading it would fail.
-        rows.append({"case": "learned", "image": "none", "label": "none", "split": "train"})
+        rows.append({"case": "learned", "layout": "folders", "split": "train"})
         ACCEPTED.parent.mkdir(parents=True, exist_ok=True)
         pd.DataFrame(rows).to_parquet(ACCEPTED)
         curves = Path("reports") / ORGAN / "curves.csv"
@@ -60,8 +61,7 @@ def write_case(raw, case, predicted, true):
     for folder, array in (("images", image), ("labels", labels)):
         (raw / folder).mkdir(parents=True, exist_ok=True)
         nibabel.save(nibabel.Nifti1Image(array, AFFINE), raw / folder / f"{case}.nii.gz")
-    paths = {kind: f"{kind}s/{case}.nii.gz" for kind in ("image", "label")}
-    return {"case": case, "split": "test"} | paths
+    return {"case": case, "split": "test", "layout": "folders"}
 
 
 FIRST = ({"large": box(0, 4), "small": box(6, 9)}, {"large": box(2, 6), "small": box(6, 9)})
@@ -99,6 +99,20 @@ def test_a_missed_organ_counts_as_zero(evaluate):
     assert json.loads(METRICS.read_text())["dice"] == pytest.approx(
         {"large": 0.5, "small": 1.0, "mean": 0.75}
     )
+
+
+def test_what_nobody_looked_for_in_a_case_does_not_count_there(evaluate, project):
+    raw = project / "data" / "raw" / ORGAN
+    raw.mkdir(parents=True)
+    write_json(raw / "dataset.json", {"cases": [{"id": "first", "annotated": ["large"]}]})
+    evaluate(first=FIRST, missed=MISSED)
+    assert json.loads(METRICS.read_text())["dice"] == pytest.approx(
+        {"large": 0.25, "small": 1.0, "mean": 0.625}
+    )
+    table = pd.read_csv(CASES).set_index(["case", "label"])
+    figures = ["dice", "iou", "sensitivity", "precision", "volume_error", "truth_ml"]
+    assert table.loc[("first", "small"), figures].isna().all()
+    assert table.loc[("first", "small"), "predicted_ml"] > 0
 
 
 def test_where_nothing_can_be_measured_it_says_so(evaluate):

@@ -35,6 +35,7 @@ def _prepare(root: Path, cases: list[str]) -> dict[str, Path]:
     folds = [-1 if split == "test" else number % 2 for number, split in enumerate(splits)]
     keys = [f"key of {case}" for case in cases]
     table = pd.DataFrame({"case": cases, "key": keys, "split": splits, "fold": folds})
+    table["annotated"] = ["first" if case == "b" else "" for case in cases]
     table.to_parquet(files["accepted"], index=False)
     write_json(files["plans"], {"patch_size": [8, 16, 16]})
     return files
@@ -51,6 +52,8 @@ def test_every_case_to_learn_from_gives_its_patches_and_a_test_case_none(tmp_pat
     assert set(table.loc[table["case"] == "e", "fold"]) == {0}
     assert set(table.loc[table["case"] == "b", "fold"]) == {1}
     assert set(table.loc[table["case"] == "d", "key"]) == {"key of d"}
+    assert set(table.loc[table["case"] == "b", "annotated"]) == {"first"}
+    assert set(table.loc[table["case"] == "d", "annotated"]) == {""}
 
 
 def test_a_row_tells_all_that_its_readers_need(tmp_path: Path) -> None:
@@ -58,7 +61,7 @@ def test_a_row_tells_all_that_its_readers_need(tmp_path: Path) -> None:
     kinds = {name: str(dtype) for name, dtype in table.dtypes.items()}
     whole = {"fold", "class", "z", "y", "x", "size_z", "size_y", "size_x"}
     assert {name for name, kind in kinds.items() if kind == "int64"} == whole
-    assert kinds.keys() - whole == {"case", "key", "kind", "weight"}
+    assert kinds.keys() - whole == {"case", "key", "annotated", "kind", "weight"}
     assert (table["weight"] == 1.0).all()
     for axis, edge in zip("zyx", SHAPE, strict=True):
         assert table[axis].between(0, edge - 1).all()

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.training.data import PatchReader, read_patch
+from pipeline.training.data import PatchReader, read_patch, unknown_classes
 from pipeline.volumes.store import SUFFIX, StoredCase, write_case
 
 SIZE = (4, 6, 8)
@@ -26,7 +26,7 @@ def table(rows=11):
     rng = np.random.default_rng(0)
     cases = [list(SHAPES)[row % 2] for row in range(rows)]
     centres = [[int(rng.integers(n)) for n in SHAPES[case]] for case in cases]
-    frame = pd.DataFrame(centres, columns=list("zyx")).assign(case=cases)
+    frame = pd.DataFrame(centres, columns=list("zyx")).assign(case=cases, annotated="")
     return frame.assign(**{f"size_{axis}": edge for axis, edge in zip("zyx", SIZE, strict=True)})
 
 
@@ -43,6 +43,20 @@ def test_a_batch_is_image_and_label_of_each_patch(volumes):
     batch = reader(volumes, batch_size=3).batch(0)
     assert (batch.shape, batch.dtype) == ((3, 2, *SIZE), np.float32)
     np.testing.assert_array_equal(batch[:, 1], batch[:, 0] % 7)
+
+
+def test_a_batch_holds_every_channel_and_the_label_behind_them(tmp_path):
+    images = np.stack([image_of("large"), 2 * image_of("large"), 3 * image_of("large")])
+    write_case(tmp_path / f"large{SUFFIX}", images, (images[0] % 7).astype(np.uint8), {})
+    alone = table()[table()["case"] == "large"].reset_index(drop=True)
+    batch = PatchReader(alone, tmp_path, 2, 0).batch(0)
+    assert batch.shape == (2, 4, *SIZE)
+    np.testing.assert_array_equal(batch[:, 1], 2 * batch[:, 0])
+    np.testing.assert_array_equal(batch[:, 2], 3 * batch[:, 0])
+    np.testing.assert_array_equal(batch[:, 3], batch[:, 0] % 7)
+    # Beyond the volume every channel repeats its own edge.
+    outside = read_patch(StoredCase(tmp_path / f"large{SUFFIX}"), (-2, 0, 0), (3, 5, 6))
+    np.testing.assert_array_equal(outside[:3], np.repeat(images[:, :1, :5, :6], 3, axis=1))
 
 
 def test_a_batch_depends_on_seed_and_step_alone(volumes):
@@ -90,6 +104,35 @@ def test_every_row_is_read_once_an_epoch(volumes, batch_size):
     epochs = [read[first : first + rows] for first in range(0, 3 * rows, rows)]
     assert [Counter(epoch) for epoch in epochs] == [expected] * 3
     assert epochs[0] != epochs[1]
+
+
+def test_nothing_is_unknown_where_everything_was_looked_for(volumes):
+    reading = PatchReader(table(), volumes, 3, 0, ["liver", "tumour"])
+    assert [reading.unknown(step) for step in range(5)] == [None] * 5
+
+
+def test_what_nobody_looked_for_in_the_cases_of_a_step_is_told_with_its_batch(volumes):
+    frame = table()
+    frame["annotated"] = np.where(frame["case"] == "large", "tumour", "liver;tumour")
+    reading = PatchReader(frame, volumes, 3, 0, ["liver", "tumour"])
+    for step in range(8):
+        # Every voxel of the second case is above 10,000.
+        large = reading.batch(step)[:, 0].max(axis=(1, 2, 3)) < 10_000
+        expected = [[False, bool(one), False] for one in large]
+        assert reading.unknown(step).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("annotated", "unknown"),
+    [
+        ("", [False, False, False, False]),
+        ("liver", [False, False, True, True]),
+        ("tumour;liver", [False, False, False, True]),
+        ("liver_vessel", [False, True, True, True]),
+    ],
+)
+def test_classes_that_are_not_among_the_annotated_are_unknown(annotated, unknown):
+    assert unknown_classes(annotated, ["liver", "tumour", "vessel"]) == unknown
 
 
 def start(case, centre):

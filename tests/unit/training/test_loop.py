@@ -14,6 +14,7 @@ from pipeline.volumes.store import SUFFIX, write_case
 
 STEPS = 11
 SIZE = 8
+NORMALISATION = [{"image": 0, "clip": [-5.0, 5.0], "mean": 0.0, "std": 1.0}]
 DEFAULTS = {"validate_every": 3, "checkpoint_every": 4, "ema_decay": 0.9}
 
 
@@ -44,6 +45,7 @@ def training(volumes, tmp_path):
         normalisation=None,
         steps=STEPS,
         rows=8,
+        annotated="",
         **params,
     ):
         params = TrainParams(**(DEFAULTS | params))
@@ -54,12 +56,14 @@ def training(volumes, tmp_path):
             augment=AugmentParams(),
             steps=steps,
             spacing=(1.0, 1.0, 1.0),
-            normalisation=normalisation or {"clip": [-5.0, 5.0], "mean": 0.0, "std": 1.0},
+            normalisation=normalisation or NORMALISATION,
             device=torch.device("cpu"),
             precision=getattr(torch, "float32" if params.precision == "auto" else params.precision),
             checkpoints=tmp_path / checkpoints,
         )
-        return train(network, PatchReader(patches().head(rows), volumes, 2, params.seed), watch, setting)
+        table = patches().head(rows).assign(annotated=annotated)
+        reader = PatchReader(table, volumes, 2, params.seed, ["cube"])
+        return train(network, reader, watch, setting)
 
     return run
 
@@ -208,7 +212,7 @@ def test_every_step_augments_in_its_own_way(training):
 
 
 def test_a_loss_that_is_no_number_stops_the_training(training, tmp_path):
-    broken = {"clip": [-5.0, 5.0], "mean": float("nan"), "std": 1.0}
+    broken = [NORMALISATION[0] | {"mean": float("nan")}]
     with pytest.raises(DataError, match=r"loss is nan at step 1.*learning_rate"):
         training(normalisation=broken)
     assert steps_on_disk(tmp_path / "checkpoints") == []
@@ -219,6 +223,17 @@ def test_the_loss_weights_of_the_parameters_are_used(training):
     _, entropy = training(checkpoints="entropy", steps=1, loss=LossParams(dice_weight=0))
     _, both = training(checkpoints="both", steps=1)
     assert both[0]["loss"] == pytest.approx(dice[0]["loss"] + entropy[0]["loss"], rel=1e-5)
+
+
+def test_a_class_that_nobody_looked_for_teaches_nothing(training):
+    # Background or the one class that nobody looked for: whatever the network says is right.
+    only_entropy = LossParams(dice_weight=0)
+    _, known = training(checkpoints="known", steps=1, loss=only_entropy)
+    _, unknown = training(checkpoints="unknown", steps=1, loss=only_entropy, annotated="another")
+    _, named = training(checkpoints="named", steps=1, loss=only_entropy, annotated="cube;another")
+    assert known[0]["loss"] > 0.1
+    assert unknown[0]["loss"] == pytest.approx(0, abs=1e-5)
+    assert named == known
 
 
 def test_the_learning_rate_warms_up_then_follows_half_a_cosine():
