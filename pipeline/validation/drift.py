@@ -20,8 +20,6 @@ Verdict = Literal["none", "some", "strong"]
 
 FINGERPRINT = "fingerprint_data"
 """Where a model's config.json keeps the fingerprint of what it was trained on."""
-FINGERPRINT = "fingerprint_data"
-"""Where a model's config.json keeps the fingerprint of what it was trained on."""
 QUANTILES = 21
 """From the least to the greatest value, evenly."""
 COARSER = 4
