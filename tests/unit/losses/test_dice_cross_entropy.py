@@ -99,3 +99,48 @@ def test_the_gradient_is_finite_for_extreme_logits(label):
     logits = (100 * certain_of((label + 1) % 3)).requires_grad_()
     dice_cross_entropy(logits, label, BOTH).backward()
     assert torch.isfinite(logits.grad).all()
+
+
+def unknown(*classes):
+    """Of two elements: the first has been looked at for all, in the second nobody looked for these."""
+    table = torch.zeros(2, 3, dtype=torch.bool)
+    table[1, list(classes)] = True
+    return table
+
+
+def test_where_everything_was_looked_for_nothing_changes(logits, label):
+    whole = dice_cross_entropy(logits, label, BOTH)
+    torch.testing.assert_close(dice_cross_entropy(logits, label, BOTH, unknown()), whole)
+
+
+def test_background_and_what_nobody_looked_for_are_one(logits, label):
+    label[1][label[1] == 2] = 0
+    loss = dice_cross_entropy(logits, label, LossParams(dice_weight=0), unknown(2))
+    share = logits.softmax(dim=1)
+    share[1, 0] += share[1, 2]
+    chosen = share.gather(1, label[:, None])
+    torch.testing.assert_close(loss, -chosen.log().mean())
+
+
+def test_what_nobody_looked_for_is_neither_rewarded_nor_punished(label):
+    label = torch.zeros_like(label)
+    gradients = []
+    for guess in (-2.0, 5.0):
+        logits = torch.zeros(SHAPE)
+        logits[1, 1] = -10
+        logits[1, 2] = guess
+        logits.requires_grad_()
+        dice_cross_entropy(logits, label, BOTH, unknown(2)).backward()
+        gradients.append(logits.grad[1, 2].abs().max())
+    assert max(gradients) < 1e-4
+    logits = torch.zeros(SHAPE, requires_grad=True)
+    dice_cross_entropy(logits, label, BOTH).backward()
+    assert logits.grad[1, 2].abs().min() > 1e-3, "looked for, the guess is wrong"
+
+
+def test_a_voxel_of_a_class_that_was_not_looked_for_counts_as_background(logits, label):
+    hidden = label.clone()
+    hidden[1][label[1] == 2] = 0
+    losses = [dice_cross_entropy(logits, one, BOTH, unknown(2)) for one in (label, hidden)]
+    assert torch.isfinite(losses[0])
+    torch.testing.assert_close(*losses)

@@ -68,7 +68,7 @@ FLAWS = [
     ("ml_liver", 15000.0, "large_liver", "warning", "liver has 15,000.0 ml"),
     ("largest_left_kidney", 0.8, "pieces_left_kidney", "warning", "largest piece of left_kidney is 80%"),
     ("inside_liver", 0.1, "off_body", "error", "the label map does not lie on its image"),
-    ("inside_left_kidney", 0.4, "off_body_left_kidney", "error", "40% of left_kidney lies in the body"),
+    ("inside_left_kidney", 0.4, "inside_left_kidney", "warning", "40% of left_kidney lies in the body"),
     ("inside_left_kidney", 0.7, "inside_left_kidney", "warning", "70% of left_kidney lies in the body"),
     ("centre_left_kidney_x", 0.75, "sides_left_kidney", "error", "labels swapped or image mirrored"),
     ("centre_liver_x", 0.2, "side_liver", "warning", "liver belongs to the right half of the body"),
