@@ -10,7 +10,7 @@ from rich.progress import track
 
 from pipeline.errors import DataError, ParamsError
 from pipeline.volumes.case_files import CaseFiles, Mask
-from pipeline.volumes.identity import fingerprint
+from pipeline.volumes.identity import fingerprint, is_pseudonym
 from pipeline.volumes.layouts import Layout, find_layout
 from pipeline.volumes.masks import annotation_in
 from pipeline.volumes.names import normalised
@@ -44,7 +44,7 @@ class NewOrgan:
     @property
     def salt(self) -> str | None:
         """Fingerprint of the secret, where patients are called by a keyed hash."""
-        return fingerprint() if any(case.patient != case.case for case in self.cases) else None
+        return fingerprint() if any(is_pseudonym(case.patient) for case in self.cases) else None
 
     @property
     def next_command(self) -> str:

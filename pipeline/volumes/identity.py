@@ -7,6 +7,7 @@ needs the same salt: patients are put on a side of a split by their name.
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from pathlib import Path
 
@@ -37,6 +38,11 @@ def pseudonym(identifier: str, kind: str = "patient") -> str:
         MissingError: as `salt`.
     """
     return f"{kind}_{keyed_hash(identifier)[:12]}"
+
+
+def is_pseudonym(name: str) -> bool:
+    """Whether a patient is called by a keyed hash, not by what a source calls them."""
+    return re.fullmatch(r"patient_[0-9a-f]{12}", name) is not None
 
 
 def keyed_hash(text: str) -> str:
