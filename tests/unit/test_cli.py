@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import nibabel
@@ -47,6 +48,7 @@ def model(project):
 
     from pipeline.atomic import sha256_file, write_json
     from pipeline.inference.model import build
+    from pipeline.volumes.cases import Recipe
 
     folder = project / "models" / "spleen"
     folder.mkdir(parents=True)
@@ -54,10 +56,10 @@ def model(project):
         "organ": "spleen",
         "modality": "CT",
         "labels": {"spleen": 2},
-        "hu_offset": 0.0,
+        "recipe": asdict(Recipe("CT", {"spleen": 2}, (1.0, 1.0, 1.0))),
         "spacing": [1.0, 1.0, 1.0],
         "patch_size": [8, 8, 8],
-        "normalisation": {"kind": "ct", "clip": [-1000.0, 1000.0], "mean": 0.0, "std": 100.0},
+        "normalisation": [{"image": 0, "clip": [-1000.0, 1000.0], "mean": 0.0, "std": 100.0}],
         "network": {"name": "residual_unet", "channels": [4, 6], "strides": [[1, 1, 1], [2, 2, 2]]},
         "training": {},
     }

@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from rich.console import Console
 from pipeline.errors import DataError, HounsfieldError, ParamsError
 from pipeline.onboarding import NewOrgan, add_organ
 from pipeline.params import load_organ
+from pipeline.volumes.identity import fingerprint
 
 PROJECT = Path(__file__).parents[3]
 QUIET = Console(quiet=True)
@@ -71,12 +73,24 @@ def test_an_organ_is_copied_versioned_and_written_down(root: Path, source: Path)
     assert not (raw / "imagesTr/a.nii.gz").is_symlink()
     tracked = yaml.safe_load((root / "data/raw/spleen.dvc").read_text())
     assert tracked["outs"][0]["nfiles"] == 4
-    assert load_organ(root / "params.yaml", "spleen").ingest.labels == {"spleen": 1}
+    ingest = load_organ(root / "params.yaml", "spleen").ingest
+    assert (ingest.labels, ingest.salt) == ({"spleen": 1}, None)
     assert (root / "params.yaml").read_text().startswith(before)
     assert not list((root / "data/raw").glob("*partial*"))
     assert organ.lines()[-1] == "next: dvc repro register@spleen"
     with pytest.raises(ParamsError, match="already has the organ 'spleen'"):
         _add(root, source)
+
+
+def test_patients_that_are_hashed_bind_the_organ_to_the_secret(
+    root: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOUNSFIELD_SALT", "of this test")
+    cases = [{"id": case, "patient": "Doe^Jane"} for case in "ab"]
+    (source / "dataset.json").write_text(json.dumps({"cases": cases}))
+    _add(root, source)
+    assert load_organ(root / "params.yaml", "spleen").ingest.salt == fingerprint()
+    assert "Doe" not in (root / "params.yaml").read_text()
 
 
 def test_dvc_refusing_leaves_the_project_as_it_was(root: Path, source: Path) -> None:

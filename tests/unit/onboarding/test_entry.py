@@ -111,3 +111,10 @@ def test_names_that_yaml_reads_otherwise_are_quoted() -> None:
 def test_organs_in_one_line_are_refused_with_the_lines_to_add() -> None:
     with pytest.raises(ParamsError, match="add by hand:\n  new:\n    ingest:"):
         with_organ("organs: {a: {}}\ndefaults: {}\n", "new", "CT", {"x": 1})
+
+
+def test_a_salt_is_written_as_text_and_only_where_there_is_one() -> None:
+    salted = with_organ("organs: {}\ndefaults: {}\n", "new", "CT", {"x": 1}, "01234567")
+    ingest = yaml.safe_load(salted)["organs"]["new"]["ingest"]
+    assert ingest == {"modality": "CT", "labels": {"x": 1}, "salt": "01234567"}
+    assert "salt" not in with_organ("organs: {}\ndefaults: {}\n", "new", "CT", {"x": 1})

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -8,7 +9,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from pipeline.errors import DataError, ParamsError
-from pipeline.onboarding.source import NewOrgan, look, parse_labels
+from pipeline.onboarding.source import NewOrgan, _scan_labels, look, parse_labels
+from pipeline.volumes.case_files import one_file_each
+from pipeline.volumes.identity import fingerprint, pseudonym
 
 QUIET = Console(quiet=True)
 SHAPE = (4, 5, 6)
@@ -29,6 +32,16 @@ def _source(folder: Path, *, air: float = -1000, values: tuple[int, ...] = (1, 2
         _save(folder / "imagesTr" / f"case_{case}.nii.gz", image)
         _save(folder / "labelsTr" / f"case_{case}.nii.gz", label)
     return folder
+
+
+def _organs(source: Path, **organs: int) -> None:
+    """A file an organ for the first cases, as many as said, in place of their label maps."""
+    for organ, cases in organs.items():
+        for case in range(cases):
+            (source / "labelsTr" / f"case_{case}.nii.gz").unlink(missing_ok=True)
+            mask = np.zeros(SHAPE, np.uint8)
+            mask[1, 0, 0] = 1
+            _save(source / "labelsTr" / f"case_{case}" / f"{organ}.nii.gz", mask)
 
 
 def _describe(source: Path, **content: object) -> None:
@@ -64,6 +77,39 @@ def test_without_dataset_json_labels_are_the_values_found(tmp_path: Path) -> Non
     assert _look(source).labels == {"label_3": 3, "label_7": 7, "label_200": 200}
 
 
+def test_names_of_binary_organ_files_become_labels(tmp_path: Path) -> None:
+    source = _source(tmp_path, cases=3)
+    _organs(source, **{"Kidney Left": 3, "spleen": 2, "Liver": 3})
+    assert _look(source).labels == {"kidney_left": 1, "liver": 2, "spleen": 3}
+
+
+def test_values_of_binary_organ_files_are_no_labels(tmp_path: Path) -> None:
+    source = _source(tmp_path, cases=2)
+    _organs(source, liver=2)
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[0, 0, 0] = 255
+    _save(source / "labelsTr" / "case_1" / "liver.nii.gz", mask)
+    assert _look(source).labels == {"liver": 1}
+
+
+def test_organ_files_of_one_name_when_normalised_are_refused(tmp_path: Path) -> None:
+    source = _source(tmp_path, cases=1)
+    _organs(source, **{"left kidney": 1, "left-kidney": 1})
+    with pytest.raises(ParamsError, match="would both be 'left_kidney'"):
+        _look(source)
+
+
+def test_names_of_regions_become_labels_where_half_of_the_cases_have_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [{"liver", "spleen"}, {"liver", "spleen", "test"}, {"liver"}, {"liver", "old_liver"}]
+    cases = [one_file_each(f"case_{number}", Path("i"), Path(f"{number}.dcm")) for number in range(4)]
+    monkeypatch.setattr(
+        "pipeline.onboarding.source._found_in", lambda _, mask: found[int(mask.paths[0].stem)]
+    )
+    assert _scan_labels(tmp_path, cases, QUIET) == {"liver": 1, "spleen": 2}
+
+
 def test_files_that_are_no_label_maps_name_no_labels(tmp_path: Path) -> None:
     source = _source(tmp_path, cases=4)
     _save(source / "labelsTr" / "case_1.nii.gz", np.full(SHAPE, 0.5, np.float32))
@@ -76,6 +122,37 @@ def test_a_source_without_one_label_map_says_so(tmp_path: Path) -> None:
     source = _source(tmp_path, values=())
     with pytest.raises(DataError, match="no label map holds whole numbers from 0 to 255"):
         _look(source)
+
+
+def test_a_salt_is_written_only_where_patients_are_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOUNSFIELD_SALT", "of this test")
+    source = _source(tmp_path)
+    assert _look(source).salt is None
+    _describe(source, cases=[{"id": "case_0"}, {"id": "case_1", "patient": "Doe^Jane"}])
+    organ = _look(source, labels={"liver": 1})
+    assert organ.salt == fingerprint()
+    assert not any("Doe" in line for line in organ.lines())
+
+
+def test_without_a_name_to_hash_no_secret_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOUNSFIELD_SALT", raising=False)
+    monkeypatch.delenv("HOUNSFIELD_SALT_FILE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert _look(_source(tmp_path / "source")).salt is None
+    assert not (tmp_path / "home").exists()
+
+
+def test_subjects_of_a_bids_source_are_not_hashed_and_need_no_salt() -> None:
+    case = replace(one_file_each("sub-1_ses-2", Path("image"), Path("label")), patient="sub-1")
+    assert NewOrgan("x", "bids", [case], "MR", {"a": 1}, [], []).salt is None
+
+
+def test_a_case_that_is_called_like_its_hashed_patient_needs_a_salt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOUNSFIELD_SALT", "of this test")
+    case = one_file_each(pseudonym("Doe^Jane"), Path("image"), Path("label"))
+    assert NewOrgan("x", "dicom", [case], "CT", {"a": 1}, [], []).salt == fingerprint()
 
 
 def test_images_with_air_in_hu_are_ct(tmp_path: Path) -> None:
@@ -130,13 +207,13 @@ def test_orphans_are_taken_along_and_named(tmp_path: Path) -> None:
     organ = _look(source, "CT")
     assert organ.unpaired == ["lonely", "lost"]
     assert {Path("imagesTr/lonely.nii.gz"), Path("labelsTr/lost.nii.gz")} <= set(organ.files)
-    assert "2 without image or label" in organ.lines()[1]
+    assert "2 that lack something, which ingest will quarantine: lonely, lost" in organ.lines()[1]
 
 
 def test_a_source_of_orphans_alone_is_refused(tmp_path: Path) -> None:
     source = _source(tmp_path, cases=1)
     (source / "labelsTr" / "case_0.nii.gz").rename(source / "labelsTr" / "other.nii.gz")
-    with pytest.raises(DataError, match="none of its 2 cases has an image and a label map"):
+    with pytest.raises(DataError, match="none of its 2 cases has an image and a label of one name"):
         _look(source)
 
 

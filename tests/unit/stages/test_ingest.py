@@ -1,3 +1,4 @@
+import os
 import random
 import shutil
 import subprocess
@@ -12,11 +13,15 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.atomic import read_json
-from pipeline.errors import DataError
+from pipeline.atomic import read_json, write_json
+from pipeline.errors import DataError, ParamsError, ResourceError
 from pipeline.params import IngestParams
 from pipeline.stages import ingest
-from pipeline.volumes.layouts import CaseFiles
+from pipeline.volumes.cases import Job, attempt_case
+from pipeline.volumes.store import read_case
+from pipeline.volumes.workers import Budget, Outcome, run_each
+
+pytestmark = pytest.mark.usefixtures("project")
 
 SHAPE = (20, 18, 12)
 AFFINE = np.diag([-1.0, -1.0, 2.5, 1.0])
@@ -77,7 +82,26 @@ def _outputs(root: Path) -> dict[str, bytes]:
 
 def _written(root: Path) -> dict[str, int]:
     """When each volume was written."""
-    return {path.stem: path.stat().st_mtime_ns for path in (root / "volumes").iterdir()}
+    return {path.stem: path.stat().st_mtime_ns for path in (root / "volumes").glob("*.b2nd")}
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that these tests wrote a moment ago count as written long before."""
+    monkeypatch.setattr("pipeline.volumes.hashes.SETTLED", -3600.0)
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """The cases that are given to workers, by what they do with them, until the next run."""
+    seen: dict[str, list[str]] = {}
+
+    def watched(function: Any, jobs: list[Job], *rest: Any) -> Any:
+        seen.setdefault(function.__name__, []).extend(job.files.case for job in jobs)
+        return run_each(function, jobs, *rest)
+
+    monkeypatch.setattr(ingest, "run_each", watched)
+    return seen
 
 
 @pytest.fixture
@@ -96,7 +120,7 @@ def _spoil(raw: Path) -> dict[str, str]:
     spoilt: dict[str, tuple[NDArray[Any], NDArray[Any], NDArray[np.float64], str]] = {
         "holes": (holes, _label(0), AFFINE, "1 voxels are NaN"),
         "stray": (_image(0), _label(0) * 3, AFFINE, "holds 3, 6"),
-        "shifted": (_image(0) + 1024, _label(0), AFFINE, "lowest value is 24"),
+        "shifted": (_image(0) + 3000, _label(0), AFFINE, "lowest value is 2000"),
         "elsewhere": (_image(0), _label(0), np.diag([-1.0, -1.0, 5.0, 1.0]), "mm apart"),
         "cut": (_image(0), _label(0)[:10], AFFINE, "voxels and the label map"),
         "series": (np.zeros((*SHAPE, 2), np.int16), _label(0), AFFINE, "shape (20, 18, 12, 2)"),
@@ -124,7 +148,8 @@ def test_every_case_is_accepted_or_quarantined_with_its_reason(
     assert set(table.index[table["status"] == "accepted"]) == set(GOOD)
     for case, reason in reasons.items():
         row = table.loc[case]
-        assert (row["status"], row["key"]) == ("quarantined", "")
+        assert row["status"] == "quarantined"
+        assert len(row["key"]) == len(row["content"]) == 64
         assert case in row["reason"]
         assert reason in row["reason"]
         assert row["remedy"]
@@ -139,12 +164,16 @@ def test_accepted_cases_have_a_volume_and_numbers_and_others_have_neither(root: 
     spoilt = list(_spoil(root / "raw"))
     table = _run(root)
     assert _written(root).keys() == set(GOOD)
-    numbers = table.select_dtypes("number")
+    numbers = table.select_dtypes("number").assign(stored_peak=table["stored_peak"])
     assert {"shape_z", "spacing_x", "intensity_p99", "ml_liver", "voxels_tumour"} <= set(numbers)
-    assert numbers.loc[list(GOOD)].notna().all(axis=None)
+    # Soft tissue is looked for in scans without a sign, and air around a body; noise has neither.
+    missing = numbers.loc[list(GOOD)].isna().any()
+    assert sorted(missing[missing].index) == ["air_hu", "stored_peak"]
     assert numbers.loc[spoilt].isna().all(axis=None)
-    assert (table.loc[["label_only"], "image"] == "").all()
-    assert table.loc["a", "image"] == "imagesTr/a.nii.gz"
+    assert (table["layout"] == "msd").all()
+    assert (
+        not table.astype(str).apply(lambda column: column.str.contains("nii")).loc[list(GOOD)].any(axis=None)
+    )
 
 
 def test_quarantined_cases_do_not_count_in_the_plan(root: Path) -> None:
@@ -245,17 +274,250 @@ def test_without_one_good_case_the_first_reason_is_told_and_the_table_is_there(t
     assert not (tmp_path / "plan.json").exists()
 
 
-def test_without_a_readable_pair_there_is_no_spacing_to_plan(tmp_path: Path) -> None:
+def test_a_source_of_which_nothing_can_be_read_has_a_table_of_reasons(tmp_path: Path) -> None:
+    _add(tmp_path / "raw", "a", "b")
+    for case in "ab":
+        (tmp_path / f"raw/imagesTr/{case}.nii.gz").write_bytes(b"no scan")
+    with pytest.raises(DataError, match=r"liver: none of 2 cases can be used; the first: a\.nii\.gz cannot"):
+        _run(tmp_path)
+    table = _table(tmp_path)
+    assert table["reason"].str.contains("cannot be read").all()
+    assert (table["remedy"] != "").all()
+    assert not (tmp_path / "plan.json").exists()
+
+
+def test_a_source_without_a_pair_has_a_table_of_reasons(tmp_path: Path) -> None:
     _save(tmp_path / "raw", "images", "a", _image(0))
     _save(tmp_path / "raw", "labels", "b", _label(0))
-    with pytest.raises(DataError, match="no case has a readable image and a label"):
+    with pytest.raises(DataError, match="none of 2 cases can be used; the first: a: image without a label"):
         _run(tmp_path)
+    assert list(_table(tmp_path)["reason"]) == ["a: image without a label", "b: label without an image"]
 
 
 def test_a_name_is_printed_as_it_is(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _save(root / "raw", "images", "scan[bold]7", _image(0))
+    _add(root / "raw", "scan[bold]7")
+    (root / "raw/imagesTr/scan[bold]7.nii.gz").write_bytes(b"no scan")
+    table = _run(root)
+    assert "scan_bold_7: scan[bold]7.nii.gz cannot be read" in capsys.readouterr().err
+    assert table.loc["scan_bold_7", "status"] == "quarantined"
+
+
+@pytest.mark.usefixtures("settled")
+def test_what_nobody_touched_is_not_even_given_to_a_worker(root: Path, given: dict[str, list[str]]) -> None:
+    _save(root / "raw", "images", "image_only", _image(0))
+    table = _run(root)
+    assert sorted(given["attempt_case"]) == sorted(table.index)
+    before = _outputs(root)
+    given.clear()
+    for _ in range(2):
+        _run(root)
+        assert given == {}
+        assert _outputs(root) == before
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_file_that_was_touched_and_not_changed_makes_no_volume(
+    root: Path, given: dict[str, list[str]]
+) -> None:
     _run(root)
-    assert "scan[bold]7: image without a label" in capsys.readouterr().err
+    before, written = _outputs(root), _written(root)
+    given.clear()
+    (root / "raw/imagesTr/b.nii.gz").touch()
+    _run(root)
+    assert given["attempt_case"] == ["b"]
+    assert (_outputs(root), _written(root)) == (before, written)
+    given.clear()
+    _run(root)
+    assert given == {}
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_change_that_leaves_size_and_time_as_they_were_is_seen(root: Path) -> None:
+    def save(seed: int) -> None:
+        image = nibabel.Nifti1Image(_image(seed), AFFINE)
+        nibabel.save(image, path)
+
+    path = root / "raw/imagesTr/b.nii"
+    (root / "raw/imagesTr/b.nii.gz").unlink()
+    save(1)
+    table, before = _run(root), path.stat()
+    save(2)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    after = _run(root)
+    assert after.loc["b", "key"] != table.loc["b", "key"]
+    assert after.loc["b", "image_hash"] != table.loc["b", "image_hash"]
+
+
+@pytest.mark.usefixtures("settled")
+def test_one_new_case_among_thirty_makes_one_volume(tmp_path: Path, given: dict[str, list[str]]) -> None:
+    _add(tmp_path / "raw", *(f"case_{number:02}" for number in range(30)))
+    _run(tmp_path)
+    written = _written(tmp_path)
+    given.clear()
+    _add(tmp_path / "raw", "case_new")
+    _run(tmp_path)
+    assert given == {"survey_case": ["case_new"], "attempt_case": ["case_new"]}
+    after = _written(tmp_path)
+    assert after.pop("case_new")
+    assert after == written
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_quarantined_case_is_attempted_again_only_when_it_changed(
+    root: Path, given: dict[str, list[str]]
+) -> None:
+    _save(root / "raw", "labels", "c", _label(0) * 3)
+    table = _run(root)
+    given.clear()
+    assert _run(root).equals(table)
+    assert "attempt_case" not in given
+    _save(root / "raw", "labels", "c", _label(0) * 4)
+    assert "holds 4, 8" in _run(root).loc["c", "reason"]
+    assert given["attempt_case"] == ["c"]
+    given.clear()
+    _add(root / "raw", "c")
+    assert _run(root).loc["c", "status"] == "accepted"
+    assert given["attempt_case"] == ["c"]
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_quarantined_case_gets_a_new_hearing_under_other_parameters(root: Path) -> None:
+    _save(root / "raw", "labels", "c", _label(0) * 2)
+    assert _run(root).loc["c", "status"] == "quarantined"
+    assert _run(root, labels={"liver": 1, "tumour": 2, "vessel": 4}).loc["c", "status"] == "accepted"
+
+
+@pytest.mark.usefixtures("settled")
+def test_what_this_machine_could_not_do_is_tried_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dying(function: Any, jobs: list[Job], *rest: Any) -> Any:
+        for outcome in run_each(function, jobs, *rest):
+            lost = function is attempt_case and outcome.item.files.case == "c"
+            error = ResourceError("its worker died (exit code -9)", "it may need more memory")
+            yield Outcome(outcome.item, None, error) if lost else outcome
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "run_each", dying)
+        row = _run(root).loc["c"]
+    assert (row["status"], row["key"]) == ("quarantined", "")
+    assert row["reason"] == "c: its worker died (exit code -9)"
+    assert _run(root).loc["c", "status"] == "accepted"
+
+
+@pytest.mark.usefixtures("settled")
+def test_what_the_source_says_wrongly_of_a_case_counts_until_it_is_mended(root: Path) -> None:
+    described = root / "raw/dataset.json"
+    before = _run(root)
+    for _ in range(2):
+        write_json(described, {"cases": [{"id": "c", "annotated": "liver"}]})
+        row = _run(root).loc["c"]
+        assert (row["status"], row["remedy"]) == ("quarantined", "mend it in the list of cases")
+        assert "c" not in _written(root)
+        write_json(described, {"cases": [{"id": "c"}]})
+        assert _run(root).equals(before)
+
+
+def test_the_memory_of_a_case_is_that_of_the_original_and_of_its_volume(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budgets: list[Budget] = []
+    needed: dict[str, int] = {}
+
+    def watched(function: Any, jobs: list[Job], workers: int, timeout: float, budget: Budget | None) -> Any:
+        if budget is not None:
+            budgets.append(budget)
+            needed.update({job.files.case: budget.needs(job) for job in jobs})
+        return run_each(function, jobs, workers, timeout, budget)
+
+    monkeypatch.setattr(ingest, "run_each", watched)
+    _add(root / "raw", "garbage")
+    (root / "raw/imagesTr/garbage.nii.gz").write_bytes(b"no scan")
+    _run(root, memory_gb=0.25, spacing=(2.5, 0.5, 0.5))
+    assert [budget.total for budget in budgets] == [250_000_000]
+    voxels = int(np.prod(SHAPE))
+    assert needed == dict.fromkeys(GOOD, ingest.BYTES_A_VOXEL * (voxels + 4 * voxels)) | {"garbage": 0}
+
+
+def test_cases_that_need_more_memory_than_there_may_be_used_come_one_by_one(root: Path) -> None:
+    at_once = _run(root)
+    shutil.rmtree(root / "volumes")
+    assert _run(root, memory_gb=1e-6).equals(at_once)
+
+
+def _unsigned(seed: int) -> NDArray[np.int16]:
+    """A CT as it is stored without a sign: air at 0, soft tissue at 1040."""
+    generator = np.random.default_rng(seed)
+    image = np.zeros(SHAPE, np.int16)
+    image[2:-2, 2:-2] = generator.normal(1040, 12, (SHAPE[0] - 4, SHAPE[1] - 4, SHAPE[2])).round()
+    return image
+
+
+def test_the_offset_of_scans_without_a_sign_is_found_and_the_others_keep_their_values(root: Path) -> None:
+    for case in "abc":
+        _save(root / "raw", "images", case, _unsigned(ord(case)))
+    table = _run(root)
+    assert (table["status"] == "accepted").all()
+    assert list(table["notes"]) == ["HU offset -1000 added"] * 3 + [""]
+    assert (table["intensity_min"] == -1000).all()
+    assert table.loc["a", "hu_liver"] == pytest.approx(40, abs=5)
+    plan = read_json(root / "plan.json")
+    assert plan["recipe"]["offset"] == {"hu": -1000.0, "where": "unsigned"}
+    assert "soft tissue" in plan["reasons"]["offset"]
+
+
+def test_an_offset_of_params_is_added_to_every_scan(root: Path) -> None:
+    for case in GOOD:
+        _save(root / "raw", "images", case, _image(ord(case)) + 24)
+    table = _run(root, hu_offset=-24)
+    assert set(table["notes"]) == {"HU offset -24 added"}
+    assert read_json(root / "plan.json")["recipe"]["offset"] == {"hu": -24.0, "where": "everywhere"}
+
+
+@pytest.mark.usefixtures("settled")
+def test_the_offset_is_found_also_where_the_scans_were_taken_for_mr_before(
+    root: Path, tmp_path_factory: Any
+) -> None:
+    for case in GOOD:
+        _save(root / "raw", "images", case, _unsigned(ord(case)))
+    _run(root, modality="MR")
+    _run(root)
+    at_once = tmp_path_factory.mktemp("at_once")
+    shutil.copytree(root / "raw", at_once / "raw")
+    _run(at_once)
+    assert _outputs(root) == _outputs(at_once)
+
+
+def test_two_images_of_a_case_are_two_channels_and_a_case_that_lacks_one_is_refused(tmp_path: Path) -> None:
+    for seed, case in enumerate("abc"):
+        _save(tmp_path / "raw", "labels", case, _label(0))
+        for channel in range(1 if case == "c" else 2):
+            _save(tmp_path / "raw", "images", f"{case}_{channel:04}", _image(2 * seed + channel))
+    table = _run(tmp_path, modality="MR")
+    assert list(table["status"]) == ["accepted", "accepted", "quarantined"]
+    assert (table["layout"] == "nnunet").all()
+    assert "it lacks the channel 0001" in table.loc["c", "reason"]
+    assert read_case(tmp_path / "volumes/a.b2nd").image.shape == (2, 12, 18, 20)
+    plan = read_json(tmp_path / "plan.json")
+    assert plan["recipe"]["channels"] == 2
+    assert [channel["image"] for channel in plan["normalisation"]] == [0, 1]
+
+
+def test_windows_of_params_are_channels_of_the_plan(root: Path) -> None:
+    _run(root, normalisation={"windows": [[-160, 240], [-1000, 400]]})
+    assert [channel["clip"] for channel in read_json(root / "plan.json")["normalisation"]] == [
+        [-160.0, 240.0],
+        [-1000.0, 400.0],
+    ]
+    assert read_case(root / "volumes/a.b2nd").image.shape[0] == 1
+
+
+def test_patients_are_never_hashed_with_another_secret_than_before(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOUNSFIELD_SALT", "of this machine")
+    with pytest.raises(ParamsError, match="this machine's secret"):
+        _run(root, salt="00000000")
+    assert not (root / "cases.parquet").exists()
 
 
 RUN = """
@@ -279,9 +541,14 @@ if __name__ == "__main__":
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixteen cases, ingested in one go."""
-    whole = tmp_path_factory.mktemp("whole")
+    whole, project = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("project")
     _add(whole / "raw", *(f"case_{number:02}" for number in range(16)))
-    _run(whole)
+    for name in ("dvc.yaml", "params.yaml"):
+        (project / name).touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        patch.setenv("HOUNSFIELD_HOME", str(project / "home"))
+        _run(whole)
     return whole
 
 
@@ -294,7 +561,7 @@ def test_a_run_killed_in_the_middle_and_run_again_gives_the_same(
     with subprocess.Popen(
         [sys.executable, tmp_path / "run.py", tmp_path], stderr=subprocess.DEVNULL
     ) as process:
-        while len(list((tmp_path / "volumes").glob("[!.]*"))) < wanted and process.poll() is None:
+        while len(list((tmp_path / "volumes").glob("[!.]*.b2nd"))) < wanted and process.poll() is None:
             time.sleep(0.001)
         time.sleep(random.Random(wanted).random() * 0.02)
         process.kill()
@@ -313,10 +580,3 @@ def test_a_full_disk_stops_the_run_and_blames_no_case(root: Path) -> None:
     assert "cannot be written" in done.stderr
     assert not (root / "cases.parquet").exists()
     assert (_run(root)["status"] == "accepted").all()
-
-
-def test_a_reason_that_names_no_case_is_given_its_name() -> None:
-    files = CaseFiles("a", "a", Path("imagesTr/a.nii.gz"), Path("labelsTr/a.nii.gz"))
-    row = ingest._quarantined(files, DataError("its worker died (exit code -9)", "it may need more memory"))
-    assert row["reason"] == "a: its worker died (exit code -9)"
-    assert ingest._quarantined(files, DataError("a: no label"))["reason"] == "a: no label"

@@ -556,9 +556,10 @@ def test_a_file_whose_hash_is_known_is_not_hashed_again(job: Job, monkeypatch: p
 
 def test_a_reason_that_names_no_case_is_given_its_name() -> None:
     files = one_file_each("a", Path("imagesTr/a.nii.gz"), Path("labelsTr/a.nii.gz"))
-    row = quarantined_row(files, DataError("its worker died (exit code -9)", "it may need more memory"))
-    assert row["reason"] == "a: its worker died (exit code -9)"
-    assert quarantined_row(files, DataError("a: no label"))["reason"] == "a: no label"
+    for reason in ("its worker died (exit code -9)", "an.nii.gz is damaged", "slice 3 lies on a slope"):
+        assert quarantined_row(files, DataError(reason, "mend it"))["reason"] == f"a: {reason}"
+    for reason in ("a: no label", "a.nii.gz is damaged", "a_0001.nii.gz is damaged"):
+        assert quarantined_row(files, DataError(reason, "mend it"))["reason"] == reason
 
 
 def test_a_survey_reads_the_header_and_the_voxels_only_when_asked(job: Job) -> None:
