@@ -1,6 +1,7 @@
-"""Ingest on real volumes: hippocampus as the Decathlon gives it, and a CT that is not in HU."""
+"""Ingest on real volumes: hippocampus as the Decathlon gives it, and CTs that are not in HU."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ HEAD_AND_NECK = {
     "Larynx": 6,
     "Mandible": 7,
 }
+CT = IngestParams(modality="CT", labels=HEAD_AND_NECK)
 HEAD_AND_NECK_CASES = ("pt_1", "pt_10")
 
 
@@ -31,6 +33,18 @@ def _ingest(organ: str, params: IngestParams, raw: Path, root: Path) -> pd.DataF
     files = {"volumes": root / "volumes", "cases": root / "cases.parquet", "plans": root / "plan.json"}
     ingest.run(organ, params, raw=raw, **files)
     return pd.read_parquet(files["cases"]).set_index("case")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project to run in, with a home of its own."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("dvc.yaml", "params.yaml"):
+        (folder / name).touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("HOUNSFIELD_HOME", str(folder / "home"))
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +60,17 @@ def ingested(hippocampus: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return root
 
 
+@pytest.fixture(scope="module")
+def head_and_neck(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All planning CTs, ingested once for all tests of them."""
+    root = tmp_path_factory.mktemp("head_and_neck")
+    _ingest("head_and_neck", CT, real_data / "head_and_neck", root)
+    return root
+
+
 @pytest.fixture
-def head_and_neck(real_data: Path, tmp_path: Path) -> Path:
-    """Two cases, in a folder of their own."""
+def two_cases(real_data: Path, tmp_path: Path) -> Path:
+    """Two of them, in a folder of their own."""
     for case in HEAD_AND_NECK_CASES:
         for kind in ("images", "labels"):
             target = tmp_path / "raw" / kind / f"{case}.nii.gz"
@@ -65,7 +87,7 @@ def test_every_hippocampus_is_accepted_and_the_orphans_are_quarantined(ingested:
         "hippocampus_118": "hippocampus_118: image without a label",
         "hippocampus_281": "hippocampus_281: label without an image",
     }
-    assert len(list((ingested / "volumes").iterdir())) == 200
+    assert len(list((ingested / "volumes").glob("*.b2nd"))) == 200
 
 
 def test_the_facts_of_the_hippocampi_are_those_of_the_data_set(ingested: Path, hippocampus: Path) -> None:
@@ -86,7 +108,7 @@ def test_the_facts_of_the_hippocampi_are_those_of_the_data_set(ingested: Path, h
 def test_a_hippocampus_is_stored_as_a_z_score_with_its_labels(ingested: Path) -> None:
     table = pd.read_parquet(ingested / "cases.parquet").set_index("case")
     stored = StoredCase(ingested / "volumes" / "hippocampus_004.b2nd")
-    image, label = stored.image(), stored.label()
+    (image,), label = stored.image(), stored.label()
     assert abs(float(image.mean())) < 1e-3
     assert float(image.std()) == pytest.approx(1, abs=1e-3)
     counts = table.loc[["hippocampus_004"], ["voxels_anterior", "voxels_posterior"]].values.tolist()
@@ -96,27 +118,61 @@ def test_a_hippocampus_is_stored_as_a_z_score_with_its_labels(ingested: Path) ->
     assert plan["fingerprint"]["cases"] == 200
 
 
-def test_a_ct_that_is_not_in_hu_is_refused_with_the_parameter_that_mends_it(
-    head_and_neck: Path, tmp_path: Path
+def test_the_offset_of_cts_that_are_not_in_hu_is_found_by_itself(head_and_neck: Path) -> None:
+    table = pd.read_parquet(head_and_neck / "cases.parquet")
+    assert dict(table["status"].value_counts()) == {"accepted": 160}
+    assert set(table["notes"]) == {"HU offset -1000 added"}
+    assert (table["intensity_min"] == -1000).all()
+    plan = read_json(head_and_neck / "plan.json")
+    assert plan["recipe"]["offset"] == {"hu": -1000.0, "where": "unsigned"}
+    assert "soft tissue" in plan["reasons"]["offset"]
+    assert table["hu_Brainstem"].median() == pytest.approx(30, abs=10)
+    assert table["hu_SpinalCord"].median() == pytest.approx(36, abs=10)
+
+
+def test_an_organ_that_nobody_looked_for_has_no_volume(head_and_neck: Path) -> None:
+    table = pd.read_parquet(head_and_neck / "cases.parquet").set_index("case")
+    assert table.loc["pt_10", "annotated"] == "Brainstem;SpinalCord;RightParotid;LeftParotid"
+    assert table.loc[["pt_10"], ["ml_Esophagus", "ml_Larynx", "ml_Mandible"]].isna().all(axis=None)
+    assert table.loc["pt_100", "annotated"] == ""
+    assert (table["annotated"] == "").sum() == 24
+
+
+def test_a_spinal_cord_far_too_large_stays_in_the_table_for_validation_to_judge(head_and_neck: Path) -> None:
+    table = pd.read_parquet(head_and_neck / "cases.parquet").set_index("case")
+    volumes = table["ml_SpinalCord"]
+    assert table.loc["pt_216", "status"] == "accepted"
+    assert volumes.idxmax() == "pt_216"
+    assert volumes.max() > 20 * volumes.median()
+    assert (head_and_neck / "volumes" / "pt_216.b2nd").is_file()
+
+
+def test_an_offset_that_is_given_makes_the_same_volumes_as_the_one_that_is_found(
+    head_and_neck: Path, two_cases: Path, tmp_path: Path
 ) -> None:
-    params = IngestParams(modality="CT", labels=HEAD_AND_NECK)
+    spacing = tuple(read_json(head_and_neck / "plan.json")["spacing"])
+    params = CT.model_copy(update={"hu_offset": -1000.0, "spacing": spacing})
+    table = _ingest("head_and_neck", params, two_cases, tmp_path)
+    assert (table["status"] == "accepted").all()
+    assert (table["intensity_min"] == -1000).all()
+    assert (table["notes"] == "HU offset -1000 added").all()
+    for case in HEAD_AND_NECK_CASES:
+        volume, found = (read_case(root / "volumes" / f"{case}.b2nd") for root in (tmp_path, head_and_neck))
+        assert np.array_equal(volume.image, found.image)
+        assert np.array_equal(volume.label, found.label)
+        brainstem = float(np.median(volume.image[0][volume.label == 1]))
+        assert -50 < brainstem < 100, "soft tissue lies near water"
+
+
+def test_without_an_offset_those_cts_are_refused_with_the_parameter_that_mends_it(
+    two_cases: Path, tmp_path: Path
+) -> None:
+    params = CT.model_copy(update={"hu_offset": 0.0})
     with pytest.raises(DataError, match=r"none of 2 cases can be used.*ingest\.hu_offset"):
-        _ingest("head_and_neck", params, head_and_neck, tmp_path)
+        _ingest("head_and_neck", params, two_cases, tmp_path)
     table = pd.read_parquet(tmp_path / "cases.parquet").set_index("case")
     assert sorted(table.index) == sorted(HEAD_AND_NECK_CASES)
     assert (table["status"] == "quarantined").all()
     for case, row in table.iterrows():
         assert str(row["reason"]).startswith(f"{case}: the lowest value is 0, but air is at -1000 HU")
         assert "ingest.hu_offset" in str(row["remedy"])
-
-
-def test_with_its_offset_that_ct_is_accepted(head_and_neck: Path, tmp_path: Path) -> None:
-    params = IngestParams(modality="CT", labels=HEAD_AND_NECK, hu_offset=-1000)
-    table = _ingest("head_and_neck", params, head_and_neck, tmp_path)
-    assert (table["status"] == "accepted").all()
-    assert (table["intensity_min"] == -1000).all()
-    assert (table["notes"] == "HU offset -1000 added").all()
-    for case in HEAD_AND_NECK_CASES:
-        volume = read_case(tmp_path / "volumes" / f"{case}.b2nd")
-        brainstem = float(np.median(volume.image[volume.label == 1]))
-        assert -50 < brainstem < 100, "soft tissue lies near water"
