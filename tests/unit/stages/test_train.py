@@ -54,6 +54,7 @@ def trainings(tmp_path):
 
 def test_the_model_can_be_used(train):
     from pipeline.inference.model import load_model
+    from pipeline.volumes.cases import Recipe
 
     train()
     assert sorted(path.name for path in MODEL.iterdir()) == ["config.json", "weights.safetensors"]
@@ -61,6 +62,8 @@ def test_the_model_can_be_used(train):
     assert config["organ"] == ORGAN
     assert config["labels"] == {"near": 5, "far": 2}
     assert config["spacing"] == [2.0, 1.0, 1.0]
+    assert Recipe.of(config) == Recipe("CT", {"near": 5, "far": 2}, (2.0, 1.0, 1.0))
+    assert config["normalisation"] == [{"image": 0, "clip": [-1000.0, 1000.0], "mean": 0.0, "std": 100.0}]
     assert config["patch_size"] == [8, 8, 8]
     assert config["network"] == {
         "name": "residual_unet",
@@ -98,6 +101,45 @@ def test_another_seed_gives_other_weights(train):
 def test_it_learns(train):
     train(steps=60, validate_every=60, learning_rate=0.02, ema_decay=0.9)
     assert pd.read_csv(CURVES)["dice"].iloc[-1] > 0.8
+
+
+def test_a_label_that_nobody_looked_for_is_not_learned_to_be_absent(train):
+    # Of two cases to learn from, 'near' is there in both and outlined in one.
+    hide_near("case_2")
+    found = {}
+    for annotated in ("far", ""):
+        table = pd.read_parquet(PATCHES)
+        table.loc[table["case"] == "case_2", "annotated"] = annotated
+        table.to_parquet(PATCHES)
+        train(steps=60, validate_every=60, learning_rate=0.02, ema_decay=0.9)
+        found[annotated] = pd.read_csv(CURVES)["dice"].iloc[-1]
+    assert found["far"] > found[""] + 0.1
+
+
+def hide_near(case):
+    from pipeline.volumes.store import SUFFIX, read_case, write_case
+
+    path = Path("data") / "volumes" / ORGAN / f"{case}{SUFFIX}"
+    stored = read_case(path)
+    write_case(path, stored.image, np.where(stored.label == 2, 0, stored.label).astype(np.uint8), {})
+
+
+def test_a_network_is_trained_on_every_channel(train):
+    from pipeline.inference.model import load_model
+    from pipeline.volumes.store import SUFFIX, read_case, write_case
+
+    for number in range(4):
+        path = Path("data") / "volumes" / ORGAN / f"case_{number}{SUFFIX}"
+        stored = read_case(path)
+        write_case(path, np.concatenate([stored.image, -stored.image]), stored.label, {})
+    path = Path("data") / "plans" / f"{ORGAN}.json"
+    plan = json.loads(path.read_text())
+    channel = plan["normalisation"][0]
+    plan["normalisation"] = [channel, channel | {"image": 1}, channel | {"clip": [0.0, 200.0]}]
+    path.write_text(json.dumps(plan))
+    train()
+    weights = next(load_model(MODEL)._network.parameters())
+    assert weights.shape[1] == 3
 
 
 def test_a_run_after_a_finished_one_gives_the_same_without_training_again(train, tmp_path):
