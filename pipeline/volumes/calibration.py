@@ -53,12 +53,12 @@ def calibrate_ct(
     """
     notes = []
     outside = image == np.float32(padding) if padding is not None and padding != 0 else None
-    if offset.hu and (offset.where == "everywhere" or image.min() >= 0):
-        _refuse_scaled(case, float(image.min()), float(image.max()))
-        image = image + np.float32(offset.hu)
-        notes.append(f"HU offset {offset.hu:g} added")
     low, high = float(image.min()), float(image.max())
     _refuse_scaled(case, low, high)
+    if offset.hu and (offset.where == "everywhere" or low >= 0):
+        image = image + np.float32(offset.hu)
+        low, high = low + offset.hu, high + offset.hu
+        notes.append(f"HU offset {offset.hu:g} added")
     if low >= 0:
         raise DataError(
             f"{case}: the lowest value is {low:g}, but air is at {AIR_HU:g} HU",

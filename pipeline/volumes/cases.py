@@ -1,5 +1,6 @@
 """One case from its files to its volume, and the row that tells about it."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -18,7 +19,7 @@ from pipeline.volumes.geometry import Floats, Geometry, Triple, resampled_shape,
 from pipeline.volumes.hashes import hash_all
 from pipeline.volumes.masks import Masks, check_aligned, read_masks
 from pipeline.volumes.names import label_of, quoted
-from pipeline.volumes.readers import Scan, check_memory, read_geometry, read_scan
+from pipeline.volumes.readers import Scan, check_memory, read_geometry, read_scan, starts_negative
 from pipeline.volumes.resampling import interpolation, resample_image, resample_labels
 from pipeline.volumes.store import SUFFIX, StoredCase, write_case
 
@@ -112,7 +113,8 @@ def survey_case(job: Job) -> Surveyed:
         DataError: they cannot be read.
     """
     paths = [job.raw / path for path in job.files.images[0]]
-    if not job.asks_for_offset:
+    # Most CTs begin with air: the first slices tell that no offset is needed.
+    if not job.asks_for_offset or starts_negative(*paths):
         geometry = read_geometry(*paths)
         return Surveyed(geometry.canonical_shape, geometry.spacing, None)
     scan = read_scan(*paths)
@@ -142,7 +144,8 @@ def attempt_case(job: Job) -> Ingested:
 
 def quarantined_row(files: CaseFiles, error: HounsfieldError) -> Row:
     """The row of a case that cannot be used."""
-    named = files.case in error.reason
+    # A file's name may begin with the case's; one of a letter may be in any word.
+    named = re.match(rf"{re.escape(files.case)}(?![A-Za-z0-9])", error.reason)
     return {
         "case": files.case,
         "patient": files.patient,

@@ -7,6 +7,7 @@ choose among them by the name of the file.
 import importlib
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 from pipeline.errors import DataError
 from pipeline.volumes.geometry import Geometry
@@ -14,8 +15,10 @@ from pipeline.volumes.readers.scan import Scan, check_memory
 
 NIFTI = (".nii.gz", ".nii", ".hdr", ".img", ".hdr.gz", ".img.gz")
 ITK = (".mha", ".mhd", ".nrrd", ".nhdr")
+EARLY, SHORT = 0x18, 256
+"""The element of group 8 that every DICOM object has, and bytes that those up to it are within."""
 
-__all__ = ["Scan", "check_memory", "read_geometry", "read_scan"]
+__all__ = ["Scan", "check_memory", "read_geometry", "read_scan", "starts_negative"]
 
 
 def read_scan(*paths: Path) -> Scan:
@@ -43,6 +46,16 @@ def read_geometry(*paths: Path) -> Geometry:
     return geometry
 
 
+def starts_negative(*paths: Path) -> bool:
+    """Whether a look at the beginning of a volume finds a negative value; False where none was looked for.
+
+    Raises:
+        DataError: as `read_scan`, as far as it was looked at.
+    """
+    module = _reader(paths[0])
+    return bool(module.starts_negative(*paths)) if hasattr(module, "starts_negative") else False
+
+
 def _reader(path: Path) -> ModuleType:
     """The module that reads the format; only that format's library is loaded."""
     name = path.name.lower()
@@ -56,11 +69,25 @@ def _reader(path: Path) -> ModuleType:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file carries the mark of DICOM's part 10, or bears its suffix."""
-    if path.name.lower().endswith((".dcm", ".dicom", ".ima")):
-        return True
+    """Whether a file bears DICOM's suffix, or begins as DICOM does."""
+    return path.name.lower().endswith((".dcm", ".dicom", ".ima")) or begins_as_dicom(path)
+
+
+def begins_as_dicom(path: Path) -> bool:
+    """Whether a file carries the mark of DICOM's part 10, or begins with an element as older ones do."""
     try:
         with open(path, "rb") as file:
-            return file.read(132)[128:] == b"DICM"
+            head = file.read(132)
     except OSError:
         return False
+    return head[128:] == b"DICM" or _is_element(head[:8])
+
+
+def _is_element(head: bytes) -> bool:
+    """Whether it is the beginning of an early element of group 2 or 8, in either byte order."""
+    order: Literal["little", "big"] = "little" if head[1:2] == b"\0" else "big"
+    group, element = int.from_bytes(head[:2], order), int.from_bytes(head[2:4], order)
+    if len(head) < 8 or group not in (2, 8) or element > EARLY:
+        return False
+    # The type of the value in two capital letters, or its length in four bytes.
+    return (head[4:6].isalpha() and head[4:6].isupper()) or int.from_bytes(head[4:], order) <= SHORT

@@ -1,22 +1,27 @@
 """NIfTI 1 and 2: `.nii`, `.nii.gz`, and the pair of `.hdr` and `.img`."""
 
 import math
+import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nibabel
 import numpy as np
 from isal import igzip
 from isal.igzip_lib import IsalError
 from nibabel.filebasedimages import ImageFileError
+from nibabel.imageglobals import ErrorLevel, logger
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 from numpy.typing import NDArray
 
 from pipeline.atomic import atomic_path
 from pipeline.errors import DataError, ResourceError
 from pipeline.volumes.geometry import Floats, Geometry
-from pipeline.volumes.readers.scan import Scan, check_finite, checked_geometry, first_line
+from pipeline.volumes.readers.scan import Origin, Scan, check_finite, checked_geometry, first_line
 
 UNREADABLE: tuple[Any, ...] = (
     ImageFileError,
@@ -30,6 +35,16 @@ UNREADABLE: tuple[Any, ...] = (
     OverflowError,
 )
 """What nibabel raises for files that are not what they claim to be."""
+MENDED = 30
+"""From this level on nibabel calls something an error; most of it it would mend by a guess, and go on."""
+MILLIMETRES = (0, 2)
+"""NIfTI's codes of units that are taken as millimetres: none given, and mm."""
+APART = 0.1
+"""Share by which the spacings of sform and pixdim may differ: gantries are tilted, numbers rounded."""
+FIRST = 1_000_000
+"""Voxels that are looked at first: a few slices of a CT."""
+DENSEST = 1100
+"""Bytes that one byte of gzip can unpack to, at most."""
 
 
 def read(*paths: Path) -> Scan:
@@ -46,12 +61,29 @@ def read(*paths: Path) -> Scan:
     except UNREADABLE as error:
         raise DataError(f"{path.name} is damaged ({first_line(path, error)})", "fetch it again") from None
     check_finite(path.name, array)
-    return Scan(array, found)
+    return Scan(array, found, Origin(notes=_notes(image)))
 
 
 def geometry(*paths: Path) -> Geometry:
     """Shape and affine, from the header."""
     return _geometry(paths[0], _open(paths[0]))
+
+
+def starts_negative(*paths: Path) -> bool:
+    """Whether there is a negative value among the first voxels."""
+    path = paths[0]
+    image = _open(path)
+    _geometry(path, image)
+    proxy = image.dataobj
+    file = Path(image.file_map["image"].filename)
+    count = min(math.prod(proxy.shape), FIRST)
+    try:
+        with _stream(file) as stream:
+            stream.seek(int(proxy.offset))
+            first = np.frombuffer(stream.read(count * proxy.dtype.itemsize), proxy.dtype)
+    except UNREADABLE as error:
+        raise DataError(f"{path.name} is damaged ({first_line(path, error)})", "fetch it again") from None
+    return bool((first * np.float64(proxy.slope) + np.float64(proxy.inter)).min(initial=0) < 0)
 
 
 def write_labels(path: Path, labels: NDArray[np.uint8], geometry: Geometry) -> None:
@@ -64,9 +96,22 @@ def write_labels(path: Path, labels: NDArray[np.uint8], geometry: Geometry) -> N
         nibabel.save(image, temporary)
 
 
+@contextmanager
+def _strictly() -> Iterator[None]:
+    """Let nibabel refuse what it would mend, and say nothing about the rest."""
+    with ErrorLevel(MENDED), warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        before, logger.disabled = logger.disabled, True
+        try:
+            yield
+        finally:
+            logger.disabled = before
+
+
 def _open(path: Path) -> SpatialImage:
     try:
-        image = nibabel.load(path)
+        with _strictly():
+            image = nibabel.load(path)
     except UNREADABLE as error:
         raise DataError(
             f"{path.name} cannot be read as NIfTI ({first_line(path, error)})", "fetch it again"
@@ -82,14 +127,31 @@ def _geometry(path: Path, image: SpatialImage) -> Geometry:
         raise DataError(
             f"{path.name} holds {image.get_data_dtype()} (colour or complex)", "export it in grey"
         )
-    return checked_geometry(path.name, image.shape, np.asarray(image.affine, dtype=np.float64))
+    unit = int(image.header["xyzt_units"]) & 7
+    if unit not in MILLIMETRES:
+        raise DataError(f"{path.name} is not measured in mm (its unit is {unit})", "export it in millimetres")
+    found = checked_geometry(path.name, image.shape, np.asarray(image.affine, dtype=np.float64))
+    spacing, pixdim = np.linalg.norm(found.affine[:3, :3], axis=0), np.array(image.header.get_zooms()[:3])
+    # Programs differ in which of the two they believe.
+    if not (np.abs(spacing - pixdim) <= APART * pixdim).all():
+        told, other = (" x ".join(f"{number:g}" for number in numbers) for numbers in (spacing, pixdim))
+        raise DataError(
+            f"{path.name}: its sform gives a spacing of {told} mm and its pixdim {other} mm",
+            "mend the one that is wrong, or export it again",
+        )
+    return found
+
+
+def _notes(image: SpatialImage) -> tuple[str, ...]:
+    if image.header["sform_code"] > 0 or image.header["qform_code"] > 0:
+        return ()
+    return ("the header does not say where left is: axes taken as left, front, up",)
 
 
 def _voxels(image: SpatialImage) -> Floats:
     """All voxels in the order of the file, scaled as the header says.
 
-    Read in one pass to the end of the file, where gzip compares its check sum: nibabel stops before
-    it, and decompresses more slowly.
+    Read in one pass to the end of the file: nibabel stops before it, and decompresses more slowly.
     """
     proxy = image.dataobj
     count = math.prod(proxy.shape)
@@ -103,20 +165,34 @@ def _voxels(image: SpatialImage) -> Floats:
 
 
 def _bytes(path: Path, offset: int, length: int) -> bytearray:
-    """`length` bytes from `offset` on, of a file that may be compressed.
+    """The `length` bytes from `offset` to the end of a file that may be compressed.
 
     Raises:
         EOFError: there are fewer.
+        ValueError: there are more, so that the header tells a part of it at best.
     """
+    # Before anything is allocated: no file of this size can hold so much.
+    if length > path.stat().st_size * (DENSEST if _compressed(path) else 1):
+        raise EOFError(f"it is too short for {length} bytes of voxels")
     whole = bytearray(length)
-    compressed = path.name.lower().endswith(".gz")
-    with igzip.open(path) if compressed else open(path, "rb") as stream:
+    with _stream(path) as stream:
         stream.seek(offset)
         view, done = memoryview(whole), 0
         while done < length and (got := stream.readinto(view[done:])):
             done += got
-        while compressed and stream.read(1 << 20):
-            pass
+        # At the end of the file gzip compares its check sum.
+        more = stream.read(1)
     if done < length:
         raise EOFError(f"it ends after {done} of {length} bytes of voxels")
+    if more:
+        raise ValueError(f"its header claims {length} bytes of voxels, and there are more")
     return whole
+
+
+def _compressed(path: Path) -> bool:
+    return path.name.lower().endswith(".gz")
+
+
+def _stream(path: Path) -> BufferedIOBase:
+    """The file, opened, its content unpacked."""
+    return cast(BufferedIOBase, igzip.open(path)) if _compressed(path) else open(path, "rb")
