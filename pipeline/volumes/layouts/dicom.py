@@ -8,13 +8,14 @@ are no cases; where a patient has none, each series is a case without a mask.
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import MissingError
 from pipeline.volumes.case_files import CaseFiles, Mask, Problem
 from pipeline.volumes.identity import pseudonym
+from pipeline.volumes.layouts.dicom_damaged import damaged_among, problem_of_damaged
 from pipeline.volumes.layouts.dicom_masks import (
     CONTOURS,
     SEGMENTATION,
@@ -68,16 +69,19 @@ def find(source: Path) -> Layout | None:
     series, strays = image_series(headers)
     masks, copies = drawn_files(headers.items())
     drafts, unmasked = _drafts(series, masks, source)
+    damaged = damaged_among(series, looked, files)
+    drafts = [_with_damaged(draft, damaged.get(draft.order, []), files) for draft in drafts]
     lost = _unreadable(headers, source)
+    told = {path for draft in drafts for path in damaged.get(draft.order, [])}
+    told |= {path for draft in lost for path in draft.images}
     drafts += lost
-    kinds = Counter(header.kind for header in headers.values())
-    kinds[UNREADABLE] -= sum(len(draft.images) for draft in lost)
+    kinds = Counter(header.kind for path, header in headers.items() if path not in told)
     left_out = [
         *(_counted(kinds[kind], kind, f"{kind}s") for kind in sorted(kinds) if kind not in USED),
         _counted(strays, "image", "images", "of another size or orientation than its series"),
         _counted(copies, "copy", "copies", "of RTSTRUCT or SEG files"),
         _counted(unmasked, "series", "series", "without a mask, of patients with masks"),
-        _counted(len(files) - len(headers), "file", "files", "not DICOM"),
+        _counted(len(set(files) - headers.keys() - told), "file", "files", "not DICOM"),
     ]
     modalities = {one.first.modality for one in series}
     return Layout(
@@ -139,6 +143,10 @@ def _drafts(series: Sequence[Series], masks: Sequence[Drawn], source: Path) -> t
 def _of_series(series: Series, masks: Sequence[Drawn]) -> _Draft:
     paths = tuple(mask.path for mask in masks)
     return _Draft(series.key, series.first.patient, series.folder, series.paths, paths, problem_of(masks))
+
+
+def _with_damaged(draft: _Draft, damaged: Sequence[Path], files: Sequence[Path]) -> _Draft:
+    return replace(draft, problem=problem_of_damaged(damaged, files)) if damaged else draft
 
 
 def _of_masks(masks: Sequence[Drawn]) -> _Draft:

@@ -13,10 +13,7 @@ from pydicom.multival import MultiValue
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from pipeline.errors import DataError
-
-PREAMBLE = 132
-STARTS = (b"\x08\x00", b"\x00\x08", b"\x02\x00", b"\x00\x02")
-"""How files begin that lack the preamble: with group 8 or 2, in either byte order."""
+from pipeline.volumes.readers import begins_as_dicom
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 IMAGES = frozenset(_STORAGE + tail for tail in ("2", "2.1", "2.2", "4", "4.1", "4.4"))
@@ -77,16 +74,6 @@ def _unlogged() -> Iterator[None]:
         logger.disabled = before
 
 
-def looks_like_dicom(path: Path) -> bool:
-    """Whether the first bytes may be DICOM's, with preamble or without."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(PREAMBLE)
-    except OSError:
-        return False
-    return head[128:] == b"DICM" or head[:2] in STARTS
-
-
 def open_dataset(path: Path, *, tags: Sequence[str] | None = None, pixels: bool = False) -> Dataset:
     """Read a file's header, or all of it; to be called, and its values asked for, within `reading`.
 
@@ -98,7 +85,7 @@ def open_dataset(path: Path, *, tags: Sequence[str] | None = None, pixels: bool 
     Raises:
         DataError: it is no DICOM file, or says not what kind of object it holds.
     """
-    if not looks_like_dicom(path):
+    if not begins_as_dicom(path):
         raise DataError(f"{path.name} is no DICOM file", "fetch it again, or leave it out")
     # `force` is no danger here: the beginning was seen, and what has no class is refused.
     dataset = pydicom.dcmread(path, force=True, stop_before_pixels=not pixels, specific_tags=_list(tags))

@@ -285,6 +285,76 @@ def test_a_folder_of_unreadable_files_is_a_case_with_a_problem(source, series):
     assert layout.left_out == []
 
 
+BROKEN = b"\0" * 128 + b"DICM" + b"\xff" * 50
+"""Looks like DICOM, and says nothing."""
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("slice9.dcm", b""), ("slice9.dcm", BROKEN), ("elsewhere.dcm", BROKEN), ("slice9.DCM", b"x" * 999)],
+)
+def test_a_damaged_file_among_slices_may_be_one_that_is_missing(source, series, name, content):
+    for folder, uid in (("one", "1.2.1"), ("two", "1.2.2")):
+        series(folder, uid, f"p-{folder}")
+    (source / "one" / "image" / name).write_bytes(content)
+    layout = find(source)
+    cases = by_name(layout)
+    reason = cases["one"].problem.reason
+    assert reason.startswith("1 file among its slices cannot be read")
+    assert name not in reason, "it may name a person"
+    assert f"by name number {1 if name == 'elsewhere.dcm' else 4} of 4" in reason
+    assert cases["one"].problem.remedy
+    assert not cases["one"].complete
+    assert cases["two"].problem is None
+    assert layout.left_out == []
+
+
+def test_a_damaged_slice_without_a_suffix_is_known_by_its_name(source, series):
+    series("one", "1.2.1", "p-100")
+    folder = source / "one" / "image"
+    for number, path in enumerate(sorted(folder.iterdir())):
+        path.rename(folder / f"IM{number:04}")
+    (folder / "IM0003").write_bytes(b"\0" * 4000)
+    (folder / "VERSION").write_bytes(b"1")
+    layout = find(source)
+    assert "1 file among its slices" in layout.cases[0].problem.reason
+    assert layout.left_out == ["1 file not DICOM"]
+
+
+def test_what_is_left_of_a_damaged_file_tells_its_series(source, series):
+    for number, folder in enumerate(("one", "two", "three"), start=1):
+        series(folder, f"1.2.{number}", f"p-{folder}")
+        for path in sorted((source / folder / "image").iterdir()):
+            path.rename(source / f"{folder}-{path.name}")
+    damaged = (source / "two-slice1.dcm").read_bytes()
+    (source / "x.dcm").write_bytes(BROKEN + damaged[200:900])
+    layout = find(source)
+    problems = [case.problem.reason for case in layout.cases if case.problem]
+    assert len(layout.cases) == 3
+    assert len(problems) == 1
+    (case,) = (case for case in layout.cases if case.problem)
+    assert "two-slice0.dcm" in names(case.images[0])
+    assert layout.left_out == []
+
+
+def test_a_damaged_file_beside_masks_alone_is_only_counted(source, series):
+    series("one", "1.2.1", "p-100")
+    (source / "one" / "mask" / "report.dcm").write_bytes(BROKEN)
+    layout = find(source)
+    assert layout.cases[0].problem is None
+    assert layout.left_out == ["1 unreadable DICOM file"]
+
+
+def test_files_with_neither_preamble_nor_suffix_are_found(source, dicom):
+    for k in range(3):
+        dicom.save_without_preamble(dicom.dataset_of(k), source / f"IM{k}")
+    (source / "notes").write_bytes(b"\x08\x00 no element of DICOM")
+    layout = find(source)
+    (case,) = layout.cases
+    assert names(case.images[0]) == ["IM0", "IM1", "IM2"]
+    assert layout.left_out == ["1 file not DICOM"]
+
+
 def test_a_modality_is_told_if_all_have_the_same(source, series):
     series("one", "1.2.1", "p-100")
     series("two", "1.2.2", "p-200", modality="MR")
