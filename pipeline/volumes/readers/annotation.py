@@ -7,6 +7,7 @@ from pydicom import Dataset
 from pipeline.errors import DataError
 from pipeline.volumes.readers.dicom_files import open_dataset, reading
 from pipeline.volumes.readers.dicom_person import identifying_words, names_person
+from pipeline.volumes.readers.dicom_structure import check_structure
 
 FARTHEST = 1e5
 """Millimetres; a coordinate beyond is a broken number."""
@@ -35,6 +36,7 @@ def read_annotation(path: Path, kind: str) -> tuple[Dataset, str]:
         found = str(dataset.get("Modality") or "of no modality")[:16]
     if found != kind:
         raise DataError(f"{name} is {found}, not {kind}", f"give a {kind} file")
+    check_structure(path, name, dataset)
     return dataset, name
 
 

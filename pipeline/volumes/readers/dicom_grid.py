@@ -107,6 +107,12 @@ def _check_alike(name: str, planes: Sequence[Plane]) -> None:
         raise DataError(
             f"{name}: its slices have several sizes ({told})", "split it into a series for each size"
         )
+    scaled = sum(plane.has_scale for plane in planes)
+    if 0 < scaled < len(planes):
+        raise DataError(
+            f"{name}: {scaled} of its {len(planes)} slices have a rescale slope and the others none",
+            "export the series again",
+        )
     if any(not np.allclose(plane.spacing, planes[0].spacing, rtol=SQUARE, atol=0) for plane in planes):
         spacings = sorted({plane.spacing for plane in planes})
         told = ", ".join(f"{columns:g} x {rows:g} mm" for columns, rows in spacings[:4])

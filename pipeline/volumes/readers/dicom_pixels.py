@@ -109,7 +109,10 @@ def _shape(dataset: Dataset) -> tuple[int, ...]:
 
 def _check_length(name: str, dataset: Dataset, shape: tuple[int, ...]) -> None:
     """Compressed pixels are as long as they are; the decoder counts those."""
-    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+    packed = dataset.file_meta.TransferSyntaxUID.is_encapsulated
+    if packed != dataset["PixelData"].is_undefined_length:
+        raise DataError(f"{name} says wrongly whether its pixels are compressed", "fetch it again")
+    if packed:
         return
     pixels = int(np.prod(shape, dtype=object))
     if str(dataset.get("PhotometricInterpretation")) == "YBR_FULL_422":
@@ -117,6 +120,9 @@ def _check_length(name: str, dataset: Dataset, shape: tuple[int, ...]) -> None:
     claimed, there = pixels * int(dataset.BitsAllocated) // 8, len(dataset.PixelData)
     if there < claimed:
         raise DataError(f"{name} holds {there} of the {claimed} bytes of pixels it claims", "fetch it again")
+    # Some programs fill up to a block of the disk; anything else is pixels that the header leaves out.
+    if any(dataset.PixelData[claimed:]):
+        raise DataError(f"{name} holds {there} bytes of pixels and claims {claimed}", "fetch it again")
 
 
 def _by_gdcm(path: Path, shape: tuple[int, ...]) -> Stored:

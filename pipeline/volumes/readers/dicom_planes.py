@@ -35,6 +35,8 @@ class Plane:
     """Columns and rows."""
     slope: float
     intercept: float
+    has_scale: bool
+    """Whether the header gives slope and intercept."""
     padding: tuple[float, float] | None
     """The stored value of pixels that were not measured, and the other end of its range."""
 
@@ -100,7 +102,7 @@ def _plane(
     ):
         if value is None:
             raise DataError(f"{name} gives no {keyword}", "export it again as the scanner made it")
-    slope, intercept = _scale(name, sources)
+    slope, intercept, has_scale = _scale(name, sources)
     between_rows, between_columns = _checked_spacing(name, spacing)
     return Plane(
         path=path,
@@ -111,6 +113,7 @@ def _plane(
         size=size,
         slope=slope,
         intercept=intercept,
+        has_scale=has_scale,
         padding=padding,
     )
 
@@ -138,14 +141,19 @@ def _size(name: str, dataset: Dataset) -> tuple[int, int]:
     return size
 
 
-def _scale(name: str, sources: Sequence[Dataset]) -> tuple[float, float]:
-    """Slope and intercept; 1 and 0 without them, as for most MR."""
+def _scale(name: str, sources: Sequence[Dataset]) -> tuple[float, float, bool]:
+    """Slope, intercept, and whether they are there; 1 and 0 without them, as for most MR."""
     group = "PixelValueTransformationSequence"
-    slope = _numbers(name, sources, group, "RescaleSlope", 1) or (1.0,)
-    intercept = _numbers(name, sources, group, "RescaleIntercept", 1) or (0.0,)
+    slope = _numbers(name, sources, group, "RescaleSlope", 1)
+    intercept = _numbers(name, sources, group, "RescaleIntercept", 1)
+    if slope is None and intercept is None:
+        return 1.0, 0.0, False
+    if slope is None or intercept is None:
+        there, missing = ("slope", "intercept") if intercept is None else ("intercept", "slope")
+        raise DataError(f"{name} gives a rescale {there} and no {missing}", "export it again")
     if slope[0] == 0:
         raise DataError(f"{name}: its rescale slope is 0, so that all values are one", "export it again")
-    return slope[0], intercept[0]
+    return slope[0], intercept[0], True
 
 
 def _checked_spacing(name: str, spacing: tuple[float, ...] | None) -> tuple[float, float]:

@@ -20,6 +20,8 @@ from pipeline.volumes.readers.scan import Origin, Scan, check_finite, checked_ge
 
 FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """ITK counts millimetres to the left and to the back; we count to the right and to the front."""
+SPACINGS = {"ElementSpacing", "ElementSize", "spacings", "spacedirections"}
+"""Fields that say how large a voxel is; without any, ITK takes 1 mm."""
 SPACES = {
     *("left-posterior-superior", "lps"),
     *("right-anterior-superior", "ras"),
@@ -79,7 +81,8 @@ def _geometry(path: Path, header: ItkHeader, reader: Any) -> Geometry:
     affine = np.eye(4)
     if n >= 3:
         direction = np.array(reader.GetDirection(), dtype=np.float64).reshape(n, n)
-        affine[:3, :3] = direction[:3, :3] * reader.GetSpacing()[:3]
+        with np.errstate(all="ignore"):
+            affine[:3, :3] = direction[:3, :3] * reader.GetSpacing()[:3]
         affine[:3, 3] = reader.GetOrigin()[:3]
     return checked_geometry(path.name, reader.GetSize(), FROM_LPS @ affine)
 
@@ -90,6 +93,8 @@ def _check_meaning(path: Path, fields: Fields) -> None:
     Raises:
         DataError: the header says that it is something else.
     """
+    if not SPACINGS & fields.keys():
+        raise DataError(f"{path.name}: its header gives no spacing", "export it again")
     said = " ".join(fields.get(name, "") for name in ("DistanceUnits", "spaceunits", "units"))
     units = set(re.findall(r"[^\s\"?]+", said)) - {"mm"}
     if units:
@@ -105,9 +110,11 @@ def _check_meaning(path: Path, fields: Fields) -> None:
 
 
 def _notes(path: Path, fields: Fields) -> tuple[str, ...]:
-    if is_meta(path) or fields.get("space"):
+    said = ("TransformMatrix", "Rotation", "Orientation") if is_meta(path) else ("space",)
+    if any(fields.get(name) for name in said):
         return ()
-    return ("the header names no space: axes taken as left, posterior, superior",)
+    what = "orientation" if is_meta(path) else "space"
+    return (f"the header names no {what}: axes taken as left, posterior, superior",)
 
 
 def _scaled(path: Path, fields: Fields, array: Any) -> Any:

@@ -21,7 +21,20 @@ AXES = {
     **dict.fromkeys(("TransformMatrix", "Rotation", "Orientation"), 2),
 }
 """MetaImage's fields with one number, with one an axis, and with one for each two axes."""
-NUMBER = r"[+-]?[\d.]+(?:[eE][+-]?\d+)?"
+NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+TYPES = re.compile(r"MET_(U?(CHAR|SHORT|INT|LONG|LONG_LONG)|FLOAT|DOUBLE)(_ARRAY)?")
+"""MetaImage's types of numbers; of another, ITK complains to the terminal."""
+LARGEST = 1e9
+"""No number in a header is larger."""
+VECTOR = rf"\(\s*{NUMBER}\s*(?:,\s*{NUMBER}\s*)*\)"
+NRRD = {
+    "dimension": r"\d+",
+    "sizes": r"\d+(?:\s+\d+)*",
+    "spacings": rf"(?:{NUMBER}|nan)(?:\s+(?:{NUMBER}|nan))*",
+    "spacedirections": rf"(?:{VECTOR}|none)(?:\s*(?:{VECTOR}|none))*",
+    "spaceorigin": VECTOR,
+}
+"""NRRD's fields of numbers, of which ITK would read as much as it understands."""
 LONGEST = 1 << 18
 """Bytes of text; what goes on for longer is no header."""
 Fields = dict[str, str]
@@ -94,6 +107,8 @@ def _check_meta(path: Path, fields: Fields) -> None:
     missing = [name for name in ("NDims", "DimSize", "ElementType") if name not in fields]
     if missing:
         raise _no_header(path, f"no {missing[0]}")
+    if not TYPES.fullmatch(fields["ElementType"]):
+        raise _no_header(path, "no known ElementType")
     first = next(name for name in fields if name == "NDims" or AXES.get(name))
     if first != "NDims" or not re.fullmatch("[1-9]", fields["NDims"]):
         raise _no_header(path, f"no number of axes before {'DimSize' if first == 'NDims' else first}")
@@ -101,7 +116,7 @@ def _check_meta(path: Path, fields: Fields) -> None:
     for name, value in fields.items():
         if name in AXES:
             wanted = n ** AXES[name]
-            if not re.fullmatch(rf"({NUMBER}\s+){{{wanted - 1}}}{NUMBER}", value):
+            if not (re.fullmatch(rf"({NUMBER}\s+){{{wanted - 1}}}{NUMBER}", value) and _within(value)):
                 raise _no_header(path, f"not {wanted} numbers for {name}")
         elif not value and name != "Comment":
             raise _no_header(path, "a field without a value")
@@ -123,7 +138,16 @@ def _nrrd(path: Path, text: bytes) -> tuple[Fields, str | None, int]:
             _add(path, fields, re.sub(r"\s", "", field[1]).lower(), field[2].strip())
         elif not line.startswith("#") and ":=" not in line:
             raise _no_header(path, "a line that is no field")
+    for name, pattern in NRRD.items():
+        value = fields.get(name)
+        if value is not None and not (re.fullmatch(pattern, value, re.IGNORECASE) and _within(value)):
+            raise _no_header(path, f"no numbers for {name}")
     return fields, fields.get("datafile"), end
+
+
+def _within(value: str) -> bool:
+    """Whether no number in a field is too large."""
+    return all(abs(float(number)) <= LARGEST for number in re.findall(NUMBER, value))
 
 
 def _lines(path: Path, text: bytes) -> Iterator[tuple[str, int]]:

@@ -14,6 +14,7 @@ from pipeline.volumes.readers.polygons import Indices, Numbers, fill
 from pipeline.volumes.readers.region import Region
 
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+OPEN = ("POINT", "OPEN_PLANAR", "OPEN_NONPLANAR")
 FLAT = 0.2
 """Slices that a contour may leave its plane, and that contours of one slice may lie apart."""
 NOTED = 0.1
@@ -50,14 +51,20 @@ class Contours:
         dataset, self._file = read_annotation(path, "RTSTRUCT")
         with reading(self._file):
             rois = list(dataset.get("StructureSetROISequence") or ())
+            contours = list(dataset.get("ROIContourSequence") or ())
             drawn = {
-                int(item.ReferencedROINumber): list(item.get("ContourSequence") or ())
-                for item in dataset.get("ROIContourSequence") or ()
+                int(item.ReferencedROINumber): list(item.get("ContourSequence") or ()) for item in contours
             }
             self.names = [str(item.get("ROIName") or "").strip() for item in rois]
-            self._contours = [drawn.get(int(item.ROINumber), []) for item in rois]
+            numbers = [int(item.ROINumber) for item in rois]
+            self._contours = [drawn.get(number, []) for number in numbers]
         if not self.names:
             raise DataError(f"{self._file} holds no region of interest", "export it again, or remove it")
+        if len(drawn) < len(contours) or len(set(numbers)) < len(rois) or not drawn.keys() <= set(numbers):
+            raise DataError(
+                f"{self._file}: the numbers of its regions of interest and of their contours do not match",
+                "export it again",
+            )
         self.empty = frozenset(
             name for name, contours in zip(self.names, self._contours, strict=True) if not contours
         )
@@ -96,7 +103,9 @@ class Contours:
         with reading(self._file):
             kinds = [str(contour.get("ContourGeometricType") or "of no type")[:16] for contour in contours]
         for number, (kind, contour) in enumerate(zip(kinds, contours, strict=True), start=1):
-            if kind not in CLOSED:
+            if kind not in (*CLOSED, *OPEN):
+                raise DataError(f"{what}: contour {number} is of no known type", "export it again")
+            if kind in OPEN:
                 left_out[kind] = left_out.get(kind, 0) + 1
                 continue
             points = self._points(f"{what}: contour {number}", contour)

@@ -57,8 +57,9 @@ def checked_geometry(name: str, shape: Sequence[int], affine: NDArray[np.float64
         shape = shape[:-1]
     if len(shape) != 3 or min(shape) < 1:
         raise DataError(f"{name} has shape {shape}", "give one three-dimensional volume")
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
     # Written so that NaN fails it.
+    with np.errstate(over="ignore", invalid="ignore"):
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
     usable = spacing.min() >= THINNEST and spacing.max() <= THICKEST and np.isfinite(affine).all()
     if not (usable and abs(np.linalg.det(affine[:3, :3] / spacing)) >= FLATTEST):
         raise DataError(

@@ -60,6 +60,9 @@ class Segments:
             self._positions, self._segments = read_frames(self._file, self._dataset)
             self._size = (int(self._dataset.Rows), int(self._dataset.Columns))
             self._whole = int(self._dataset.get("MaximumFractionalValue") or 1)
+        stray = set(self._segments.tolist()) - described.keys()
+        if stray and self._kind != "LABELMAP":
+            raise DataError(f"{self._file}: a frame is of no segment it describes", "export it again")
         # A label map may describe its background, as segment 0.
         self._numbers = [number for number in described if number > 0]
         self.names = [described[number] for number in self._numbers]

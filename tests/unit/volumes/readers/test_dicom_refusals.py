@@ -16,6 +16,8 @@ from pipeline.volumes.readers import read_geometry, read_scan
 
 TILT = np.deg2rad(12)
 HEADER_ONLY = [
+    ({"RescaleIntercept": None}, "gives a rescale slope and no intercept"),
+    ({"RescaleSlope": None}, "gives a rescale intercept and no slope"),
     ({"ImagePositionPatient": None}, "gives no position"),
     ({"ImageOrientationPatient": None}, "gives no orientation"),
     ({"PixelSpacing": None}, "gives no spacing"),
@@ -115,6 +117,11 @@ SERIES = [
         lambda k: {"ImagePositionPatient": [1, 2, 5 * (k // 2)]},
         "6 slices lie at 3 positions, with different pixels at one: several phases",
     ),
+    (
+        4,
+        lambda k: {"RescaleSlope": None, "RescaleIntercept": None} if k == 2 else {},
+        "3 of its 4 slices have a rescale slope and the others none",
+    ),
     (4, lambda k: {"SeriesInstanceUID": f"1.2.{k // 2}"}, "its files belong to 2 series"),
     (4, lambda k: {"FrameOfReferenceUID": f"1.2.{k // 2}"}, "its files belong to 2 frames of reference"),
 ]
@@ -146,6 +153,28 @@ def test_slices_that_are_no_regular_volume_are_refused(tmp_path, dicom, function
     paths = dicom.write_series(tmp_path, count, each)
     random.Random(0).shuffle(paths)
     assert re.search(reason, refusal(function, *paths))
+
+
+def test_more_pixels_than_the_header_claims_are_refused_unless_they_are_zeros(tmp_path, dicom):
+    path = dicom.save(dicom.enhanced(), tmp_path / "e.dcm")
+    dataset = pydicom.dcmread(path)
+    pixels = dataset.PixelData
+    dataset.PixelData = pixels + bytes(512)
+    dataset.save_as(path)
+    assert read_scan(path).array.shape[:2] == (20, 24)
+    dataset.Rows = 12
+    dataset.save_as(path)
+    assert "bytes of pixels and claims" in refusal(read_scan, path)
+
+
+def test_pixels_that_are_compressed_and_said_not_to_be_are_refused(tmp_path, dicom):
+    paths = dicom.write_series(tmp_path)
+    dataset = pydicom.dcmread(paths[0])
+    dataset.compress(RLELossless)
+    dataset.save_as(paths[0])
+    whole = paths[0].read_bytes()
+    paths[0].write_bytes(whole.replace(RLELossless.encode(), b"1.2.840.10008.1.2.1"))
+    assert "says wrongly whether its pixels are compressed" in refusal(read_scan, *paths)
 
 
 def test_two_copies_of_two_slices_are_two_slices(tmp_path, dicom):

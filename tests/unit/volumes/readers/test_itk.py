@@ -363,6 +363,13 @@ def test_missing_data_are_refused_by_name(tmp_path: Path, suffix: str) -> None:
         (".mhd", "ElementSpacing = .*", "ElementSpacing = 1 1 5000"),
         (".mhd", "ElementSpacing = .*", "ElementSpacing = 1 1 nan"),
         (".mhd", "TransformMatrix = .*", "TransformMatrix = 0 0 0 0 0 0 0 0 0"),
+        (".mhd", "ElementSpacing = .*", "ElementSpacinf = 1 1 1"),
+        (".mhd", "TransformMatrix = .*", "TransformMatrix = 1e308 0 0 0 1 0 0 0 1"),
+        (".mhd", "ElementType = .*", "ElementType = MET_NONSENSE"),
+        (".nhdr", "space directions: .*", "space directionz: (1,0,0) (0,1,0) (0,0,1)"),
+        (".nhdr", "space directions: .*", "space directions: (-1e308,0,0) (0,1,0) (0,0,1)"),
+        (".nhdr", "space directions: .*", "space directions: (0/9,0,0) (0,1,0) (0,0,1)"),
+        (".nhdr", "space origin: .*", "space origin: (1,2,3!4)"),
         (".mhd", "DimSize = .*", "DimSize = 6 -7 8"),
         (".mhd", "DimSize = .*", "DimSize = 6 0 8"),
         (".nhdr", "space directions: .*", "space directions: (0,0,0) (0,1,0) (0,0,1)"),
@@ -375,6 +382,11 @@ def test_a_header_without_a_usable_grid_is_refused(tmp_path: Path, suffix: str, 
     path = _replace(_save(tmp_path / f"scan{suffix}"), old, new)
     with pytest.raises(HounsfieldError, match=r"^scan"):
         read_geometry(path)
+
+
+def test_metaimage_without_an_orientation_is_taken_as_lps_and_says_so(tmp_path: Path) -> None:
+    path = _replace(_save(tmp_path / "scan.mha"), "TransformMatrix = .*\n", "")
+    assert "names no orientation" in read_scan(path).origin.notes[0]
 
 
 @pytest.mark.parametrize("compressed", [False, True])

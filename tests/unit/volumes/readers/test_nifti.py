@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DataError
 from pipeline.volumes.geometry import Geometry
-from pipeline.volumes.readers import check_memory, read_geometry, read_scan
+from pipeline.volumes.readers import check_memory, read_geometry, read_scan, starts_negative
 from pipeline.volumes.readers.nifti import write_labels
 
 FIXTURES = Path(nibabel.__file__).parent / "tests" / "data"
@@ -263,6 +263,46 @@ def test_a_header_with_any_bytes_is_read_or_refused(tmp_path: Path) -> None:
     assert 0 < refused < 300
 
 
+@pytest.mark.parametrize(
+    ("offset", "content", "reason"),
+    [
+        (123, b"\x01", "not measured in mm"),
+        (123, b"\x03", "not measured in mm"),
+        (254, struct.pack("<h", 4096), "cannot be read as NIfTI"),
+        (252, struct.pack("<h", 77), "cannot be read as NIfTI"),
+        (80, struct.pack("<f", -0.5), "cannot be read as NIfTI"),
+        (
+            88,
+            struct.pack("<f", 3.0),
+            "its sform gives a spacing of 0.5 x 1 x 2 mm and its pixdim 0.5 x 1 x 3",
+        ),
+        (OFFSET_OF_SHAPE + 6, struct.pack("<h", 7), "there are more"),
+        (OFFSET_OF_DATATYPE, struct.pack("<h", 2), "there are more"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_header_that_contradicts_itself_or_its_file_is_refused(
+    tmp_path: Path, suffix: str, offset: int, content: bytes, reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = _patch_header(_save(tmp_path / f"scan{suffix}", _voxels()), offset, content)
+    assert reason in _refusal(path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_spacing_that_is_rounded_or_tilted_is_no_contradiction(tmp_path: Path) -> None:
+    path = _patch_header(_save(tmp_path / "scan.nii", _voxels()), 88, struct.pack("<f", 1.9))
+    assert read_scan(path).geometry.spacing == (2.0, 1.0, 0.5)
+
+
+def test_a_header_that_does_not_say_where_left_is_is_noted(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(_voxels(), None)
+    image.header.set_zooms((0.5, 1.0, 2.0))
+    nibabel.save(image, tmp_path / "scan.nii")
+    (note,) = read_scan(tmp_path / "scan.nii").origin.notes
+    assert "does not say where left is" in note
+    assert read_scan(_save(tmp_path / "known.nii", _voxels())).origin.notes == ()
+
+
 def test_what_fits_into_memory_passes_and_what_does_not_is_named() -> None:
     check_memory("a: has", (100, 100, 100))
     with pytest.raises(DataError, match=r"a: has \(100000, 100000, 100000\) voxels, which need \d+"):
@@ -315,3 +355,10 @@ def test_a_compressed_label_map_tells_neither_when_nor_by_which_process_it_was_w
     has_name = 8
     assert not header[3] & has_name
     assert header[4:8] == bytes(4), "the time"
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_the_first_voxels_tell_whether_values_are_negative(tmp_path: Path, suffix: str) -> None:
+    path = _save(tmp_path / f"scan{suffix}", np.abs(_voxels()))
+    assert not starts_negative(path)
+    assert starts_negative(_save(path, -np.abs(_voxels())))

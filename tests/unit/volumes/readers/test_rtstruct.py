@@ -232,6 +232,20 @@ def _drop(keyword: str) -> Any:
     return lambda dataset: delattr(dataset, keyword)
 
 
+def _type_of(kind: str) -> Any:
+    return lambda dataset: setattr(
+        dataset.ROIContourSequence[0].ContourSequence[0], "ContourGeometricType", kind
+    )
+
+
+def _number(number: int) -> Any:
+    return lambda dataset: setattr(dataset.ROIContourSequence[0], "ReferencedROINumber", number)
+
+
+def _twice(dataset: Any) -> None:
+    dataset.ROIContourSequence.append(dataset.ROIContourSequence[0])
+
+
 def _wrong_count(dataset: Any) -> None:
     dataset.ROIContourSequence[0].ContourSequence[0].NumberOfContourPoints = 5
 
@@ -246,6 +260,9 @@ def _wrong_count(dataset: Any) -> None:
         (lambda dataset: delattr(dataset.ROIContourSequence[0], "ReferencedROINumber"), "is damaged"),
         (lambda dataset: delattr(dataset.ROIContourSequence[0], "ContourSequence"), "has no contours"),
         (_wrong_count, "holds 12 coordinates for 5 points"),
+        (_type_of("CLOSED_PLANET"), "contour 1 is of no known type"),
+        (_number(7), "numbers of its regions of interest and of their contours do not match"),
+        (_twice, "numbers of its regions of interest and of their contours do not match"),
     ],
 )
 def test_odd_files_are_refused(write_rtstruct: Any, tmp_path: Path, edit: Any, reason: str) -> None:
@@ -289,3 +306,33 @@ def test_any_wrong_bytes_are_read_or_refused(
     # The other, where the wrong bytes make the patient's name one that the file's could give away.
     assert all(reason.startswith(("RS.dcm", "a file of RTSTRUCT")) for reason in refused)
     assert "Doe" not in "".join((*refused, caplog.text, *capfd.readouterr()))
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_a_file_cut_anywhere_is_refused_and_never_read_in_part(
+    write_rtstruct: Any, tmp_path: Path, implicit: bool
+) -> None:
+    import pydicom
+
+    path = write_rtstruct(tmp_path / "RS.dcm", [(name, [_patient(_box(k)) for k in (1, 2)]) for name in "ab"])
+    dataset = pydicom.dcmread(path)
+    if implicit:
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    dataset.save_as(path, implicit_vr=implicit, little_endian=True)
+    whole = path.read_bytes()
+    assert len(names(path)) == 2
+    for length in range(200, len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataError, match=r"^RS.dcm"):
+            rasterise(path, "a", AXIAL)
+    path.write_bytes(whole + bytes(300))
+    assert len(names(path)) == 2, "zeros fill up a block of the disk"
+
+
+def test_a_deeply_nested_file_is_refused(write_rtstruct: Any, tmp_path: Path) -> None:
+    path = write_rtstruct(tmp_path / "RS.dcm", [("a", [_patient(_box(1))])])
+    whole = path.read_bytes()
+    sequence = b"\x0a\x30\x10\x00SQ\x00\x00\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    path.write_bytes(whole + sequence * 20_000)
+    with pytest.raises(DataError, match=r"^RS.dcm"):
+        names(path)

@@ -274,3 +274,12 @@ def test_any_wrong_bytes_are_read_or_refused(
     # The other, where the wrong bytes make the patient's name one that the file's could give away.
     assert all(reason.startswith(("seg.dcm", "a file of SEG")) for reason in refused)
     assert "Doe" not in "".join((*refused, caplog.text, *capfd.readouterr()))
+
+
+def test_a_frame_of_no_segment_is_refused(write_seg: Any, tmp_path: Path) -> None:
+    def change(seg: Any) -> None:
+        groups = seg.PerFrameFunctionalGroupsSequence[1]
+        groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber = 9
+
+    path = write_seg(tmp_path / "seg.dcm", AXIAL, {"liver": _mask(), "spleen": _mask(1)}, change=change)
+    assert "a frame is of no segment it describes" in _refusal(path)
