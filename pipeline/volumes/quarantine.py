@@ -23,14 +23,21 @@ class Quarantine:
 
     def known(self, keys: Mapping[str, str]) -> dict[str, Row]:
         """The rows whose case, by its key, is as it was when it was refused."""
-        if not self._path.is_file():
-            return {}
         try:
-            rows: dict[str, Row] = read_json(self._path)
-            return {case: row for case, row in rows.items() if row["key"] and row["key"] == keys.get(case)}
-        except (ValueError, KeyError, TypeError, AttributeError):
+            rows = self._rows().items()
+            return {case: row for case, row in rows if row["key"] and row["key"] == keys.get(case)}
+        except (KeyError, TypeError, AttributeError):
             return {}
 
     def keep(self, rows: Iterable[Row]) -> None:
-        """Remember these rows and no others."""
-        write_json(self._path, {row["case"]: row for row in rows if row["key"]})
+        """Remember these rows and no others; the file stays untouched where nothing is new."""
+        kept = {row["case"]: row for row in rows if row["key"]}
+        if kept != self._rows() or not self._path.is_file():
+            write_json(self._path, kept)
+
+    def _rows(self) -> dict[str, Row]:
+        try:
+            rows: dict[str, Row] = read_json(self._path) if self._path.is_file() else {}
+        except ValueError:
+            return {}
+        return rows

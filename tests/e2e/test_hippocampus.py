@@ -50,8 +50,9 @@ def test_from_a_folder_of_scans_to_label_maps(real_data: Path, tmp_path: Path) -
 
     accepted = pd.read_parquet(project.folder / "data/accepted/hippocampus.parquet")
     tested = accepted[accepted["split"] == "test"].iloc[0]
-    project.hounsfield("predict", "hippocampus", str(source / tested["image"]), str(tmp_path / "out.nii.gz"))
-    truth, found = nibabel.load(source / tested["label"]), nibabel.load(tmp_path / "out.nii.gz")
+    scan, drawn = (f"{kind}Tr/{tested['case']}.nii.gz" for kind in ("images", "labels"))
+    project.hounsfield("predict", "hippocampus", str(source / scan), str(tmp_path / "out.nii.gz"))
+    truth, found = nibabel.load(source / drawn), nibabel.load(tmp_path / "out.nii.gz")
     assert truth.shape == found.shape
     np.testing.assert_allclose(truth.affine, found.affine, atol=1e-4)
     per_case = pd.read_csv(project.folder / "reports/hippocampus/cases.csv").set_index(["case", "label"])[
