@@ -23,7 +23,7 @@ demo: env
 	hounsfield results
 
 test: env
-	python -m pytest
+	python -m pytest -n auto --dist loadfile
 
 check: env
 	ruff check
