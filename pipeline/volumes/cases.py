@@ -19,7 +19,15 @@ from pipeline.volumes.geometry import Floats, Geometry, Triple, resampled_shape,
 from pipeline.volumes.hashes import hash_all
 from pipeline.volumes.masks import Masks, check_aligned, read_masks
 from pipeline.volumes.names import label_of, quoted
-from pipeline.volumes.readers import Scan, check_memory, read_geometry, read_scan, starts_negative
+from pipeline.volumes.readers import (
+    ITK,
+    NIFTI,
+    Scan,
+    check_memory,
+    read_geometry,
+    read_scan,
+    starts_negative,
+)
 from pipeline.volumes.resampling import interpolation, resample_image, resample_labels
 from pipeline.volumes.store import SUFFIX, StoredCase, write_case
 
@@ -257,8 +265,10 @@ def hash_case(job: Job) -> dict[Path, str]:
         return {paths[path]: sha256 for path, sha256 in hash_all(paths, known).items()}
     except OSError as error:
         name = Path(str(error.filename)).name
+        # A case in another format than DICOM is called after its file, whatever that says.
+        told = name if name.lower().endswith((*NIFTI, *ITK)) else "one of its files"
         raise DataError(
-            f"{job.files.case}: {name} cannot be read ({error.strerror})", "add it, or see who may read it"
+            f"{job.files.case}: {told} cannot be read ({error.strerror})", "add it, or see who may read it"
         ) from None
 
 

@@ -2,7 +2,7 @@
 
 The index is a convenience, never a truth: what it says holds for one size, one time of change and one
 inode, and a file changed within the last seconds is not remembered, because the next change might
-leave all of them as they are.
+leave all of them as they are. Files are known by their inode alone: a path may name a person.
 """
 
 import math
@@ -16,6 +16,12 @@ from pipeline.atomic import sha256_file
 
 SETTLED = 2.0
 """Seconds since its last change after which a file is remembered: coarser than any file system's clock."""
+
+
+MOST = 1_000_000
+"""Files that are remembered; the oldest are forgotten first."""
+COLUMNS = "what TEXT, file TEXT, status TEXT, text TEXT, PRIMARY KEY (what, file)"
+OLDEST = "DELETE FROM known WHERE rowid <= (SELECT max(rowid) FROM known) - ?"
 
 
 class FileIndex:
@@ -36,8 +42,9 @@ class FileIndex:
             return {}
         found = {}
         for path in paths:
-            status, text = stored.get(str(path.absolute()), ("", ""))
-            if status and status == _status(path):
+            file, now = _status(path)
+            status, text = stored.get(file, ("", ""))
+            if now and status == now:
                 found[path] = text
         return found
 
@@ -49,28 +56,25 @@ class FileIndex:
             since: when the first of the files was looked at, in seconds since the epoch. What changed
                 later is not remembered: the text may be of what the file was before.
         """
-        rows = [
-            (self._what, str(path.absolute()), status, text)
-            for path, text in texts.items()
-            if (status := _status(path, since - SETTLED))
-        ]
+        found = [(*_status(path, since - SETTLED), text) for path, text in texts.items()]
+        rows = [(self._what, file, status, text) for file, status, text in found if status]
         if not rows:
             return
         with suppress(sqlite3.Error, OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self._path, timeout=10)) as database, database:
+                database.execute(f"CREATE TABLE IF NOT EXISTS known ({COLUMNS})")
+                database.executemany("INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?)", rows)
                 database.execute(
-                    "CREATE TABLE IF NOT EXISTS files "
-                    "(what TEXT, path TEXT, status TEXT, text TEXT, PRIMARY KEY (what, path))"
+                    "DELETE FROM known WHERE rowid <= (SELECT max(rowid) FROM known) - ?", (MOST,)
                 )
-                database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
 
     def _load(self) -> dict[str, tuple[str, str]]:
         if not self._path.is_file():
             return {}
         try:
             with closing(sqlite3.connect(self._path, timeout=10)) as database:
-                question = "SELECT path, status, text FROM files WHERE what = ?"
+                question = "SELECT file, status, text FROM known WHERE what = ?"
                 rows = database.execute(question, (self._what,)).fetchall()
         except sqlite3.OperationalError:
             return {}
@@ -78,7 +82,7 @@ class FileIndex:
             with suppress(OSError):
                 self._path.unlink()
             return {}
-        return {path: (status, text) for path, status, text in rows}
+        return {file: (status, text) for file, status, text in rows}
 
 
 def hash_all(paths: Iterable[Path], known: Mapping[Path, str]) -> dict[Path, str]:
@@ -86,12 +90,12 @@ def hash_all(paths: Iterable[Path], known: Mapping[Path, str]) -> dict[Path, str
     return {path: known.get(path) or sha256_file(path) for path in paths}
 
 
-def _status(path: Path, before: float = math.inf) -> str:
-    """What changes whenever a file does; empty where there is none, or it changed too late."""
+def _status(path: Path, before: float = math.inf) -> tuple[str, str]:
+    """A file's inode, and what changes whenever the file does; that is empty where it changed too late."""
     try:
         status = os.stat(path)
     except OSError:
-        return ""
+        return "", ""
     if status.st_ctime >= before:
-        return ""
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+        return "", ""
+    return str(status.st_ino), f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"

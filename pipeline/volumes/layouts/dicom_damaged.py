@@ -32,7 +32,7 @@ def damaged_among(
         files: all there are.
     """
     broken = [path for path, header in looked.items() if header is not None and header.kind == UNREADABLE]
-    broken += _named_like_slices(looked, files)
+    broken += _named_like_slices(looked, files) + _without_orientation(series, looked)
     by_uid: dict[str, list[Series]] = {}
     by_folder: dict[Path, list[Series]] = {}
     for one in series:
@@ -63,6 +63,16 @@ def _named_like_slices(looked: Mapping[Path, Header | None], files: Sequence[Pat
     """Files that are no DICOM, but called like slices beside them but for the digits: a damaged IM0017."""
     slices = {_place(path) for path, header in looked.items() if header is not None and header.kind == IMAGE}
     return [path for path in files if looked.get(path) is None and _place(path) in slices]
+
+
+def _without_orientation(series: Sequence[Series], looked: Mapping[Path, Header | None]) -> list[Path]:
+    """Single images of no series that do not say which way they lie: a page of text does not, either."""
+    used = {path for one in series for path in one.paths}
+    return [
+        path
+        for path, header in looked.items()
+        if header is not None and header.kind == IMAGE and not header.orientation and path not in used
+    ]
 
 
 def _place(path: Path) -> tuple[Path, str]:

@@ -4,6 +4,7 @@ Voxels are (column, row, slice); slices are ordered along their normal, whatever
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from pipeline.volumes.case_files import named
 from pipeline.volumes.geometry import Floats, Geometry
 from pipeline.volumes.readers.dicom_files import COLOUR, IMAGE, kind_of, open_dataset, reading
 from pipeline.volumes.readers.dicom_grid import Grid, arrange
-from pipeline.volumes.readers.dicom_person import identifying_words, names_person
+from pipeline.volumes.readers.dicom_person import TAGS, identifying_words, names_person
 from pipeline.volumes.readers.dicom_pixels import Stored, check_grey, is_grey, scaled, stored_values
 from pipeline.volumes.readers.dicom_planes import Plane, planes_of
 from pipeline.volumes.readers.scan import Origin, Scan, check_finite, check_memory, checked_geometry
@@ -79,7 +80,10 @@ def geometry(*paths: Path) -> Geometry:
 
 
 def _series(paths: Sequence[Path]) -> _Series:
-    files = [_look(path) for path in paths]
+    try:
+        files = [_look(path) for path in paths]
+    except DataError as error:
+        raise DataError(_without_person(error.reason, paths), error.remedy) from None
     kept_names = files[0].name == paths[0].name
     name = named(paths) if kept_names else f"a DICOM series of {len(paths)} files"
     for index, what in enumerate(("series", "frames of reference")):
@@ -120,6 +124,19 @@ def _look(path: Path) -> _File:
         raise DataError(f"{name}: its kind is {kind}, not a CT or MR image", "leave it out")
     check_grey(name, dataset)
     return _File(name, planes_of(path, name, dataset), modality, scanner, series, _notes(dataset))
+
+
+def _without_person(reason: str, paths: Sequence[Path]) -> str:
+    """A refusal that does not name a damaged file, where another one tells that its name is a person's."""
+    words: frozenset[str] = frozenset()
+    for path in paths:
+        with suppress(DataError), reading(path.name):
+            words = identifying_words(open_dataset(path, tags=TAGS))
+            break
+    for path in paths:
+        if reason.startswith(path.name) and names_person(path.name, words):
+            return f"a DICOM file{reason.removeprefix(path.name)}"
+    return reason
 
 
 def _notes(dataset: Dataset) -> tuple[str, ...]:

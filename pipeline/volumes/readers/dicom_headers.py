@@ -121,9 +121,12 @@ def header_of(path: Path) -> Header | None:
         return None
     try:
         with reading(path.name):
-            return _header(path, open_dataset(path, tags=TAGS))
+            header = _header(path, open_dataset(path, tags=TAGS))
     except DataError:
         return Header(UNREADABLE)
+    # Every image has rows; of a file that ends before them pydicom gives the beginning.
+    cut_off = header.kind in (IMAGE, COLOUR) and not (header.rows and header.columns)
+    return Header(UNREADABLE) if cut_off else header
 
 
 def _header(path: Path, dataset: Dataset) -> Header:

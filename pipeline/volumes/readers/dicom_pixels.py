@@ -24,6 +24,8 @@ Stored = NDArray[np.integer[Any]]
 LUMINANCE = np.array([2125.0, 7154.0, 721.0])
 """Of red, green and blue, in 10,000 parts (ITU-R BT.709), as ITK turns colour into grey."""
 
+GREYS = ("MONOCHROME1", "MONOCHROME2")
+COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 JPEG = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)
 # GDCM ends the process where damage breaks one of its assertions. It decodes what no other library
 # here can, and of that only what begins as JPEG does.
@@ -48,15 +50,10 @@ def check_grey(name: str, dataset: Dataset) -> None:
         allocated, stored = int(dataset.get("BitsAllocated") or 0), int(dataset.get("BitsStored") or 0)
         high = int(dataset.get("HighBit") or stored - 1)
         colour = kind_of(dataset) == COLOUR
-    known = (
-        meaning in ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-        if colour
-        else (meaning in ("MONOCHROME1", "MONOCHROME2"))
-    )
+    known = meaning in (COLOURS if colour else GREYS)
     if not known or samples != (3 if colour else 1):
         raise DataError(
-            f"{name} has {samples} samples a pixel and the photometric interpretation {meaning[:16]}, "
-            "which is no grey image",
+            f"{name} has {samples} samples a pixel and {_told(meaning)}, which is no grey image",
             "give the series the scanner made",
         )
     if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or high != stored - 1:
@@ -64,6 +61,12 @@ def check_grey(name: str, dataset: Dataset) -> None:
             f"{name}: {stored} of {allocated} bits stored, the highest at {high}, cannot be read",
             "export it again",
         )
+
+
+def _told(meaning: str) -> str:
+    """A photometric interpretation; of a damaged header, any text may stand in its place."""
+    known = meaning in (*GREYS, *COLOURS, "PALETTE COLOR", "none")
+    return f"the photometric interpretation {meaning}" if known else "an unknown photometric interpretation"
 
 
 def stored_values(path: Path, name: str) -> Stored:

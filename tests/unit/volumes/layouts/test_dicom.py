@@ -309,6 +309,26 @@ def test_a_damaged_file_among_slices_may_be_one_that_is_missing(source, series, 
     assert layout.left_out == []
 
 
+@pytest.mark.parametrize("share", [0.25, 0.4, 0.5, 0.6])
+def test_a_last_slice_that_is_cut_off_in_its_header_is_no_series_of_its_own(source, series, share):
+    series("one", "1.2.1", "p-100", count=4)
+    path = source / "one" / "image" / "slice3.dcm"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    (case,) = find(source).cases
+    # Either it is known to be damaged, or it is among the slices, for the reader to refuse.
+    assert case.problem is not None or len(case.images[0]) == 4
+
+
+def test_an_image_that_does_not_say_which_way_it_lies_may_be_the_missing_slice(source, series, dicom):
+    series("one", "1.2.1", "p-100")
+    elements = {"SeriesInstanceUID": "1.2.1", "FrameOfReferenceUID": "1.2.1.3", "PatientID": "p-100"}
+    lost = dicom.dataset_of(3, ImageOrientationPatient=None, **elements)
+    dicom.save(lost, source / "one" / "image" / "slice3.dcm")
+    (case,) = find(source).cases
+    assert "1 file among its slices" in case.problem.reason
+
+
 def test_a_damaged_slice_without_a_suffix_is_known_by_its_name(source, series):
     series("one", "1.2.1", "p-100")
     folder = source / "one" / "image"

@@ -333,6 +333,16 @@ def test_nothing_of_a_person_is_logged(tmp_path, dicom, caplog, capfd):
     assert not says(caplog.text + said.out + said.err)
 
 
+@pytest.mark.parametrize("content", [b"", b"\0" * 128 + b"DICM" + b"\xff" * 99])
+def test_a_damaged_file_beside_others_of_the_patient_is_not_named(tmp_path, dicom, content):
+    paths = [path.rename(tmp_path / f"doe-{path.name}") for path in dicom.write_series(tmp_path)]
+    paths[1].write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_scan(*paths)
+    assert caught.value.reason.startswith("a DICOM file ")
+    assert "doe-" not in str(caught.value)
+
+
 def test_a_file_that_is_called_after_the_patient_is_not_named(tmp_path, dicom):
     paths = [dicom.save(dicom.dataset_of(k, **SECRETS), tmp_path / f"quixotic_{k}.dcm") for k in (0, 1, 3, 9)]
     with pytest.raises(DataError, match=r"^a DICOM series of 4 files: ") as caught:
