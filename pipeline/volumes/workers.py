@@ -5,6 +5,7 @@ the kernel, out of memory; by a decoder that crashes). Here each worker has a pi
 the parent knows which case went with it, names it, and starts another worker.
 """
 
+import ctypes
 import multiprocessing
 import os
 import threading
@@ -21,6 +22,8 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.errors import DataError, HounsfieldError, ResourceError
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Of glibc's `mallopt`."""
 LOOK_EVERY = 0.5
 """Seconds between looks at what a worker holds."""
 Item = TypeVar("Item")
@@ -145,6 +148,7 @@ def _serve(pipe: Connection, function: Callable[[Item], Result]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # As many workers as cores: threads of their own would only get in each other's way.
     threadpool_limits(1)
+    _keep_memory()
     while True:
         try:
             item = pipe.recv()
@@ -156,6 +160,15 @@ def _serve(pipe: Connection, function: Callable[[Item], Result]) -> None:
             pipe.send((None, error))
         except Exception as error:
             pipe.send((None, DataError(f"{type(error).__name__}: {error}", "report this as a bug")))
+
+
+def _keep_memory() -> None:
+    """Let memory that is freed be used again: fresh pages cost a sixth of the time of a large case."""
+    # Only glibc has it; elsewhere pages are given back as before.
+    with suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _end_with_parent() -> None:
