@@ -198,7 +198,9 @@ def ingest_case(job: Job) -> Ingested:
         "notes": "; ".join(dict.fromkeys([*notes, *masks.notes])),
     }
     kinds = interpolation(spacing)
-    resampled = np.stack([resample_image(one, spacing, target, kinds=kinds) for one in calibrated])
+    channels = [resample_image(one, spacing, target, kinds=kinds) for one in calibrated]
+    # One channel need not be copied.
+    resampled = channels[0][None] if len(channels) == 1 else np.stack(channels)
     write_case(job.volume, resampled, resample_labels(label, spacing, target), {"row": row})
     return Ingested(row, hashes)
 
