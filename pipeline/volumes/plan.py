@@ -12,7 +12,7 @@ from pipeline.volumes.cases import Recipe
 from pipeline.volumes.geometry import Triple, resampled_shape
 
 PATCH_VOXELS = 110_000
-"""Voxels of a planned patch: a step of the small network on two of them takes half a second on two CPU cores."""
+"""Voxels of a planned patch: a step of the small network on two such takes half a second on two cores."""
 MULTIPLE = 8
 """Patch edges are multiples of this, so that a network can halve them three times."""
 
