@@ -6,7 +6,7 @@ imported: a scheduler reads this every few seconds.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -37,6 +37,8 @@ class Stage:
     """The stages that make what this one reads, in the order of the pipeline."""
     persist: tuple[str, ...] = ()
     """Those of its products that DVC does not remove before a run."""
+    meta: dict[str, Any] = field(default_factory=dict)
+    """What the file says for whoever runs the stage: `gpu`, whether it computes on one."""
 
     @property
     def products(self) -> tuple[str, ...]:
@@ -129,6 +131,7 @@ def _stage(name: str, body: dict[str, Any], needs: tuple[str, ...]) -> Stage:
             for path, options in entry.items()
             if (options or {}).get("persist")
         ),
+        meta=dict(body.get("meta") or {}),
     )
 
 

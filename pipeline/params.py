@@ -53,6 +53,30 @@ Positive = Annotated[float, Field(gt=0)]
 Range = Annotated[tuple[float, float], AfterValidator(_in_order)]
 NonNegativeRange = Annotated[tuple[NonNegative, NonNegative], AfterValidator(_in_order)]
 PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_in_order)]
+CRON_WORDS = ("@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
+CRON_FIELDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+"""Least and greatest number of minute, hour, day, month and weekday."""
+
+
+def _is_cron(text: str) -> str:
+    if text in CRON_WORDS:
+        return text
+    fields = text.split()
+    known = len(fields) == len(CRON_FIELDS) and all(
+        re.fullmatch(r"[0-9*/,\-]+", field) and all(low <= int(n) <= high for n in _values(field))
+        for field, (low, high) in zip(fields, CRON_FIELDS, strict=True)
+    )
+    if not known:
+        raise ValueError("write five fields of cron in numbers, such as '0 3 * * 1', or @weekly")
+    return text
+
+
+def _values(field: str) -> list[str]:
+    """The numbers of a field of cron, without those of a step (`/5`)."""
+    return re.findall(r"\d+", re.sub(r"/\d+", "", field))
+
+
+Cron = Annotated[str, AfterValidator(_is_cron)]
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 """What an organ may be called: it becomes a folder, a DVC stage and a registered model."""
 
@@ -236,6 +260,49 @@ class RegisterParams(Section):
     resamples: Annotated[int, Field(ge=100)] = 10000
     minimum_dice: Share = 0.5
     """A model whose mean Dice is below this never becomes champion, not even the first."""
+    approval: Literal["none", "required"] = "none"
+    """required: a model that won waits, as challenger, until a person approves."""
+
+
+class KubernetesParams(Section):
+    """Pods of the stages; mappings and lists are as Kubernetes writes them."""
+
+    namespace: str = "hounsfield"
+    service_account: str = "hounsfield"
+    claim: str = "hounsfield-home"
+    """The volume claim, for many readers and writers, that holds HOUNSFIELD_HOME."""
+    image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    resources: dict[str, dict[str, dict[str, str]]] = {}
+    """By stage, or `default`: requests and limits."""
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[dict[str, Any], ...] = ()
+    volumes: tuple[dict[str, Any], ...] = ()
+    volume_mounts: tuple[dict[str, Any], ...] = ()
+    nodes: Annotated[int, Field(ge=1)] = 1
+    """More than one: `train` runs on as many nodes as a Kubeflow TrainJob."""
+
+
+class AirflowParams(Section):
+    """When and how Airflow runs the pipeline; no stage depends on any of it."""
+
+    schedule: Cron | None = "0 3 * * 1"
+    """Cron in UTC, or a word such as @weekly, on which the organ is retrained; None: on new data alone."""
+    start: Literal["as_is", "warm", "scratch"] = "as_is"
+    """How a scheduled training begins: as train.start says, from the champion, or from random weights."""
+    incoming: Annotated[str, Field(min_length=1)] | None = None
+    """The s3://BUCKET/PREFIX or folder that new scans arrive in."""
+    settle_seconds: Annotated[float, Field(ge=0)] = 300.0
+    """New scans are read once nothing has changed there for so long."""
+    poll_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Between two looks at `incoming`."""
+    retries: Annotated[int, Field(ge=0, le=20)] = 3
+    retry_seconds: Annotated[float, Field(ge=0)] = 60.0
+    """Before the first retry; doubled from one to the next, up to an hour."""
+    gpu_pool: Annotated[str, Field(min_length=1)] = "default_pool"
+    """The Airflow pool of the stages that compute on a GPU."""
+    approval_hours: Annotated[float, Field(gt=0)] = 72.0
+    """How long a model waits for approval; then it stays a challenger."""
+    kubernetes: KubernetesParams = KubernetesParams()
 
 
 class OrganParams(Section):
@@ -248,6 +315,7 @@ class OrganParams(Section):
     train: TrainParams
     evaluate: EvaluateParams
     register_: RegisterParams = Field(alias="register")
+    airflow: AirflowParams = AirflowParams()
 
     def section(self, stage: str) -> Section:
         """The section of a stage, by the stage's name."""

@@ -44,6 +44,15 @@ def test_what_dvc_keeps_is_known() -> None:
     assert stages["train"].persist == ()
 
 
+def test_what_computes_on_a_gpu_is_known() -> None:
+    stages = load_stages(ROOT)
+    assert [name for name, stage in stages.items() if stage.meta.get("gpu")] == [
+        "train",
+        "evaluate",
+        "register",
+    ]
+
+
 def test_a_stage_stands_behind_what_it_needs_wherever_it_is_written(tmp_path: Path) -> None:
     write(
         tmp_path,

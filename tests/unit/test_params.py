@@ -43,7 +43,7 @@ def test_every_value_of_the_shipped_file_is_valid_and_reaches_its_organ() -> Non
         merged = load_organ(PROJECT / "params.yaml", organ).model_dump(by_alias=True)
         assert _said(own, merged)
         for stage, section in content["defaults"].items():
-            untouched = {key: value for key, value in section.items() if key not in own[stage]}
+            untouched = {key: value for key, value in section.items() if key not in own.get(stage, {})}
             assert _said(untouched, merged[stage])
 
 
@@ -248,3 +248,22 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 def test_every_default_of_the_code_lies_within_its_own_range() -> None:
     params = OrganParams.model_validate(SPLEEN)
     assert OrganParams.model_validate(params.model_dump(by_alias=True)) == params
+
+
+@pytest.mark.parametrize("cron", ["0 3 * * 1", "*/15 0-6,22 1 1-12/2 *", "@weekly", "59 23 31 12 7"])
+def test_a_schedule_is_cron(tmp_path: Path, cron: str) -> None:
+    path = _write(tmp_path, {"airflow": {"schedule": cron}})
+    assert load_organ(path, "spleen").airflow.schedule == cron
+
+
+@pytest.mark.parametrize(
+    "cron", ["0 3 * *", "60 3 * * 1", "0 24 * * *", "0 3 * * 8", "weekly", "@often", "", "; rm"]
+)
+def test_what_is_no_cron_is_refused_with_an_example(tmp_path: Path, cron: str) -> None:
+    message = _refusal(tmp_path, {"airflow": {"schedule": cron}})
+    assert "airflow.schedule" in message
+    assert "'0 3 * * 1'" in message
+
+
+def test_a_wrong_key_of_airflow_is_named_with_the_right_one(tmp_path: Path) -> None:
+    assert "did you mean 'retry_seconds'" in _refusal(tmp_path, {"airflow": {"retry_second": 1}})
