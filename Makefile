@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: env demo test check format lock clean
+.PHONY: env demo test check images kubeflow format lock clean
 
 env: $(VENV)/.complete
 
@@ -30,6 +30,22 @@ check: env
 	ruff format --check
 	mypy
 
+# Every stage as an image (BASE=… for another base image; components/make_base.sh makes one).
+images: env
+	$(BIN)/python -m components.build $(if $(BASE),--base $(BASE))
+
+# Every organ as a Kubeflow pipeline. kfp has an environment of its own: beside Airflow it would take the
+# Kubernetes client back by years.
+kubeflow: .venv-kubeflow/.complete
+	for organ in $$($(BIN)/python -c 'import yaml; print(*yaml.safe_load(open("params.yaml"))["organs"])'); do \
+		.venv-kubeflow/bin/python -m components.compile_pipeline $$organ || exit 1; \
+	done
+
+.venv-kubeflow/.complete: components/requirements-kfp.txt | env
+	$(PYTHON) -m venv .venv-kubeflow
+	.venv-kubeflow/bin/python -m pip install --quiet --progress-bar off --requirement $<
+	touch $@
+
 format: env
 	ruff check --fix
 	ruff format
@@ -42,4 +58,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-kubeflow

@@ -1,0 +1,1 @@
+"""The stages as containers: images, their Kubeflow descriptions, and what builds and compiles them."""
