@@ -1,8 +1,14 @@
-"""The container engine of this machine: podman or docker, whichever answers, and how it is called."""
+"""The container engine of this machine: podman or docker, whichever answers, and how it is called.
+
+    python -m components.engine images
+
+runs it by hand, with the settings that the builds use.
+"""
 
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,3 +91,10 @@ def _settings(name: str) -> dict[str, str]:
     if name != "podman" or has_systemd or configured or not shutil.which("runc"):
         return {}
     return {"CONTAINERS_CONF": str(SETTINGS)}
+
+
+if __name__ == "__main__":
+    try:
+        find_engine().run(*sys.argv[1:])
+    except MissingError as error:
+        sys.exit(f"error {error}")

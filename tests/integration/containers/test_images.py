@@ -1,0 +1,161 @@
+"""Every stage in its image, locked down, does what it does as a process."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.engine import Engine
+from pipeline.graph import load_stages
+from tests.conftest import ROOT
+from tests.integration.containers.conftest import STAGES, Site
+
+# The one place that says it for Airflow is held against this by test_runner.py.
+LOCKED_DOWN = (
+    *("--read-only", "--tmpfs", "/tmp", "--network", "none"),
+    *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+)
+DATA_STAGES = [name for name, stage in load_stages(ROOT).items() if not stage.meta.get("gpu")]
+LARGEST_INGEST = 600e6
+"""Bytes of ingest's image, as it is stored and fetched."""
+
+
+def run(engine: Engine, image: str, *command: str, options: tuple[str, ...] = ()) -> str:
+    return engine.run("run", "--rm", *LOCKED_DOWN, *options, image, *command, capture=True)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_image_runs_without_root_and_holds_no_tools(
+    engine: Engine, images: dict[str, str], stage: str
+) -> None:
+    script = (
+        "id -u; for tool in gcc cc g++ make ld pip pip3 apt-get perl5; do command -v $tool; done;"
+        " touch /opt/venv/x /etc/x 2>/dev/null && echo writable; cat /proc/self/status | grep CapBnd; true"
+    )
+    lines = run(engine, images[stage], "sh", "-c", script).split("\n")
+    assert lines[0] == "10001"
+    assert [line for line in lines[1:] if line and not line.startswith(("CapBnd", "/usr/bin/apt"))] == []
+    assert "CapBnd:\t0000000000000000" in lines
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_torch_is_where_it_is_imported_and_nowhere_else(
+    engine: Engine, images: dict[str, str], stage: str
+) -> None:
+    requirements = (ROOT / "components" / stage / "requirements.txt").read_text()
+    found = run(
+        engine, images[stage], "python", "-c", "import importlib.util as u; print(bool(u.find_spec('torch')))"
+    )
+    assert found.strip() == str("torch.txt" in requirements)
+
+
+def test_no_image_keeps_anything_of_the_machine_it_was_built_on(
+    engine: Engine, images: dict[str, str]
+) -> None:
+    for image in images.values():
+        found = run(
+            engine,
+            image,
+            "sh",
+            "-c",
+            "find / -xdev '(' -name 'pip.conf' -o -name '*.whl' ')' 2>/dev/null; true",
+        )
+        assert found == ""
+
+
+def test_the_same_run_by_process_and_by_container_gives_the_same_files(
+    engine: Engine, images: dict[str, str], site: Site, tmp_path: Path
+) -> None:
+    hashes = {}
+    for kind in ("process", "container"):
+        home = tmp_path / kind
+        workspace = site.open(home)
+        for stage in STAGES:
+            if kind == "process":
+                site.step(home, workspace, "stage", stage, "abdomen")
+            else:
+                stage_in_container(engine, images[stage], home, workspace, stage)
+        hashes[kind] = outputs(workspace)
+    assert {stage: hashes["container"][stage] for stage in DATA_STAGES} == {
+        stage: hashes["process"][stage] for stage in DATA_STAGES
+    }
+    assert set(hashes["container"]) == set(STAGES)
+    # A training of a few steps on the same processor and the same torch: these are equal too.
+    assert hashes["container"]["train"] == hashes["process"]["train"]
+
+
+def stage_in_container(engine: Engine, image: str, home: Path, workspace: Path, stage: str) -> None:
+    """What Airflow's container runner does, by the engine's command line."""
+    subprocess.run(["chmod", "-R", "g=u", str(home)], check=True)
+    run(
+        engine,
+        image,
+        *("hounsfield", "run", "stage", stage, "abdomen"),
+        options=(
+            *("--user", f"10001:{workspace.stat().st_gid}", "--workdir", str(workspace)),
+            *("--volume", f"{home}:{home}", "--env", f"HOUNSFIELD_HOME={home}"),
+        ),
+    )
+
+
+def outputs(workspace: Path) -> dict[str, Any]:
+    """Path and hash of all that each stage made, by the lock file."""
+    lock = yaml.safe_load((workspace / "dvc.lock").read_text())
+    return {
+        name.partition("@")[0]: {out["path"]: out["md5"] for out in stage["outs"]}
+        for name, stage in lock["stages"].items()
+    }
+
+
+def test_ingest_is_small(engine: Engine, images: dict[str, str], tmp_path: Path) -> None:
+    archive = tmp_path / "ingest.tar"
+    engine.run("save", "--output", str(archive), images["ingest"], capture=True)
+    with open(archive, "rb") as file:
+        packed = subprocess.run(["gzip", "-1"], stdin=file, capture_output=True, check=True).stdout
+    assert len(packed) < LARGEST_INGEST
+
+
+def test_a_component_makes_what_dvc_makes(
+    engine: Engine, images: dict[str, str], site: Site, tmp_path: Path
+) -> None:
+    """Kubeflow's way: files handed over under names of its own, and component.yaml says where to."""
+    described = yaml.safe_load((ROOT / "components/ingest/component.yaml").read_text())
+    arguments = described["deploymentSpec"]["executors"]["exec-ingest"]["container"]["args"]
+    params = yaml.safe_load((site.folder / "params.yaml").read_text())
+    values = {
+        "{{$.inputs.parameters['organ']}}": "abdomen",
+        "{{$.inputs.parameters['defaults_ingest']}}": as_json(params["defaults"]["ingest"]),
+        "{{$.inputs.parameters['organs_ingest']}}": as_json(params["organs"]["abdomen"]["ingest"]),
+        "{{$.inputs.artifacts['raw'].path}}": "/in",
+    } | {
+        f"{{{{$.outputs.artifacts['{role}'].path}}}}": f"/out/{role}/data"
+        for role in ("volumes", "cases", "plans")
+    }
+    for placeholder, value in values.items():
+        arguments = [argument.replace(placeholder, value) for argument in arguments]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out").chmod(0o777)
+    mounts = ("--volume", f"{site.folder}/data/raw/abdomen:/in:ro", "--volume", f"{tmp_path}/out:/out")
+    run(engine, images["ingest"], "python", "/opt/hounsfield/launch.py", *arguments, options=mounts)
+    site.dvc("repro", "--single-item", "ingest@abdomen")
+    for role, made in {"cases": "data/cases/abdomen.parquet", "plans": "data/plans/abdomen.json"}.items():
+        assert (tmp_path / "out" / role / "data").read_bytes() == (site.folder / made).read_bytes()
+    volumes = {path.name: path.read_bytes() for path in (site.folder / "data/volumes/abdomen").iterdir()}
+    assert volumes
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out/volumes/data").iterdir()} == volumes
+
+
+def as_json(section: object) -> str:
+    """As Kubeflow hands a section over: every number with a decimal point."""
+    import json
+
+    def pointed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: pointed(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [pointed(item) for item in value]
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    return json.dumps(pointed(section))
