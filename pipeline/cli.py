@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from pipeline.errors import HounsfieldError
+from pipeline.runs.cli import app as run_app
 from pipeline.workspace import STAGES, project_root, stage_files
 
 app = typer.Typer(
@@ -72,6 +73,8 @@ def _add_stage(stage: str) -> None:
 
 for _stage in STAGES:
     _add_stage(_stage)
+
+app.add_typer(run_app, name="run", rich_help_panel="Runs (Airflow gives these commands)")
 
 
 @app.command(rich_help_panel="Data and models")

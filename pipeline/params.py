@@ -331,7 +331,20 @@ def load_organ(path: Path, organ: str) -> OrganParams:
         ParamsError: the file cannot be read, the organ or a section is not there, a key is
             unknown or a value is out of range; the message names the key and the remedy.
     """
+    return _organ_of(read_params(path), organ)
+
+
+def load_organs(path: Path) -> dict[str, OrganParams]:
+    """The parameters of every organ of `params.yaml`, which is read once.
+
+    Raises:
+        ParamsError: as `load_organ`.
+    """
     content = read_params(path)
+    return {organ: _organ_of(content, organ) for organ in content["organs"]}
+
+
+def _organ_of(content: dict[str, Any], organ: str) -> OrganParams:
     organs = content["organs"]
     if organ not in organs:
         raise ParamsError(

@@ -73,11 +73,15 @@ class Description:
 class ModelRegistry:
     """Models of the project at `root`: at `MLFLOW_TRACKING_URI`, else in a database in its home.
 
+    Args:
+        root: the project.
+        place: its home; None: as the environment says.
+
     Every method that asks the registry raises MissingError if it cannot be used.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._home = home(root.absolute())
+    def __init__(self, root: Path, place: Path | None = None) -> None:
+        self._home = place or home(root.absolute())
 
     @reached()
     def champion_version(self, organ: str) -> int | None:

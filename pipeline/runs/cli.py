@@ -1,0 +1,108 @@
+"""`hounsfield run`: the steps of a run in a workspace of its own, as Airflow gives them, or a person."""
+
+import json
+import os
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.runs.errors import NOTHING_CHANGED
+from pipeline.workspace import project_root
+
+if TYPE_CHECKING:
+    from pipeline.runs.settings import Settings
+
+app = typer.Typer(help="A run in a workspace of its own, step by step.", no_args_is_help=True)
+
+Organ = Annotated[str, typer.Argument(help="An organ of params.yaml.")]
+RunId = Annotated[str, typer.Option("--id", metavar="RUN", help="What identifies the run.")]
+By = Annotated[str, typer.Option(help="Who opens it, one at a time: an open run of its own gives way.")]
+
+
+class Start(StrEnum):
+    """How `train` begins."""
+
+    AS_IS = "as_is"
+    WARM = "warm"
+    SCRATCH = "scratch"
+
+
+@app.command("open")
+def open_(
+    organ: Organ,
+    run_id: RunId,
+    start: Annotated[
+        Start, typer.Option(help="How train begins: as params.yaml says, from the champion, or from scratch.")
+    ] = Start.AS_IS,
+    warm: Annotated[bool, typer.Option("--warm", help="The same as --start warm.")] = False,
+    scratch: Annotated[bool, typer.Option("--scratch", help="The same as --start scratch.")] = False,
+    by: By = "",
+    force: Annotated[bool, typer.Option("--force", help="Even if every stage is up to date.")] = False,
+) -> None:
+    """Make the workspace, or find that of an earlier attempt; exit code 99: nothing changed."""
+    from pipeline.runs.opening import open_run
+
+    begin = Start.WARM if warm else Start.SCRATCH if scratch else start
+    run = open_run(_settings(), organ, run_id, start=begin.value, by=by, force=force)
+    if run is None:
+        raise typer.Exit(NOTHING_CHANGED)
+    _tell(path=str(run.folder), commit=run.base, organ=organ, run=run.name)
+
+
+@app.command()
+def stage(
+    stage: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")],
+    organ: Organ,
+    force: Annotated[bool, typer.Option("--force", help="Even if it is up to date.")] = False,
+) -> None:
+    """Run one stage in the workspace that this is; what an earlier attempt left running is ended."""
+    from pipeline.runs.stage import run_stage
+
+    raise typer.Exit(run_stage(project_root(), stage, organ, force=force))
+
+
+@app.command()
+def publish(
+    organ: Organ,
+    run_id: RunId,
+    branch: Annotated[str, typer.Option(help="Push to this one, not to the branch it started from.")] = "",
+) -> None:
+    """Push what the run made: data to the DVC remote; dvc.lock, metrics and decision as a tagged commit."""
+    from pipeline.runs.publishing import publish_run
+
+    _tell(**publish_run(_settings(), organ, run_id, branch).as_json())
+
+
+@app.command()
+def close(
+    organ: Organ,
+    run_id: RunId,
+    keep_unpublished: Annotated[
+        bool, typer.Option("--keep-unpublished", help="Keep the workspace of a run that was not published.")
+    ] = False,
+) -> None:
+    """Remove the workspace, and let the next run of the organ begin."""
+    from pipeline.runs.opening import close_run
+
+    _tell(removed=close_run(_settings(), organ, run_id, keep_unpublished=keep_unpublished))
+
+
+def _settings() -> "Settings":
+    """Of the deployment; in a workspace, of the one that its run belongs to."""
+    from pipeline.runs.settings import read_settings
+    from pipeline.runs.workspaces import find_run
+
+    root = project_root()
+    run = find_run(root)
+    own = (
+        {}
+        if run is None
+        else {"HOUNSFIELD_PROJECT": run.project, "HOUNSFIELD_HOME": run.home, "HOUNSFIELD_BRANCH": run.branch}
+    )
+    return read_settings(root, {**os.environ, **own})
+
+
+def _tell(**result: object) -> None:
+    """Print the result as one line of JSON, the last of the output: paths and hashes."""
+    print(json.dumps(result))

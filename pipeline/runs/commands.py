@@ -1,0 +1,99 @@
+"""git and DVC, asked as a person would: by their commands, with their own sentence when they refuse."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pipeline.errors import MissingError
+from pipeline.runs.errors import Unfinished
+
+IDENTITY = {"NAME": "Hounsfield", "EMAIL": "hounsfield@localhost"}
+"""Whose commits a run's are, where nobody is configured."""
+
+
+class Refused(Unfinished):
+    """git or DVC ended with an error; the reason is the sentence it gave."""
+
+
+def git(folder: Path, *arguments: str, env: Mapping[str, str] | None = None, text: str | None = None) -> str:
+    """What a git command prints, without the last line end.
+
+    Raises:
+        Refused: it failed.
+        MissingError: git is not there.
+    """
+    # No prompt: nobody is there to answer it.
+    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **(env or {})}
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            env=environment,
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        if error.filename == "git":
+            raise MissingError("git is not installed", "apt-get install git") from None
+        raise MissingError(f"{folder} is not there", "open the run again") from None
+    if done.returncode != 0:
+        raise Refused(f"git {arguments[0]} failed", _sentence(done.stderr, ("fatal:", "error:", "!")))
+    return done.stdout.removesuffix("\n")
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    """What a DVC command prints.
+
+    Raises:
+        Refused: it failed.
+    """
+    done = subprocess.run(
+        dvc_command(*arguments),
+        cwd=folder,
+        env=dvc_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise Refused(f"dvc {arguments[0]} failed", _sentence(done.stderr, ("ERROR:",)))
+    return done.stdout
+
+
+def dvc_command(*arguments: str) -> list[str]:
+    """The command line of DVC in this environment."""
+    return [sys.executable, "-m", "dvc", *arguments]
+
+
+def dvc_environment() -> dict[str, str]:
+    """An environment in which the stages' `python` is this interpreter."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, "PATH": path}
+
+
+def as_author(folder: Path) -> dict[str, str]:
+    """The environment in which git can commit in `folder`, whoever runs it."""
+    try:
+        git(folder, "var", "GIT_COMMITTER_IDENT")
+    except Refused:
+        return {f"GIT_{role}_{key}": IDENTITY[key] for role in ("AUTHOR", "COMMITTER") for key in IDENTITY}
+    return {}
+
+
+def _sentence(said: str, marks: Sequence[str]) -> str:
+    """The line that gives the reason; without passwords, which an address may carry."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    found = next((line for line in lines if line.startswith(tuple(marks))), lines[-1] if lines else "")
+    for mark in marks:
+        found = found.removeprefix(mark).strip()
+    return _without_passwords(found.rstrip(".")) or "it gave no reason"
+
+
+def _without_passwords(text: str) -> str:
+    import re
+
+    return re.sub(r"(://)[^/@\s]+@", r"\1", text)

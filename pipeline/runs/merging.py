@@ -1,0 +1,103 @@
+"""What a run changed, as a commit on top of what others pushed meanwhile.
+
+Runs of several organs end at the same time, and all of them change `dvc.lock`. Its sections
+`<stage>@<organ>` belong to the organ's run; everything else is merged as git merges a file. The working
+tree is not touched: nothing of it has to be made again for a merge.
+"""
+
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from pipeline.runs.commands import Refused, as_author, git
+from pipeline.runs.errors import Unfinished
+
+LOCK = "dvc.lock"
+
+
+class Conflict(Unfinished):
+    """Somebody changed the same lines of a file as the run."""
+
+
+def on_top(root: Path, organ: str, base: str, ours: str, theirs: str) -> str:
+    """The commit of what `ours` changed since `base`, with `theirs` as its parent.
+
+    Raises:
+        Conflict: a file cannot be merged.
+    """
+    if theirs == base or git(root, "merge-base", ours, theirs) == theirs:
+        return ours
+    changed = [path for path in git(root, "diff", "--name-only", "-z", base, ours).split("\0") if path]
+    with tempfile.TemporaryDirectory() as scratch:
+        index = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
+        git(root, "read-tree", theirs, env=index)
+        for path in changed:
+            entry = _merged(root, organ, path, *(_entry(root, at, path) for at in (base, ours, theirs)))
+            if entry is None:
+                git(root, "update-index", "--force-remove", "--", path, env=index)
+            else:
+                git(root, "update-index", "--add", "--cacheinfo", f"{entry[0]},{entry[1]},{path}", env=index)
+        tree = git(root, "write-tree", env=index)
+    message = git(root, "log", "-1", "--format=%B", ours)
+    return git(root, "commit-tree", tree, "-p", theirs, "-F", "-", env=as_author(root), text=message)
+
+
+Entry = tuple[str, str] | None
+"""Mode and blob of a file at a commit; None if it is not there."""
+
+
+def _entry(root: Path, commit: str, path: str) -> Entry:
+    listed = git(root, "ls-tree", commit, "--", path).split()
+    return (listed[0], listed[2]) if listed else None
+
+
+def _merged(root: Path, organ: str, path: str, base: Entry, ours: Entry, theirs: Entry) -> Entry:
+    if theirs in (base, ours):
+        return ours
+    if ours is None or theirs is None:
+        raise Conflict(f"{organ}: {path} was changed on one side and removed on the other", _remedy(path))
+    if path == LOCK:
+        text = merged_lock(organ, _text(root, ours), _text(root, theirs))
+    else:
+        text = _merged_text(root, organ, path, [_text(root, entry) for entry in (ours, base, theirs)])
+    return ours[0], git(root, "hash-object", "-w", "--stdin", text=text)
+
+
+def _text(root: Path, entry: Entry) -> str:
+    # `git` cuts the last line end off.
+    return "" if entry is None else git(root, "cat-file", "blob", entry[1]) + "\n"
+
+
+def _merged_text(root: Path, organ: str, path: str, texts: list[str]) -> str:
+    """The three-way merge of ours, base and theirs; of what DVC ignores, both sides' lines."""
+    union = ["--union"] if path.endswith(".gitignore") else []
+    with tempfile.TemporaryDirectory() as scratch:
+        names = [Path(scratch) / name for name in ("ours", "base", "theirs")]
+        for name, text in zip(names, texts, strict=True):
+            name.write_text(text, encoding="utf-8")
+        try:
+            return git(root, "merge-file", "-p", *union, *map(str, names)) + "\n"
+        except Refused:
+            raise Conflict(f"{organ}: {path} was changed by somebody else as well", _remedy(path)) from None
+
+
+def _remedy(path: str) -> str:
+    return f"merge the run's branch by hand, minding {path}"
+
+
+def merged_lock(organ: str, ours: str, theirs: str) -> str:
+    """`dvc.lock` with the organ's sections of `ours` and all others of `theirs`, as DVC writes it."""
+    import io
+
+    from ruamel.yaml import YAML
+
+    own, others = (yaml.safe_load(text) or {} for text in (ours, theirs))
+    belongs = f"@{organ}"
+    stages = {name: body for name, body in others.get("stages", {}).items() if not name.endswith(belongs)}
+    stages |= {name: body for name, body in own.get("stages", {}).items() if name.endswith(belongs)}
+    written = YAML()
+    written.default_flow_style = False
+    text = io.StringIO()
+    written.dump({"schema": own.get("schema", others.get("schema", "2.0")), "stages": stages}, text)
+    return text.getvalue()

@@ -1,0 +1,144 @@
+"""A run's beginning and end: a workspace with everything its stages read, or none, where nothing changed."""
+
+from pathlib import Path
+
+from pipeline.atomic import locked
+from pipeline.errors import DataError, HounsfieldError
+from pipeline.params import check_name, load_organ
+from pipeline.progress import console
+from pipeline.runs.attempts import end_attempt
+from pipeline.runs.changes import inputs, locked_stages, pending
+from pipeline.runs.commands import Refused, dvc
+from pipeline.runs.settings import Settings
+from pipeline.runs.workspaces import (
+    Run,
+    find_run,
+    hold,
+    make_workspace,
+    release,
+    remotes,
+    remove_others,
+    remove_workspace,
+    run_name,
+    workspace_folder,
+)
+
+PUBLISHED = Path(".dvc/tmp/published.json")
+"""Written when a run has been published: what a run did is safe then."""
+
+
+def open_run(
+    settings: Settings, organ: str, run_id: str, *, start: str = "as_is", by: str = "", force: bool = False
+) -> Run | None:
+    """Make the workspace of a run, or find the one of an earlier attempt.
+
+    Args:
+        settings: of the deployment.
+        organ: of `params.yaml`.
+        run_id: what identifies the run.
+        start: how `train` begins; see `AirflowParams.start`.
+        by: who opens it; see `hold`.
+        force: open it even if every stage is up to date.
+
+    Returns:
+        The run; None if nothing changed since the last one, so that there is nothing to do.
+
+    Raises:
+        Busy: another run of the organ is open.
+        HounsfieldError: the project, its parameters or the organ's scans cannot be used; then nothing
+            is left behind.
+    """
+    check_name(organ)
+    name = run_name(run_id)
+    with locked(settings.home / "workspaces" / organ / f".{name}.lock", f"opening the run {name}"):
+        hold(settings, organ, name, by)
+        try:
+            return _opened(settings, organ, name, start, force)
+        except HounsfieldError:
+            discard_run(settings.home, organ, name)
+            raise
+
+
+def _opened(settings: Settings, organ: str, name: str, start: str, force: bool) -> Run | None:
+    remove_others(settings.home, organ, name)
+    found = find_run(workspace_folder(settings.home, organ, name))
+    run = found or make_workspace(settings, organ, name)
+    params = load_organ(run.folder / "params.yaml", organ)
+    if found is None:
+        _begin(run, params.airflow.start if start == "as_is" else start)
+        if not force and not pending(run.folder, organ):
+            console.print(f"{organ}: nothing changed since the last run", markup=False)
+            discard_run(settings.home, organ, name)
+            return None
+    bring_files(run.folder, organ)
+    return run
+
+
+def _begin(run: Run, start: str) -> None:
+    """Have `train` begin as it is wanted, by way of `params.yaml`: a model is what its files say."""
+    if start == "as_is":
+        return
+    from pipeline.runs.beginning import begin_with
+
+    begin_with(run, start)
+
+
+def bring_files(root: Path, organ: str) -> None:
+    """Put the scans and what the stages made last time into a workspace, from cache or remote.
+
+    What a stage keeps between runs must be there before it runs, or it starts from nothing.
+
+    Raises:
+        DataError: the scans are nowhere.
+        Refused: a remote cannot be reached.
+    """
+    scans = [f"{path}.dvc" for path in inputs(root, organ) if (root / f"{path}.dvc").is_file()]
+    made = [name for name in locked_stages(root) if name.endswith(f"@{organ}")]
+    if _checked_out(root, *scans, *made):
+        return
+    for remote in remotes(root):
+        # What a remote lacks is no error here: it is seen below.
+        dvc(root, "fetch", "--remote", remote, *scans, *made)
+    if not _checked_out(root, *scans):
+        raise DataError(
+            f"{organ}: the scans of {', '.join(scans)} are neither in the cache nor in a DVC remote",
+            "run dvc push where they were added",
+        )
+    if made:
+        # Products that are nowhere are made again.
+        dvc(root, "checkout", "--allow-missing", *made)
+
+
+def _checked_out(root: Path, *targets: str) -> bool:
+    try:
+        dvc(root, "checkout", *targets)
+    except Refused:
+        return False
+    return True
+
+
+def close_run(settings: Settings, organ: str, run_id: str, *, keep_unpublished: bool = False) -> bool:
+    """Let the next run of the organ begin, and remove the workspace; says whether it is gone.
+
+    Args:
+        settings: of the deployment.
+        organ: whose run it is.
+        run_id: what identifies the run.
+        keep_unpublished: keep the workspace of a run that was not published, for another attempt; the
+            next run of the organ removes it.
+    """
+    check_name(organ)
+    name = run_name(run_id)
+    folder = workspace_folder(settings.home, organ, name)
+    if keep_unpublished and folder.is_dir() and not (folder / PUBLISHED).is_file():
+        release(settings.home, organ, name)
+        return False
+    discard_run(settings.home, organ, name)
+    return True
+
+
+def discard_run(home: Path, organ: str, name: str) -> None:
+    """End what runs in the workspace of a run, remove it, and let the next run begin."""
+    end_attempt(workspace_folder(home, organ, name))
+    remove_workspace(home, organ, name)
+    release(home, organ, name)

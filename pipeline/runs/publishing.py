@@ -1,0 +1,201 @@
+"""A run's end: data to the DVC remote, and a tagged commit to the project's branch.
+
+Given again after a kill, every step finds what was done and does the rest: pushed data are not pushed
+again, a commit of the same content is the same commit, a tag that is there stays.
+"""
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.atomic import locked, read_json, write_json
+from pipeline.graph import KEY, load_stages
+from pipeline.progress import console
+from pipeline.runs.changes import inputs
+from pipeline.runs.commands import Refused, as_author, dvc, git
+from pipeline.runs.errors import Unfinished
+from pipeline.runs.merging import Conflict, on_top
+from pipeline.runs.opening import PUBLISHED
+from pipeline.runs.settings import Settings
+from pipeline.runs.workspaces import Run, open_run_of, remotes
+
+ROUNDS = 20
+"""How often a push is tried while others push to the same branch."""
+MOVED = ("non-fast-forward", "fetch first", "stale info", "cannot lock ref", "failed to update ref", "atomic")
+"""How git says that the branch is no longer where it was."""
+UPDATE = "git -c receive.denyCurrentBranch=updateInstead receive-pack"
+"""A project on this machine whose branch is checked out follows, if nothing is changed there."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a run left in the project."""
+
+    organ: str
+    run: str
+    branch: str
+    """Where the commit was pushed to."""
+    commit: str
+    tag: str
+    report: str
+    """The report of the evaluation, as a link; '' if there is none."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        return asdict(self)
+
+
+def publish_run(settings: Settings, organ: str, run_id: str, branch: str = "") -> Published:
+    """Push what a run made, and say where it is.
+
+    Args:
+        settings: of the deployment.
+        organ: whose run it is.
+        run_id: what identifies the run.
+        branch: to push to; '': the one it started from. If that one cannot be pushed to, the run is
+            left as the branch `run/<organ>/<run>`.
+
+    Raises:
+        MissingError: the run is not open.
+        Unfinished: the project or the DVC remote cannot be reached now.
+    """
+    run = open_run_of(settings, organ, run_id)
+    push_data(run.folder, organ)
+    ours = commit_changes(run, outcome_of(run.folder, organ))
+    target = branch or run.branch
+    try:
+        commit = push_commit(settings, run, ours, target)
+    except (Conflict, Unpushable) as error:
+        target = f"run/{run.tag}"
+        console.print(f"{error}; the run is left as the branch {target}", markup=False)
+        commit = _push(settings, run, ours, target, force=True)
+    done = Published(organ, run.name, target, commit, run.tag, keep_report(settings, run))
+    write_json(run.folder / PUBLISHED, done.as_json())
+    return done
+
+
+class Unpushable(Unfinished):
+    """The branch cannot be pushed to, however often it is tried."""
+
+
+def push_data(root: Path, organ: str) -> None:
+    """Push scans and products to the default remote; without one, to the project's own cache."""
+    scans = [f"{path}.dvc" for path in inputs(root, organ) if (root / f"{path}.dvc").is_file()]
+    targets = [*scans, *(f"{stage}@{organ}" for stage in load_stages(root))]
+    for remote in remotes(root)[:1]:
+        dvc(root, "push", "--remote", remote, *targets)
+
+
+def commit_changes(run: Run, subject: str) -> str:
+    """Commit what a run changed of what git keeps, and return the commit; that of before, if nothing."""
+    root = run.folder
+    paths = [path for path in _kept_by_git(root, run.organ) if (root / path).exists()]
+    git(root, "add", "--", *paths)
+    if git(root, "diff", "--cached", "--name-only"):
+        message = f"{subject}\n\nRun: {run.name}\nBase: {run.base}\n"
+        git(root, "commit", "--quiet", "--no-verify", "-F", "-", env=as_author(root), text=message)
+    return git(root, "rev-parse", "HEAD")
+
+
+def _kept_by_git(root: Path, organ: str) -> list[str]:
+    """The lock, the parameters, the pointers to scans, and the products that DVC leaves to git."""
+    stages = load_stages(root).values()
+    products = [path.replace(KEY, organ) for stage in stages for path in stage.products]
+    kept = [path for path in products if not _ignored(root, path)]
+    pointers = [f"{path}{suffix}" for path in inputs(root, organ) for suffix in (".dvc", ".s3.json")]
+    return ["dvc.lock", "params.yaml", *kept, *pointers]
+
+
+def _ignored(root: Path, path: str) -> bool:
+    try:
+        git(root, "check-ignore", "--quiet", "--", path)
+    except Refused:
+        return False
+    return True
+
+
+def outcome_of(root: Path, organ: str) -> str:
+    """What came out, in a line: the decision of the gate, if there is one."""
+    record = root / "registry" / f"{organ}.json"
+    if not record.is_file():
+        return f"run: {organ}"
+    decision = read_json(record)
+    mean = decision.get("evidence", {}).get("mean_dice")
+    dice = "" if mean is None else f", mean Dice {mean:.4f}"
+    return f"run: {organ} version {decision['challenger_version']} {decision['decision']}{dice}"
+
+
+def push_commit(settings: Settings, run: Run, ours: str, branch: str, *, tag: bool = True) -> str:
+    """Put `ours` on top of what the branch is by now, push it with the run's tag, and return it.
+
+    Raises:
+        Conflict: somebody changed the same lines.
+        Unpushable: the branch cannot be pushed to.
+        Unfinished: the project cannot be reached.
+    """
+    for _ in range(ROUNDS):
+        theirs = _head(run.folder, branch) or run.base
+        commit = on_top(run.folder, run.organ, run.base, ours, theirs)
+        try:
+            # One at a time of this machine: a checked-out branch takes a moment to follow.
+            with locked(settings.home / "workspaces" / ".push.lock", "pushing to the project"):
+                return _push(settings, run, commit, branch, tag=tag)
+        except Refused as refused:
+            if _head(run.folder, branch) in (None, theirs) and not _said(refused, MOVED):
+                _check_unpushable(refused, branch)
+                raise
+    raise Unfinished(f"{run.organ}: {branch} is pushed to all the time", "run again later")
+
+
+def _check_unpushable(refused: Refused, branch: str) -> None:
+    """Tell a branch that is closed to this run from a project that cannot be reached."""
+    if _said(refused, ("rejected",)):
+        raise Unpushable(
+            f"{branch} of the project cannot be pushed to ({refused.remedy})",
+            "commit or stash what is changed there, or see to its protection",
+        )
+
+
+def _said(refused: Refused, words: tuple[str, ...]) -> bool:
+    return any(word in refused.remedy for word in words)
+
+
+def _head(root: Path, branch: str) -> str | None:
+    """The commit of a branch of the project, fetched; None if there is none."""
+    if not git(root, "ls-remote", "--heads", "origin", f"refs/heads/{branch}"):
+        return None
+    git(root, "fetch", "--no-tags", "origin", f"refs/heads/{branch}")
+    return git(root, "rev-parse", "FETCH_HEAD")
+
+
+def _push(
+    settings: Settings, run: Run, commit: str, branch: str, *, tag: bool = True, force: bool = False
+) -> str:
+    wanted = [f"{'+' if force else ''}{commit}:refs/heads/{branch}"]
+    if tag:
+        git(run.folder, "tag", "--force", "--", run.tag, commit)
+        # Forced: a killed attempt may have left it at a commit that the branch never had.
+        wanted.append(f"+refs/tags/{run.tag}:refs/tags/{run.tag}")
+    follow = ["--receive-pack", UPDATE] if settings.local is not None else []
+    git(run.folder, "push", "--atomic", *follow, "origin", *wanted)
+    return commit
+
+
+def keep_report(settings: Settings, run: Run) -> str:
+    """Copy the report of the evaluation to where it outlives the workspace; its link, '' without one."""
+    source = run.folder / "reports" / run.organ / "report.html"
+    if not source.is_file():
+        return ""
+    target = settings.home / "reports" / run.organ / f"{run.name}.html"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{run.name}.partial.html")
+    shutil.copyfile(source, partial)
+    partial.replace(target)
+    return report_link(settings, run.organ, run.name)
+
+
+def report_link(settings: Settings, organ: str, name: str) -> str:
+    """Where a report is read: an address if there is one, else its path."""
+    inside = f"{organ}/{name}.html"
+    return f"{settings.reports}/{inside}" if settings.reports else str(settings.home / "reports" / inside)

@@ -1,0 +1,76 @@
+"""One stage of one organ, as `dvc repro --single-item` runs it, in a way that can be tried again."""
+
+import os
+import re
+from pathlib import Path
+
+from pipeline.errors import DataError, MissingError, ParamsError
+from pipeline.graph import load_stages
+from pipeline.runs.attempts import Ended, only_attempt
+from pipeline.runs.commands import dvc_command, dvc_environment
+from pipeline.runs.errors import Unfinished
+from pipeline.runs.workspaces import find_run
+
+FINAL = {kind.exit_code for kind in (DataError, ParamsError, MissingError)}
+"""Exit codes of what another attempt would not mend."""
+EXITED = re.compile(r"exited with (-?\d+)")
+"""How DVC tells the exit code of a stage's command."""
+
+
+def run_stage(root: Path, stage: str, organ: str, *, force: bool = False) -> int:
+    """Run a stage, unless its files are up to date, and return the exit code to leave with.
+
+    Args:
+        root: the workspace.
+        stage: of `dvc.yaml`.
+        organ: of `params.yaml`.
+        force: run it even if its files are up to date.
+
+    Returns:
+        0, or the code of an error that the stage has told in a sentence and that no retry will mend.
+
+    Raises:
+        ParamsError: `dvc.yaml` has no such stage.
+        Unfinished: it was stopped, or ended in a way that the next attempt may mend.
+    """
+    stages = load_stages(root)
+    if stage not in stages:
+        raise ParamsError(f"dvc.yaml has no stage '{stage}'. It has: {', '.join(stages)}.")
+    command = dvc_command("repro", *(["--force"] if force else []), "--single-item", f"{stage}@{organ}")
+    with only_attempt(root) as attempt:
+        ended = attempt.run(command, _environment(root))
+    if ended.code == 0:
+        return 0
+    return _code_of(stage, organ, ended)
+
+
+def _environment(root: Path) -> dict[str, str]:
+    run = find_run(root)
+    home = {"HOUNSFIELD_HOME": run.home} if run else {}
+    # A stage in a workspace runs the workspace's code, whatever is installed.
+    path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return dvc_environment() | home | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+def _code_of(stage: str, organ: str, ended: Ended) -> int:
+    told = [int(code) for line in ended.tail for code in EXITED.findall(line)]
+    code = told[-1] if told else ended.code
+    if ended.stopped:
+        raise Unfinished(f"{organ}: the stage {stage} was stopped", "the next attempt goes on from here")
+    if code in FINAL:
+        return code
+    how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+    reason = _reason(ended)
+    raise Unfinished(
+        f"{organ}: the stage {stage} {how}" + (f" ({reason})" if reason else ""),
+        "the next attempt goes on from where it was",
+    )
+
+
+def _reason(ended: Ended) -> str:
+    """What came before DVC's own error: the last line of a traceback, or the sentence of an error."""
+    lines = [line for line in ended.tail if line.strip()]
+    own = [
+        line for line in lines if not line.startswith(("ERROR: failed to reproduce", "Running stage", ">"))
+    ]
+    return own[-1].strip().removeprefix("ERROR: ").removeprefix("error ") if own else ""

@@ -1,0 +1,183 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.errors import DataError, ParamsError
+from pipeline.runs.errors import Busy
+from pipeline.runs.opening import PUBLISHED, close_run, open_run
+from pipeline.runs.workspaces import run_name
+from tests.unit.runs.conftest import PIPELINE, Toy, call, finish, opened
+
+
+def leftovers(toy: Toy) -> list[str]:
+    """What there is of runs that a person would mind."""
+    place = toy.root / ".hounsfield/workspaces"
+    return sorted(
+        str(path.relative_to(place))
+        for path in place.glob("**/*")
+        if not path.name.startswith(".") and path.is_file()
+    )
+
+
+def test_a_workspace_is_a_clone_with_the_scans_and_the_shared_cache(toy: Toy) -> None:
+    run = opened(toy)
+    assert run.folder == toy.root / ".hounsfield/workspaces/liver/one"
+    assert run.base == toy.git("rev-parse", "HEAD")
+    assert (run.folder / "data/raw/liver/first.txt").read_text() == "liver 1\n"
+    assert not (run.folder / "data/raw/spleen").exists()
+    assert call(run.folder, "dvc", "cache", "dir") == str(toy.root / ".hounsfield/cache")
+    assert call(run.folder, "git", "status", "--short") == ""
+
+
+def test_a_second_attempt_finds_the_workspace_of_the_first_as_it_was_left(toy: Toy) -> None:
+    run = opened(toy)
+    (run.folder / "data/copy").mkdir()
+    (run.folder / "data/copy/liver.txt").write_text("half")
+    assert opened(toy) == run
+    assert (run.folder / "data/copy/liver.txt").read_text() == "half"
+
+
+def test_half_a_clone_of_a_killed_attempt_is_made_anew(toy: Toy) -> None:
+    half = toy.root / ".hounsfield/workspaces/liver/one.partial"
+    half.mkdir(parents=True)
+    (half / "junk").write_text("x")
+    run = opened(toy)
+    assert not half.exists()
+    assert not (run.folder / "junk").exists()
+
+
+def test_another_run_of_the_organ_is_refused_until_the_first_is_closed(toy: Toy) -> None:
+    opened(toy)
+    before = leftovers(toy)
+    with pytest.raises(Busy, match=r"the run one is open.*hounsfield run close liver --id one"):
+        opened(toy, run_id="two")
+    assert leftovers(toy) == before
+    opened(toy, "spleen")
+    assert close_run(toy.settings(), "liver", "one")
+    opened(toy, run_id="two")
+
+
+def test_who_runs_one_at_a_time_takes_over_from_a_run_of_its_own_that_died(toy: Toy) -> None:
+    first = opened(toy, by="retrain_liver")
+    with pytest.raises(Busy):
+        opened(toy, run_id="two", by="onboard_organ")
+    opened(toy, run_id="two", by="retrain_liver")
+    assert not first.folder.exists()
+
+
+def test_where_nothing_changed_there_is_no_run_and_nothing_is_left(ran_toy: Toy) -> None:
+    assert open_run(ran_toy.settings(), "liver", "two") is None
+    assert leftovers(ran_toy) == []
+    assert open_run(ran_toy.settings(), "liver", "three", force=True) is not None
+
+
+@pytest.mark.parametrize("change", ["scan", "parameter", "code", "stage"])
+def test_a_change_of_what_a_stage_reads_is_seen_without_its_files(ran_toy: Toy, change: str) -> None:
+    if change == "scan":
+        ran_toy.add_scan("liver", "second", "liver 2\n")
+    else:
+        path, old, new = {
+            "parameter": ("params.yaml", "train: {}", "train: {steps: 3}"),
+            "code": ("tool.py", "kept</p>", "kept.</p>"),
+            "stage": ("dvc.yaml", "judge ${key}", "judge ${key} "),
+        }[change]
+        text = (ran_toy.root / path).read_text()
+        assert old in text
+        (ran_toy.root / path).write_text(text.replace(old, new, 1))
+        ran_toy.commit(change)
+    assert opened(ran_toy, run_id="two")
+
+
+def test_the_next_run_begins_with_what_the_last_one_kept(ran_toy: Toy) -> None:
+    ran_toy.add_scan("liver", "second", "liver 2\n")
+    run = opened(ran_toy, run_id="two")
+    assert [path.name for path in (run.folder / "data/kept/liver").iterdir()] == ["0.txt"]
+    finish(ran_toy, run)
+    assert json.loads((ran_toy.root / "metrics/liver.json").read_text()) == {"kept": 2}
+
+
+def test_products_that_are_nowhere_are_made_again(ran_toy: Toy) -> None:
+    ran_toy.add_scan("liver", "second", "liver 2\n")
+    shutil.rmtree(ran_toy.root / ".hounsfield/cache")
+    locked = yaml.safe_load((ran_toy.root / "dvc.lock").read_text())["stages"]
+    for name in [out["md5"] for stage in PIPELINE for out in locked[f"{stage}@liver"]["outs"]]:
+        (ran_toy.root / ".dvc/cache/files/md5" / name[:2] / name[2:]).unlink(missing_ok=True)
+    finish(ran_toy, opened(ran_toy, run_id="two"))
+    assert json.loads((ran_toy.root / "metrics/liver.json").read_text()) == {"kept": 1}
+
+
+def test_scans_that_are_nowhere_are_refused_with_nothing_left(toy: Toy) -> None:
+    shutil.rmtree(toy.root / ".dvc/cache")
+    with pytest.raises(DataError, match=r"data/raw/liver\.dvc are neither in the cache nor in a DVC remote"):
+        opened(toy)
+    assert leftovers(toy) == []
+
+
+@pytest.mark.parametrize("organ", ["../liver", "Liver", "", "a/b", "-x"])
+def test_a_name_that_would_escape_is_refused(toy: Toy, organ: str) -> None:
+    with pytest.raises(ParamsError, match="cannot be an organ's name"):
+        opened(toy, organ)
+    assert leftovers(toy) == []
+
+
+def test_an_organ_that_params_yaml_does_not_have_is_refused_with_nothing_left(toy: Toy) -> None:
+    with pytest.raises(ParamsError, match="no organ 'livr': did you mean 'liver'"):
+        opened(toy, "livr")
+    assert leftovers(toy) == []
+
+
+@pytest.mark.parametrize(
+    ("run_id", "name"),
+    [
+        ("manual__2026-11-26T01:14:47.5+00:00", "manual__2026-11-26T01-14-47.5-00-00"),
+        ("../../etc", "etc"),
+        ("a..b", "a.b"),
+        ("x.lock", "x"),
+    ],
+)
+def test_a_run_is_named_so_that_folder_and_tag_can_bear_it(run_id: str, name: str) -> None:
+    assert run_name(run_id) == name
+    assert Path("liver", name).parts == ("liver", name)
+
+
+@pytest.mark.parametrize("run_id", ["", "..", "/", "-"])
+def test_what_has_no_name_in_it_is_no_run(run_id: str) -> None:
+    with pytest.raises(ParamsError, match="cannot be the name of a run"):
+        run_name(run_id)
+
+
+def test_closing_twice_is_as_closing_once(toy: Toy) -> None:
+    run = opened(toy)
+    assert close_run(toy.settings(), "liver", "one")
+    assert close_run(toy.settings(), "liver", "one")
+    assert not run.folder.exists()
+
+
+def test_a_run_that_failed_can_be_kept_for_another_attempt(toy: Toy) -> None:
+    run = opened(toy)
+    assert not close_run(toy.settings(), "liver", "one", keep_unpublished=True)
+    assert opened(toy) == run
+    close_run(toy.settings(), "liver", "one", keep_unpublished=True)
+    opened(toy, run_id="two")
+    assert not run.folder.exists(), "the next run makes room"
+
+
+def test_a_run_that_was_published_is_not_kept(toy: Toy) -> None:
+    run = opened(toy)
+    (run.folder / PUBLISHED).write_text("{}")
+    assert close_run(toy.settings(), "liver", "one", keep_unpublished=True)
+    assert not run.folder.exists()
+
+
+def test_from_scratch_is_written_down_as_a_parameter(toy: Toy) -> None:
+    run = opened(toy, start="scratch")
+    assert 'train: {start: "scratch"}' in (run.folder / "params.yaml").read_text()
+    assert toy.params()["organs"]["liver"]["train"] == {}
+
+
+def test_without_a_champion_a_warm_start_is_one_from_scratch(toy: Toy) -> None:
+    run = opened(toy, start="warm")
+    assert 'start: "scratch"' in (run.folder / "params.yaml").read_text()
