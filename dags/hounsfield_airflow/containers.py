@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 from airflow.providers.docker.exceptions import DockerContainerFailedException
 from airflow.providers.docker.hooks.docker import DockerHook
 from airflow.providers.docker.operators.docker import DockerOperator
-from airflow.sdk.exceptions import AirflowFailException
 from docker.types import DeviceRequest, Mount
+
+from hounsfield_airflow.deployment import project, settings
+from hounsfield_airflow.runners import judge
+from pipeline.graph import load_stages
 
 USER = 10001
 """Whom the images run as; in the group of the workspace's folder, nothing else of this machine is theirs."""
@@ -23,8 +27,32 @@ LOCKED_DOWN = {
 }
 GPU = Path("/dev/nvidiactl")
 """Is there where the machine has a GPU that a container can be given."""
+NETWORK = "HOUNSFIELD_NETWORK"
+"""The network by which the registry's server is reached; docker's own if it is not set."""
 WORKSPACE = "hounsfield.workspace"
 """The label of a container that says whose it is."""
+
+
+SERVER = ("MLFLOW_", "AWS_")
+"""Variables of the worker that say where the registry's server is, and who asks."""
+
+
+def container_task(
+    task_id: str, command: Sequence[str], cwd: str, stage: str, env: Mapping[str, str], **arguments: Any
+) -> DockerOperator:
+    """A task that runs a command in the image of a stage; arguments as `runners.command_task` has them."""
+    deployment, meta = settings(), load_stages(project())[stage].meta
+    return StageContainer(
+        task_id=task_id,
+        image=f"{deployment.images}{stage}:{deployment.image_tag}",
+        command=list(command),
+        working_dir=cwd,
+        environment=dict(env),
+        home=deployment.home,
+        gpu=bool(meta.get("gpu")),
+        server=bool(meta.get("network")),
+        **arguments,
+    )
 
 
 class StageContainer(DockerOperator):
@@ -33,30 +61,22 @@ class StageContainer(DockerOperator):
     Args:
         home: HOUNSFIELD_HOME, which is at the same path inside, and all of this machine that is.
         gpu: give it the GPUs of the machine, where there are any.
-        network: let it reach a network.
-        final: exit codes that no retry mends.
+        server: let it reach the registry's server, if there is one.
         kwargs: as DockerOperator has them.
     """
 
     template_fields = (*DockerOperator.template_fields, "working_dir")
 
-    def __init__(
-        self,
-        *,
-        home: Path,
-        gpu: bool = False,
-        network: bool = False,
-        final: frozenset[int] = frozenset(),
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, home: Path, gpu: bool, server: bool, **kwargs: Any) -> None:
         super().__init__(
             mounts=[Mount(str(home), str(home), type="bind")],
             mount_tmp_dir=False,
-            network_mode="bridge" if network else "none",
+            network_mode="none",
             auto_remove="force",
+            do_xcom_push=False,
             **kwargs,
         )
-        self.home, self.gpu, self.final = home, gpu, final
+        self.home, self.gpu, self.server = home, gpu, server
 
     @cached_property
     def hook(self) -> DockerHook:
@@ -67,26 +87,25 @@ class StageContainer(DockerOperator):
         return hook
 
     def execute(self, context: Any) -> Any:
-        """Run the command and wait for its end.
-
-        Raises:
-            AirflowFailException: it ended in a way that no retry mends.
-        """
+        """Run the command and wait for its end; fails as `runners.judge` says."""
         workspace = Path(str(self.working_dir))
         share_with_group(self.home, workspace)
         self.user = f"{USER}:{workspace.stat().st_gid}"
         self.labels = {WORKSPACE: str(workspace)}
         if self.gpu and GPU.exists():
             self.device_requests = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
+        if self.server and os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
+            self.network_mode = os.environ.get(NETWORK, "bridge")
+            self._private_environment |= {
+                name: value for name, value in os.environ.items() if name.startswith(SERVER)
+            }
         self._end_earlier(workspace)
         try:
             return super().execute(context)
         except DockerContainerFailedException as error:
             code = re.search(r"'StatusCode': (\d+)", str(error))
-            if code and int(code[1]) in self.final:
-                said = [str(line).strip() for line in error.logs or [] if str(line).strip()]
-                raise AirflowFailException(said[-1] if said else str(error)) from None
-            raise
+            lines = [line if isinstance(line, str) else line.decode() for line in error.logs or []]
+            judge(int(code[1]) if code else 1, [line for text in lines for line in text.splitlines()])
 
     def _end_earlier(self, workspace: Path) -> None:
         """End what an earlier attempt left running: a container outlives the worker that began it."""

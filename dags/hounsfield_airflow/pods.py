@@ -5,17 +5,20 @@ a file system that is only read but for the runs' volume and /tmp, no capabiliti
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from airflow.exceptions import AirflowException
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
-from airflow.sdk import BaseSensorOperator
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk import BaseOperator, BaseSensorOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from kubernetes.client import ApiException
 
-from pipeline.params import KubernetesParams
+from hounsfield_airflow.deployment import project, settings
+from hounsfield_airflow.runners import FINAL
+from pipeline.graph import load_stages
+from pipeline.params import AirflowParams, KubernetesParams
 
 USER = 10001
 """Whom the images run as, and the group of the volume that all runs share."""
@@ -33,6 +36,8 @@ SECURITY = {
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
+SECRET = "hounsfield-registry"
+"""Holds what the registry's server is asked with: MLFLOW_TRACKING_URI, a name and a password for it."""
 TRAINER = {"group": "trainer.kubeflow.org", "version": "v1alpha1", "plural": "trainjobs"}
 RUNTIME = "torch-distributed"
 """Kubeflow Trainer's own runtime for PyTorch: it tells torchrun where the other nodes are."""
@@ -40,17 +45,38 @@ NODE = "node"
 """What that runtime calls its job and the container in it."""
 
 
+def pod_task(
+    task_id: str,
+    command: Sequence[str],
+    cwd: str,
+    stage: str,
+    env: Mapping[str, str],
+    params: AirflowParams,
+    **arguments: Any,
+) -> BaseOperator:
+    """A task that runs a command in the image of a stage; arguments as `runners.command_task` has them."""
+    deployment, kubernetes = settings(), params.kubernetes
+    image = f"{deployment.images}{stage}:{deployment.image_tag}"
+    if stage == "train" and kubernetes.nodes > 1:
+        organ = command[-1]
+        manifest = train_job_of(image, organ, cwd, deployment.home, kubernetes, env)
+        return TrainJob(task_id=task_id, manifest=manifest, **arguments)
+    network = bool(load_stages(project())[stage].meta.get("network"))
+    return StagePod(
+        task_id=task_id,
+        name=f"hounsfield-{stage}",
+        namespace=kubernetes.namespace,
+        env_vars=dict(env),
+        pod_template_dict=pod_of(image, command, cwd, deployment.home, kubernetes, stage, network),
+        **arguments,
+    )
+
+
 class StagePod(KubernetesPodOperator):
-    """A command in the image of a stage, in the folder of a run's workspace; it waits without a worker.
+    """A command in the image of a stage, in the folder of a run's workspace; it waits without a worker."""
 
-    Args:
-        final: exit codes that no retry mends.
-        kwargs: as KubernetesPodOperator has them.
-    """
-
-    def __init__(self, *, final: frozenset[int] = frozenset(), **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(deferrable=True, log_pod_spec_on_failure=False, **kwargs)
-        self.final = final
 
     def cleanup(self, pod: Any, remote_pod: Any, *args: Any, **kwargs: Any) -> None:
         """Remove the pod and fail as it has.
@@ -62,7 +88,7 @@ class StagePod(KubernetesPodOperator):
             super().cleanup(pod, remote_pod, *args, **kwargs)
         except AirflowException as error:
             code = exit_code(remote_pod)
-            if code in self.final:
+            if code in FINAL:
                 raise AirflowFailException(f"the stage ended with {code}, see its log: {error}") from None
             raise
 
@@ -125,7 +151,7 @@ def job_name(context: Any) -> str:
 
 def pod_of(
     image: str,
-    command: list[str],
+    command: Sequence[str],
     folder: str,
     home: Path,
     params: KubernetesParams,
@@ -137,11 +163,12 @@ def pod_of(
         "name": "base",
         "image": image,
         "imagePullPolicy": params.image_pull_policy,
-        "args": command,
+        "args": list(command),
         "workingDir": folder,
         "resources": params.resources.get(stage, params.resources.get("default", {})),
         "securityContext": SECURITY,
         "volumeMounts": _mounts(home, params),
+        **({"envFrom": [{"secretRef": {"name": SECRET, "optional": True}}]} if network else {}),
     }
     return {
         "apiVersion": "v1",
@@ -167,7 +194,7 @@ def train_job_of(
     folder: str,
     home: Path,
     params: KubernetesParams,
-    environment: dict[str, str],
+    environment: Mapping[str, str],
 ) -> dict[str, Any]:
     """The TrainJob of an organ's training on `params.nodes` nodes; a node's processes are torchrun's.
 
