@@ -36,7 +36,7 @@ from pipeline.volumes.plan import make_plan, planned_spacing
 from pipeline.volumes.quarantine import Quarantine
 from pipeline.volumes.source import Source, look
 from pipeline.volumes.store import SUFFIX
-from pipeline.volumes.workers import Budget, Outcome, run_each
+from pipeline.volumes.workers import Budget, Crew, Outcome, run_each
 from pipeline.workspace import home, project_root
 
 BYTES_A_VOXEL = 28
@@ -61,10 +61,11 @@ def run(organ: str, params: IngestParams, *, raw: Path, volumes: Path, cases: Pa
     remove_partial(volumes)
     index = home(project_root()) / "index" / "files.sqlite"
     offset = params.modality == "CT" and params.hu_offset == "auto"
-    each = partial(_each, params)
-    source = look(raw, volumes, layout.cases, index, params.modality, offset, partial(each, "look"))
-    recipe = _recipe(params, source)
-    rows = _rows(source, recipe, index, partial(each, "ingest"))
+    with Crew() as crew:
+        each = partial(_each, params, crew)
+        source = look(raw, volumes, layout.cases, index, params.modality, offset, partial(each, "look"))
+        recipe = _recipe(params, source)
+        rows = _rows(source, recipe, index, partial(each, "ingest"))
     Quarantine(volumes).keep(row for row in rows.values() if row["status"] == "quarantined")
     accepted = {f"{case}{SUFFIX}" for case, row in rows.items() if row["status"] == "accepted"}
     _remove_others(volumes, accepted | {Quarantine.NAME})
@@ -142,6 +143,7 @@ def _rows(
 
 def _each(
     params: IngestParams,
+    crew: Crew,
     what: str,
     function: Callable[[Job], Result],
     jobs: Sequence[Job],
@@ -154,7 +156,7 @@ def _each(
     free = int(MEMORY_SHARE * psutil.virtual_memory().available)
     total = free if params.memory_gb == "auto" else int(params.memory_gb * 1e9)
     budget = Budget(total, needs) if needs else None
-    outcomes = run_each(function, jobs, min(workers, len(jobs)), params.timeout_seconds, budget)
+    outcomes = run_each(function, jobs, min(workers, len(jobs)), params.timeout_seconds, budget, crew)
     yield from track(outcomes, what, len(jobs))
 
 

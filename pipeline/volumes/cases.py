@@ -249,10 +249,13 @@ def calibrate(
 
 def to_classes(array: NDArray[np.uint8], geometry: Geometry, labels: Mapping[str, int]) -> NDArray[np.uint8]:
     """Label values (I, J, K) as canonical class indices (Z, Y, X)."""
-    table = np.zeros(256, np.uint8)
-    for name, index in class_indices(labels).items():
-        table[labels[name]] = index
-    return np.ascontiguousarray(to_canonical(table[array], geometry))
+    indices = class_indices(labels)
+    if any(labels[name] != index for name, index in indices.items()):
+        table = np.zeros(256, np.uint8)
+        for name, index in indices.items():
+            table[labels[name]] = index
+        array = table[array]
+    return np.ascontiguousarray(to_canonical(array, geometry))
 
 
 def hash_case(job: Job) -> dict[Path, str]:

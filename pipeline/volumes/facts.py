@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.volumes.body import Body, find_body, steps_for
+from pipeline.volumes.boxes import Box, class_boxes, foreground_box
 from pipeline.volumes.geometry import Floats, Triple
 
 Row = dict[str, Any]
 LabelMap = NDArray[np.uint8]
-Box = tuple[slice, ...]
 
 SAMPLE = 1_000_000
 """Voxels that percentiles and the histogram are taken of, at most."""
@@ -79,11 +79,10 @@ def measure(
     row: Row = {f"shape_{axis}": int(edge) for axis, edge in zip("zyx", image.shape, strict=True)}
     row |= {f"spacing_{axis}": float(mm) for axis, mm in zip("zyx", spacing, strict=True)}
     row |= {"image_hash": image_hash(image), **_intensities(image, spacing)}
-    foreground = _foreground_box(label)
-    row |= _foreground(image, label, foreground)
+    row |= _foreground(image, label, foreground_box(label))
     row |= {"air_hu": body and body.air_hu, "body_share": body and body.share}
     row["histogram"] = _histogram(image, spacing, body, HISTOGRAM[modality])
-    row |= _organs(image, label, foreground, spacing, classes, body)
+    row |= _organs(image, label, spacing, classes, body)
     unknown = [name for name in classes if annotated is not None and name not in annotated]
     return row | {f"ml_{name}": None for name in unknown if not row[f"voxels_{name}"]}
 
@@ -122,17 +121,6 @@ def _histogram(image: Floats, spacing: Triple, body: Body | None, ends: tuple[fl
     return json.dumps([round(float(share), 6) for share in counts / max(values.size, 1)])
 
 
-def _foreground_box(label: LabelMap) -> Box | None:
-    """The smallest box that holds every labelled voxel; None if there is none."""
-    rows = label.max(axis=2)
-    slices, lines = np.flatnonzero(rows.max(axis=1)), np.flatnonzero(rows.max(axis=0))
-    if not slices.size:
-        return None
-    z, y = slice(int(slices[0]), int(slices[-1]) + 1), slice(int(lines[0]), int(lines[-1]) + 1)
-    columns = np.flatnonzero(label[z, y].max(axis=(0, 1)))
-    return z, y, slice(int(columns[0]), int(columns[-1]) + 1)
-
-
 def _foreground(image: Floats, label: LabelMap, box: Box | None) -> Row:
     """What normalisation needs to know of the labelled voxels; None where there are none."""
     if box is None:
@@ -159,25 +147,19 @@ def _sampled(image: Floats, label: LabelMap, value: int | None, limit: int) -> F
 def _organs(
     image: Floats,
     label: LabelMap,
-    foreground: Box | None,
     spacing: Triple,
     classes: Mapping[str, int],
     body: Body | None,
 ) -> Row:
     """The facts of every label."""
-    highest = max(classes.values(), default=0)
-    boxes = ndimage.find_objects(label[foreground], highest) if foreground else [None] * highest
-    border = _at_border(label, highest)
+    boxes = class_boxes(label)
+    border = _at_border(label, max(classes.values(), default=0))
     row: Row = {}
     for name, index in classes.items():
         row |= dict.fromkeys(columns_of(name)) | {f"voxels_{name}": 0, f"ml_{name}": 0.0}
-        box = boxes[index - 1]
-        if box is None or foreground is None:
+        box = boxes.get(index)
+        if box is None:
             continue
-        box = tuple(
-            slice(whole.start + edge.start, whole.start + edge.stop)
-            for whole, edge in zip(foreground, box, strict=True)
-        )
         mask = label[box] == index
         voxels = int(np.count_nonzero(mask))
         row |= {f"voxels_{name}": voxels, f"ml_{name}": voxels * float(np.prod(spacing)) / 1000}

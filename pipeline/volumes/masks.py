@@ -13,7 +13,7 @@ from pipeline.errors import DataError
 from pipeline.volumes.case_files import Mask
 from pipeline.volumes.geometry import Floats, Geometry
 from pipeline.volumes.names import label_of, quoted
-from pipeline.volumes.readers import is_dicom, read_scan
+from pipeline.volumes.readers import is_dicom, read_label_map, read_scan
 from pipeline.volumes.readers.region import Annotation, Region
 
 Labels = dict[str, int]
@@ -104,25 +104,19 @@ def check_aligned(case: str, image: Geometry, mask: Geometry, what: str = "label
         )
 
 
-def label_values(case: str, array: Floats, labels: Labels) -> NDArray[np.uint8]:
-    """The numbers of a label map as they are, in a byte each.
+def label_values(case: str, array: NDArray[Any], labels: Labels) -> NDArray[np.uint8]:
+    """The numbers of a label map as they are, in a byte each; bytes are returned, not copied.
 
     Raises:
         DataError: one is no declared label.
     """
     known = {0, *labels.values()}
-    stored = np.empty(array.shape, np.uint8, order="F")
-    count = np.zeros(256, np.int64)
-    for part, whole in zip(_chunks(array), _chunks(stored), strict=True):
-        if part.min() < 0 or part.max() > 255:
-            break
-        whole[:] = part
-        if not np.array_equal(whole, part):
-            break
-        count += np.bincount(whole, minlength=256)
-    else:
-        if known.issuperset(np.flatnonzero(count).tolist()):
-            return stored
+    stored = _as_bytes(array)
+    # Where every byte up to the highest is known, the highest tells; else all are counted.
+    if stored is not None and (
+        known.issuperset(range(int(stored.max()) + 1)) or known.issuperset(_found(stored))
+    ):
+        return stored
     stray = [float(value) for value in np.unique(array) if float(value) not in known]
     declared = ", ".join(f"{value} {name}" for name, value in labels.items())
     raise DataError(
@@ -132,6 +126,26 @@ def label_values(case: str, array: Floats, labels: Labels) -> NDArray[np.uint8]:
     )
 
 
+def _as_bytes(array: NDArray[Any]) -> NDArray[np.uint8] | None:
+    """The numbers in a byte each; None if one is no whole number from 0 to 255."""
+    if array.dtype == np.uint8:
+        return array
+    stored = np.empty(array.shape, np.uint8, order="F")
+    for part, whole in zip(_chunks(array), _chunks(stored), strict=True):
+        if part.min() < 0 or part.max() > 255:
+            return None
+        whole[:] = part
+        if not np.array_equal(whole, part):
+            return None
+    return stored
+
+
+def _found(stored: NDArray[np.uint8]) -> list[int]:
+    """The values that occur."""
+    count = sum(np.bincount(part, minlength=256) for part in _chunks(stored))
+    return np.flatnonzero(count).tolist()
+
+
 def _chunks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """Parts of an array, i fastest; views, if that is how it lies in memory."""
     flat = array.ravel(order="F")
@@ -139,7 +153,7 @@ def _chunks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def _label_map(case: str, root: Path, mask: Mask, geometry: Geometry, labels: Labels) -> Masks:
-    scan = read_scan(*(root / path for path in mask.paths))
+    scan = read_label_map(*(root / path for path in mask.paths))
     check_aligned(case, geometry, scan.geometry)
     array = label_values(case, scan.array, labels)
     return Masks(array, tuple(sorted(labels, key=lambda label: labels[label])), scan.origin.notes)

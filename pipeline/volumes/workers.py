@@ -50,6 +50,50 @@ class _Worker(Generic[Item]):
     """Bytes, the most it was seen to hold."""
 
 
+_Idle = tuple[ForkServerProcess, Connection]
+
+
+class Crew:
+    """Workers that wait for more after a `run_each`: starting one costs a second of imports."""
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._idle: list[_Idle] = []
+
+    def __enter__(self) -> "Crew":
+        """Nothing is started before there is work."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End those that wait."""
+        for process, _pipe in self._idle:
+            process.kill()
+
+    def hand(self, item: Any, needs: int, function: Callable[[Any], Any]) -> "_Worker[Any]":
+        """Give an item to a worker that waits for one, or to a new one."""
+        while self._idle:
+            process, pipe = self._idle.pop()
+            # It may have been killed while it waited.
+            with suppress(ConnectionError):
+                pipe.send((function, item))
+                return _Worker(process, pipe, item, needs, time.monotonic())
+        process, pipe = self._start(function)
+        pipe.send((function, item))
+        return _Worker(process, pipe, item, needs, time.monotonic())
+
+    def take_back(self, worker: "_Worker[Any]") -> None:
+        """Have a worker that is done wait for more."""
+        self._idle.append((worker.process, worker.pipe))
+
+    def _start(self, function: Callable[[Any], Any]) -> _Idle:
+        self._context.set_forkserver_preload([function.__module__])
+        parent, child = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(child,), daemon=True)
+        process.start()
+        child.close()
+        return process, parent
+
+
 @dataclass(frozen=True)
 class Budget:
     """What all workers together may hold in memory."""
@@ -66,28 +110,31 @@ def run_each(
     workers: int,
     timeout: float = 1800.0,
     budget: Budget | None = None,
+    crew: Crew | None = None,
 ) -> Iterator[Outcome[Item, Result]]:
     """Apply `function` to every item, `workers` at a time, and yield outcomes as they come.
 
     `function` and items must be importable and picklable between these processes. A
     `HounsfieldError` is passed on; any other exception becomes a `DataError` that says so, a death
     and a `timeout` (seconds an item) a `ResourceError`. Within a `budget` an item waits until those
-    that are being worked on leave it room; the libraries of a worker use one thread.
+    that are being worked on leave it room; the libraries of a worker use one thread. The workers of
+    a `crew` are there for the next call.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([function.__module__])
+    if crew is None:
+        with Crew() as crew:
+            yield from run_each(function, items, workers, timeout, budget, crew)
+        return
     pending = [(item, budget.needs(item) if budget else 0) for item in reversed(items)]
     busy: list[_Worker[Item]] = []
-    idle: list[tuple[ForkServerProcess, Connection]] = []
     try:
         while pending or busy:
             while pending and len(busy) < workers and _fits(pending[-1][1], busy, budget):
-                busy.append(_hand(*pending.pop(), idle, context, function))
+                busy.append(crew.hand(*pending.pop(), function))
             ready = wait([worker.pipe for worker in busy], timeout=LOOK_EVERY)
             for worker in list(busy):
                 if worker.pipe in ready:
                     busy.remove(worker)
-                    yield _receive(worker, idle)
+                    yield _receive(worker, crew)
                 elif time.monotonic() - worker.since > timeout:
                     busy.remove(worker)
                     worker.process.kill()
@@ -99,8 +146,8 @@ def run_each(
                 else:
                     worker.peak = max(worker.peak, _held(worker.process))
     finally:
-        for process in [worker.process for worker in busy] + [process for process, _ in idle]:
-            process.kill()
+        for worker in busy:
+            worker.process.kill()
 
 
 def _fits(needs: int, busy: Sequence[_Worker[Item]], budget: Budget | None) -> bool:
@@ -116,34 +163,7 @@ def _held(process: ForkServerProcess) -> int:
         return 0
 
 
-def _hand(
-    item: Item,
-    needs: int,
-    idle: list[tuple[ForkServerProcess, Connection]],
-    context: Any,
-    function: Callable[[Item], Result],
-) -> _Worker[Item]:
-    """Give an item to a worker that waits for one, or to a new one."""
-    while idle:
-        process, pipe = idle.pop()
-        # It may have been killed while it waited.
-        with suppress(ConnectionError):
-            pipe.send(item)
-            return _Worker(process, pipe, item, needs, time.monotonic())
-    process, pipe = _start(context, function)
-    pipe.send(item)
-    return _Worker(process, pipe, item, needs, time.monotonic())
-
-
-def _start(context: Any, function: Callable[[Item], Result]) -> tuple[ForkServerProcess, Connection]:
-    parent, child = context.Pipe()
-    process = context.Process(target=_serve, args=(child, function), daemon=True)
-    process.start()
-    child.close()
-    return process, parent
-
-
-def _serve(pipe: Connection, function: Callable[[Item], Result]) -> None:
+def _serve(pipe: Connection) -> None:
     """In a worker: answer items until the parent is gone."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # As many workers as cores: threads of their own would only get in each other's way.
@@ -151,7 +171,7 @@ def _serve(pipe: Connection, function: Callable[[Item], Result]) -> None:
     _keep_memory()
     while True:
         try:
-            item = pipe.recv()
+            function, item = pipe.recv()
         except EOFError:
             return
         try:
@@ -179,7 +199,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _receive(worker: _Worker[Item], idle: list[tuple[ForkServerProcess, Connection]]) -> Outcome[Item, Any]:
+def _receive(worker: _Worker[Item], crew: Crew) -> Outcome[Item, Any]:
     try:
         result, error = worker.pipe.recv()
     except (EOFError, ConnectionResetError):
@@ -191,5 +211,5 @@ def _receive(worker: _Worker[Item], idle: list[tuple[ForkServerProcess, Connecti
             None,
             ResourceError(f"its worker died (exit code {code}{held})", "it may need more memory"),
         )
-    idle.append((worker.process, worker.pipe))
+    crew.take_back(worker)
     return Outcome(worker.item, result, error)

@@ -18,7 +18,7 @@ ITK = (".mha", ".mhd", ".nrrd", ".nhdr")
 EARLY, SHORT = 0x18, 256
 """The element of group 8 that every DICOM object has, and bytes that those up to it are within."""
 
-__all__ = ["Scan", "check_memory", "read_geometry", "read_scan", "starts_negative"]
+__all__ = ["Scan", "check_memory", "read_geometry", "read_label_map", "read_scan", "starts_negative"]
 
 
 def read_scan(*paths: Path) -> Scan:
@@ -33,6 +33,17 @@ def read_scan(*paths: Path) -> Scan:
             message begins with the file's name.
     """
     scan: Scan = _reader(paths[0]).read(*paths)
+    return scan
+
+
+def read_label_map(*paths: Path) -> Scan:
+    """As `read_scan`, but whole numbers may come in the type they are stored in: bytes need no float32.
+
+    Raises:
+        DataError: as `read_scan`.
+    """
+    module = _reader(paths[0])
+    scan: Scan = (module.read_label_map if hasattr(module, "read_label_map") else module.read)(*paths)
     return scan
 
 

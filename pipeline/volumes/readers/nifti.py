@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.atomic import atomic_path
 from pipeline.errors import DataError, ResourceError
-from pipeline.volumes.geometry import Floats, Geometry
+from pipeline.volumes.geometry import Geometry
 from pipeline.volumes.readers.scan import Origin, Scan, check_finite, checked_geometry, first_line
 
 UNREADABLE: tuple[Any, ...] = (
@@ -49,18 +49,27 @@ DENSEST = 1100
 
 def read(*paths: Path) -> Scan:
     """Read one NIfTI volume; of a pair, either file or both may be given."""
-    path = paths[0]
+    return _read(paths[0], as_stored=False)
+
+
+def read_label_map(*paths: Path) -> Scan:
+    """The same, but whole numbers that are not scaled stay in the type of the file."""
+    return _read(paths[0], as_stored=True)
+
+
+def _read(path: Path, *, as_stored: bool) -> Scan:
     image = _open(path)
     found = _geometry(path, image)
     try:
-        array = _voxels(image).reshape(found.shape, order="F")
+        array = _voxels(image, as_stored).reshape(found.shape, order="F")
     except MemoryError:
         raise ResourceError(
             f"{path.name}: {found.shape} voxels do not fit into memory", "use a machine with more"
         ) from None
     except UNREADABLE as error:
         raise DataError(f"{path.name} is damaged ({first_line(path, error)})", "fetch it again") from None
-    check_finite(path.name, array)
+    if not _is_plain(image):
+        check_finite(path.name, array)
     return Scan(array, found, Origin(notes=_notes(image)))
 
 
@@ -148,7 +157,13 @@ def _notes(image: SpatialImage) -> tuple[str, ...]:
     return ("the header does not say where left is: axes taken as left, front, up",)
 
 
-def _voxels(image: SpatialImage) -> Floats:
+def _is_plain(image: SpatialImage) -> bool:
+    """Whether the file holds whole numbers that mean what they say."""
+    proxy = image.dataobj
+    return bool(proxy.dtype.kind in "iu" and proxy.slope == 1 and proxy.inter == 0)
+
+
+def _voxels(image: SpatialImage, as_stored: bool) -> NDArray[Any]:
     """All voxels in the order of the file, scaled as the header says.
 
     Read in one pass to the end of the file: nibabel stops before it, and decompresses more slowly.
@@ -157,6 +172,8 @@ def _voxels(image: SpatialImage) -> Floats:
     count = math.prod(proxy.shape)
     path = Path(image.file_map["image"].filename)
     stored = np.frombuffer(_bytes(path, int(proxy.offset), count * proxy.dtype.itemsize), proxy.dtype)
+    if as_stored and _is_plain(image):
+        return stored
     # What float32 cannot hold becomes infinite, and is refused by the caller.
     with np.errstate(over="ignore", invalid="ignore"):
         if proxy.slope == 1 and proxy.inter == 0:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -36,7 +37,8 @@ class Origin:
 class Scan:
     """A volume's voxels (I, J, K), as stored but with the header's scaling applied."""
 
-    array: Floats
+    array: NDArray[Any]
+    """float32; of a label map perhaps whole numbers."""
     geometry: Geometry
     origin: Origin = Origin()
 

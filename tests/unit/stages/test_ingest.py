@@ -19,7 +19,7 @@ from pipeline.params import IngestParams
 from pipeline.stages import ingest
 from pipeline.volumes.cases import Job, attempt_case
 from pipeline.volumes.store import read_case
-from pipeline.volumes.workers import Budget, Outcome, run_each
+from pipeline.volumes.workers import Budget, Crew, Outcome, run_each
 
 pytestmark = pytest.mark.usefixtures("project")
 
@@ -423,11 +423,13 @@ def test_the_memory_of_a_case_is_that_of_the_original_and_of_its_volume(
     budgets: list[Budget] = []
     needed: dict[str, int] = {}
 
-    def watched(function: Any, jobs: list[Job], workers: int, timeout: float, budget: Budget | None) -> Any:
+    def watched(
+        function: Any, jobs: list[Job], workers: int, timeout: float, budget: Budget | None, crew: Crew
+    ) -> Any:
         if budget is not None:
             budgets.append(budget)
             needed.update({job.files.case: budget.needs(job) for job in jobs})
-        return run_each(function, jobs, workers, timeout, budget)
+        return run_each(function, jobs, workers, timeout, budget, crew)
 
     monkeypatch.setattr(ingest, "run_each", watched)
     _add(root / "raw", "garbage")
