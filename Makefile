@@ -6,7 +6,7 @@ UV := uv==0.13.9
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: env demo test check images kubeflow format lock clean
+.PHONY: env demo airflow test check images kubeflow infra format lock clean
 
 env: $(VENV)/.complete
 
@@ -27,6 +27,10 @@ demo: env
 	hounsfield phantom
 	dvc repro
 	hounsfield results
+
+# Airflow with an embedded database and the project's DAGs; Ctrl-C stops it (PORT=… for another port).
+airflow: env
+	@exec $(BIN)/python infra/local/run_airflow.py --port $(or $(PORT),8080)
 
 test: env
 	python -m pytest -n auto --dist loadfile
@@ -52,6 +56,17 @@ kubeflow: .venv-kubeflow/.complete
 	.venv-kubeflow/bin/python -m pip install --quiet --progress-bar off --requirement $<
 	touch $@
 
+# The linters of infra/ and the schema of Terraform's provider, for tests/unit/infra: an environment of its
+# own, because checkov holds many libraries back.
+infra: .venv-infra/.complete
+
+.venv-infra/.complete: infra/requirements.txt | env
+	$(PYTHON) -m venv .venv-infra
+	$(BIN)/uv pip install --quiet --python .venv-infra/bin/python --requirement $< \
+	  || .venv-infra/bin/python -m pip install --quiet --progress-bar off --requirement $<
+	.venv-infra/bin/python -m pip download --quiet --no-deps --dest .venv-infra/schemas cdktf-cdktf-provider-aws==21.22.1
+	touch $@
+
 format: env
 	ruff check --fix
 	ruff format
@@ -64,4 +79,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf $(VENV) .venv-kubeflow
+	rm -rf $(VENV) .venv-kubeflow .venv-infra
