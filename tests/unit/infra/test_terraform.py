@@ -98,9 +98,9 @@ def test_every_policy_of_checkov_holds(lint):
         ("gpu_nodes.tf", '"required"', '"optional"', "CKV_AWS_79"),
         (
             "roles.tf",
-            '["s3:PutObject", "s3:AbortMultipartUpload"]\n    resources = ["${aws_s3_bucket.data.arn}/incoming/*"]',
-            '["s3:*"]\n    resources = ["*"]',
-            "CKV_AWS_111",
+            'resources = ["${aws_s3_bucket.data.arn}/incoming/*"]',
+            'resources = ["*"]',
+            "CKV_AWS_356",
         ),
     ],
 )
