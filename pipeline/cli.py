@@ -217,6 +217,45 @@ def drift(organ: Organ, as_json: AsJson = False) -> None:
 
 
 @app.command(rich_help_panel="Data and models")
+def approve(
+    organ: Organ,
+    version: Annotated[int, typer.Argument(help="A version that won and waits.")],
+    by: Annotated[str, typer.Option(help="Who approves.")],
+    reason: Annotated[str, typer.Option(help="Why; it is kept.")] = "",
+) -> None:
+    """Approve of a model that won, where params.yaml asks for it; register makes it the champion."""
+    from pipeline.progress import console
+    from pipeline.registry import champions
+
+    approved = champions.approve(project_root(), organ, version, by, reason)
+    console.print(f"{organ}: version {approved.number} is approved of by {by}", markup=False)
+    console.print(f"next: dvc repro --force --single-item register@{organ}", markup=False)
+
+
+@app.command(rich_help_panel="Data and models")
+def rollback(
+    organ: Organ,
+    reason: Annotated[str, typer.Option(help="Why; it is kept.")],
+    to: Annotated[int | None, typer.Option(metavar="VERSION", help="None: the champion before.")] = None,
+    by: Annotated[str, typer.Option(help="Who says so; by default who runs this.")] = "",
+    identifier: Annotated[str, typer.Option("--id", hidden=True)] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Make a former champion the champion again; the one of now will not come back by itself."""
+    import json
+
+    from pipeline.progress import console
+    from pipeline.registry import champions
+
+    done = champions.rollback(project_root(), organ, reason, to=to, by=by, identifier=identifier)
+    if as_json:
+        print(json.dumps(done.as_json()))
+        return
+    said = f"{organ}: version {done.champion} is the champion again, version {done.former} is withdrawn"
+    console.print(said, markup=False)
+
+
+@app.command(rich_help_panel="Data and models")
 def doctor(as_json: AsJson = False) -> None:
     """Say what is there and what is missing, with the command that mends it."""
     import json

@@ -13,9 +13,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,50 +22,28 @@ from pipeline.atomic import locked
 from pipeline.errors import DataError, MissingError
 from pipeline.registry.artifacts import content_of, download, files_of, store
 from pipeline.registry.connection import connect, is_local, is_present, local_path, reached
+from pipeline.registry.version import (
+    APPROVAL,
+    CONTENT,
+    DECISION,
+    WITHDRAWN,
+    Description,
+    RegisteredModel,
+    Version,
+    version_of,
+)
 from pipeline.workspace import home
+
+__all__ = ["APPROVAL", "WITHDRAWN", "Description", "ModelRegistry", "RegisteredModel", "Version"]
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
-CONTENT = "hounsfield.content"
-DECISION = "hounsfield.decision"
+ROLLBACK = "hounsfield.rollback"
+"""Of the registered model, with a number: the rollbacks there were."""
 COMMIT = "mlflow.source.git.commit"
 MODEL = "model"
 EVIDENCE = "evidence"
 OTHER = "bring them back, or point the alias 'champion' in MLflow at another version"
-
-
-@dataclass(frozen=True)
-class Version:
-    """A version of an organ's model, as the registry knows it."""
-
-    organ: str
-    number: int
-    content: str
-    """SHA-256 over the files of the model folder; empty if another program registered it."""
-    run: str
-    source: str
-    """URI of the model's files."""
-    decision: dict[str, Any] | None
-    """What was decided about it, as in `registry/<organ>.json`; None while it waits for that."""
-
-
-@dataclass(frozen=True)
-class RegisteredModel:
-    """A version whose files are on this machine and are those that were registered."""
-
-    organ: str
-    version: int
-    content: str
-    folder: Path
-
-
-@dataclass(frozen=True)
-class Description:
-    """What is logged to the run of a version, for people to search by."""
-
-    params: Mapping[str, str] = field(default_factory=dict)
-    dice: Mapping[str, float] = field(default_factory=dict)
-    commit: str | None = None
 
 
 class ModelRegistry:
@@ -101,7 +77,7 @@ class ModelRegistry:
         number = self.champion_version(organ)
         if number is None:
             return None
-        version = _version(self._client.get_model_version(organ, str(number)))
+        version = version_of(self._client.get_model_version(organ, str(number)))
         if not version.content:
             raise DataError(
                 f"{organ}: version {number} was not registered by this pipeline (it has no tag {CONTENT})",
@@ -133,13 +109,13 @@ class ModelRegistry:
             self._client.create_registered_model(organ)
         source = f"{run.info.artifact_uri}/{MODEL}"
         tags = {CONTENT: content}
-        return _version(self._client.create_model_version(organ, source, run.info.run_id, tags=tags))
+        return version_of(self._client.create_model_version(organ, source, run.info.run_id, tags=tags))
 
     @reached()
     def find(self, organ: str, content: str) -> Version | None:
         """The version with this content, the oldest if there are several."""
         found = self._client.search_model_versions(f"name = '{organ}' and tags.`{CONTENT}` = '{content}'")
-        return min((_version(entry) for entry in found), key=lambda version: version.number, default=None)
+        return min((version_of(entry) for entry in found), key=lambda version: version.number, default=None)
 
     @reached()
     def record(self, version: Version, decision: dict[str, Any], evidence: list[Path]) -> Version:
@@ -147,7 +123,55 @@ class ModelRegistry:
         self._store_evidence(version.run, evidence)
         text = json.dumps(decision, sort_keys=True, allow_nan=False)
         self._client.set_model_version_tag(version.organ, str(version.number), DECISION, text)
-        return _version(self._client.get_model_version(version.organ, str(version.number)))
+        return version_of(self._client.get_model_version(version.organ, str(version.number)))
+
+    @reached()
+    def version(self, organ: str, number: int) -> Version:
+        """A version by its number.
+
+        Raises:
+            MissingError: there is none of that number.
+        """
+        found = self._client.search_model_versions(f"name = '{organ}'") if is_present(self._home) else []
+        versions = {int(entry.version): entry for entry in found}
+        if number not in versions:
+            known = ", ".join(map(str, sorted(versions))) or "none"
+            raise MissingError(f"{organ}: there is no version {number} in the registry; there is {known}")
+        return version_of(versions[number])
+
+    @reached()
+    def verify(self, version: Version) -> None:
+        """See that the files of a version are there and are those that were registered.
+
+        Raises:
+            MissingError: they are gone.
+            DataError: they are others.
+        """
+        self._folder(version)
+
+    @reached()
+    def note(self, version: Version, tag: str, content: dict[str, Any] | None) -> None:
+        """Keep what a person said about a version; None: forget it."""
+        name, number = version.organ, str(version.number)
+        if content is not None:
+            self._client.set_model_version_tag(name, number, tag, json.dumps(content, sort_keys=True))
+        elif tag in self._client.get_model_version(name, number).tags:
+            self._client.delete_model_version_tag(name, number, tag)
+
+    @reached()
+    def rollbacks(self, organ: str) -> list[dict[str, Any]]:
+        """The rollbacks there were, oldest first."""
+        models = self._client.search_registered_models(f"name = '{organ}'") if is_present(self._home) else []
+        tags = {tag: value for model in models for tag, value in model.tags.items()}
+        places = sorted(int(tag.rpartition(".")[2]) for tag in tags if tag.startswith(f"{ROLLBACK}."))
+        return [json.loads(tags[f"{ROLLBACK}.{place}"]) for place in places]
+
+    @reached()
+    def log_rollback(self, organ: str, rollback: dict[str, Any]) -> None:
+        """Add to the rollbacks there were."""
+        place = len(self.rollbacks(organ)) + 1
+        text = json.dumps(rollback, sort_keys=True)
+        self._client.set_registered_model_tag(organ, f"{ROLLBACK}.{place}", text)
 
     @reached()
     def settle(self, version: Version, promoted: bool) -> None:
@@ -235,18 +259,6 @@ def _verified(version: Version, folder: Path) -> Path:
             OTHER,
         )
     return folder
-
-
-def _version(entry: Any) -> Version:
-    decision = entry.tags.get(DECISION)
-    return Version(
-        organ=entry.name,
-        number=int(entry.version),
-        content=entry.tags.get(CONTENT, ""),
-        run=entry.run_id,
-        source=entry.source,
-        decision=json.loads(decision) if decision else None,
-    )
 
 
 def _key(name: str) -> str:

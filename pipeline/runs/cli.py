@@ -75,6 +75,63 @@ def publish(
 
 
 @app.command()
+def incoming() -> None:
+    """Look where new scans arrive, and say of which organs some have come and settled."""
+    from pipeline.params import load_organs
+    from pipeline.progress import console
+    from pipeline.runs.incoming import ready
+
+    organs = load_organs(project_root() / "params.yaml")
+    watched = {organ: params.airflow for organ, params in organs.items() if params.airflow.incoming}
+    found, problems = ready(_settings().home, watched)
+    for organ, problem in problems.items():
+        console.print(f"{organ}: {problem}", markup=False)
+    _tell(ready=found, problems=problems)
+
+
+@app.command()
+def receive(organ: Organ) -> None:
+    """Take new scans into the versioned raw data; exit code 99: there are none."""
+    from pipeline.params import load_organ
+    from pipeline.progress import console
+    from pipeline.runs.receiving import receive as take_in
+
+    params = load_organ(project_root() / "params.yaml", organ).airflow
+    received = take_in(_settings(), organ, params)
+    if received is None:
+        console.print(f"{organ}: nothing new has arrived", markup=False)
+        raise typer.Exit(NOTHING_CHANGED)
+    _tell(**received.as_json())
+
+
+@app.command()
+def awaited(organ: Organ) -> None:
+    """Say which version waits for approval, in the workspace that this is; exit code 99: none."""
+    from pipeline.runs.approving import awaited_version
+    from pipeline.runs.publishing import keep_report
+    from pipeline.runs.workspaces import find_run
+
+    root = project_root()
+    version, run = awaited_version(root, organ), find_run(root)
+    if version is None:
+        raise typer.Exit(NOTHING_CHANGED)
+    _tell(version=version, report=keep_report(_settings(), run) if run else "")
+
+
+@app.command()
+def promote(
+    organ: Organ,
+    version: Annotated[int, typer.Argument(help="The version that waits.")],
+    by: Annotated[str, typer.Option(help="Who approves.")],
+    reason: Annotated[str, typer.Option(help="Why; it is kept.")] = "",
+) -> None:
+    """Approve of a version and make it the champion, in the workspace that this is."""
+    from pipeline.runs.approving import promote_version
+
+    raise typer.Exit(promote_version(project_root(), organ, version, by, reason))
+
+
+@app.command()
 def close(
     organ: Organ,
     run_id: RunId,

@@ -23,6 +23,8 @@ from pipeline.runs.workspaces import (
     workspace_folder,
 )
 
+LACKS = ("No such file", "Errno 2", "NoSuchKey", "404", "Not Found", "do not exist", "missing")
+"""How DVC says that a remote can be reached and does not have a file."""
 PUBLISHED = Path(".dvc/tmp/published.json")
 """Written when a run has been published: what a run did is safe then."""
 
@@ -92,21 +94,53 @@ def bring_files(root: Path, organ: str) -> None:
         DataError: the scans are nowhere.
         Refused: a remote cannot be reached.
     """
-    scans = [f"{path}.dvc" for path in inputs(root, organ) if (root / f"{path}.dvc").is_file()]
     made = [name for name in locked_stages(root) if name.endswith(f"@{organ}")]
+    scans = _pointers(root, organ)
     if _checked_out(root, *scans, *made):
         return
     for remote in remotes(root):
-        # What a remote lacks is no error here: it is seen below.
-        dvc(root, "fetch", "--remote", remote, *scans, *made)
-    if not _checked_out(root, *scans):
+        _fetch(root, remote, *scans, *made)
+    _check_out_scans(root, organ)
+    if made:
+        # Products that are nowhere are made again.
+        dvc(root, "checkout", "--allow-missing", *made)
+
+
+def bring_scans(root: Path, organ: str, *, force: bool = False) -> None:
+    """Put the scans into a clone; with `force`, in place of others that lie there.
+
+    Raises:
+        DataError: they are nowhere.
+        Refused: a remote cannot be reached.
+    """
+    scans, how = _pointers(root, organ), ["--force"] * force
+    if _checked_out(root, *how, *scans):
+        return
+    for remote in remotes(root):
+        _fetch(root, remote, *scans)
+    _check_out_scans(root, organ, *how)
+
+
+def _pointers(root: Path, organ: str) -> list[str]:
+    return [f"{path}.dvc" for path in inputs(root, organ) if (root / f"{path}.dvc").is_file()]
+
+
+def _check_out_scans(root: Path, organ: str, *how: str) -> None:
+    scans = _pointers(root, organ)
+    if not _checked_out(root, *how, *scans):
         raise DataError(
             f"{organ}: the scans of {', '.join(scans)} are neither in the cache nor in a DVC remote",
             "run dvc push where they were added",
         )
-    if made:
-        # Products that are nowhere are made again.
-        dvc(root, "checkout", "--allow-missing", *made)
+
+
+def _fetch(root: Path, remote: str, *targets: str) -> None:
+    """Fetch what a remote has; what it lacks is no error here."""
+    try:
+        dvc(root, "fetch", "--remote", remote, *targets)
+    except Refused as refused:
+        if not any(word in refused.remedy for word in LACKS):
+            raise
 
 
 def _checked_out(root: Path, *targets: str) -> bool:

@@ -26,6 +26,8 @@ from pipeline.registry.gate import decide
 from pipeline.registry.models import Description, ModelRegistry, RegisteredModel, Version
 from pipeline.validation.drift import FINGERPRINT, drift, verdict
 
+PROMOTED, KEPT, AWAITING = "promoted", "kept", "awaiting_approval"
+"""What is decided about a challenger; the last: it won, and a person has to approve."""
 Judge = Callable[[RegisteredModel, pd.DataFrame, Path], pd.DataFrame]
 """Figures of a model (rows as in `cases.csv`) on test rows of the accepted table, from raw scans."""
 
@@ -100,14 +102,35 @@ def _outcome(
     challenge: Challenge, version: Version, models_known: ModelRegistry, judge: Judge
 ) -> dict[str, Any]:
     """The decision about `version`: replayed while it stands, else made; the aliases follow it."""
+    if version.withdrawn is not None:
+        return _kept_back(challenge, version, models_known)
     # A second round is only needed where another machine changed the champion meanwhile.
     while not _stands(version.decision, challenge, current := models_known.champion_version(challenge.organ)):
         if current == version.number:
             return _unchanged(challenge, version)
         version = _decided(challenge, version, models_known, judge)
-    assert version.decision is not None, "a decision that stands is there"
-    models_known.settle(version, promoted=version.decision["decision"] == "promoted")
+    if _decision(version)["decision"] == AWAITING and _is_approved(version, challenge):
+        version = models_known.record(version, _approved(version), [])
+    models_known.settle(version, promoted=_decision(version)["decision"] == PROMOTED)
+    return _decision(version)
+
+
+def _decision(version: Version) -> dict[str, Any]:
+    assert version.decision is not None, "it was decided"
     return version.decision
+
+
+def _is_approved(version: Version, challenge: Challenge) -> bool:
+    """Whether a person approved of this version on this evidence."""
+    return version.approval is not None and version.approval["inputs"] == challenge.inputs
+
+
+def _approved(version: Version) -> dict[str, Any]:
+    """The decision after a person has approved of it."""
+    assert version.approval is not None, "it was approved"
+    said = {key: version.approval[key] for key in ("by", "reason")}
+    promoted = {"decision": PROMOTED, "champion_version": version.number, "approval": said}
+    return _decision(version) | promoted
 
 
 def _stands(decision: dict[str, Any] | None, challenge: Challenge, champion: int | None) -> bool:
@@ -129,15 +152,38 @@ def _decided(challenge: Challenge, version: Version, models_known: ModelRegistry
             theirs = _figures(evidence[-1], challenge.test)
         decision = decide(challenge.figures, theirs, challenge.params)
         compared_with = champion.version if champion else None
+        verdict_now = _verdict(decision.promoted, challenge.params)
         outcome = _document(challenge, version) | {
-            "decision": "promoted" if decision.promoted else "kept",
-            "champion_version": version.number if decision.promoted else compared_with,
+            "decision": verdict_now,
+            "champion_version": version.number if verdict_now == PROMOTED else compared_with,
             "compared_with": compared_with,
             "reasons": list(decision.reasons),
             "evidence": decision.evidence,
             "drift": _drift(challenge.fingerprint, champion),
         }
         return models_known.record(version, outcome, evidence)
+
+
+def _verdict(won: bool, params: RegisterParams) -> str:
+    if not won:
+        return KEPT
+    return AWAITING if params.approval == "required" else PROMOTED
+
+
+def _kept_back(challenge: Challenge, version: Version, models_known: ModelRegistry) -> dict[str, Any]:
+    """The outcome where a person took the challenger out of use before: no gate brings it back."""
+    assert version.withdrawn is not None, "it was withdrawn"
+    champion = models_known.champion_version(challenge.organ)
+    models_known.settle(version, promoted=False)
+    by, why = (version.withdrawn[key] for key in ("by", "reason"))
+    said = f"Version {version.number} was withdrawn by {by}: {why}"
+    return _document(challenge, version) | {
+        "decision": KEPT,
+        "champion_version": champion,
+        "compared_with": champion,
+        "reasons": [f"{said.rstrip('.')}."],
+        "evidence": decide(challenge.figures, None, challenge.params).evidence,
+    }
 
 
 def _unchanged(challenge: Challenge, version: Version) -> dict[str, Any]:
@@ -165,10 +211,13 @@ def _summary(outcome: dict[str, Any], registry: Path) -> str:
     organ, number, champion = (outcome[key] for key in ("organ", "challenger_version", "champion_version"))
     mean = outcome["evidence"]["mean_dice"]
     dice = "no Dice" if mean is None else f"mean Dice {mean:.4f}"
-    if outcome["decision"] == "promoted":
+    if outcome["decision"] == PROMOTED:
         return f"{organ}: version {number} is promoted to champion, {dice}"
     if outcome["decision"] == "unchanged":
         return f"{organ}: unchanged, the model is the champion, version {number}, {dice}"
+    if outcome["decision"] == AWAITING:
+        how = f"hounsfield approve {organ} {number} --by NAME"
+        return f"{organ}: version {number} won, {dice}, and waits for approval: {how}"
     remains = f"version {champion} remains champion" if champion else "there is no champion"
     return f"{organ}: version {number} is not promoted, {dice}; {remains}; why: {registry}"
 

@@ -1,0 +1,133 @@
+"""What a person says about the model in use: approve of a challenger, go back to a former champion.
+
+Both are kept in the registry with who said so and why. Killed at any instruction and given again, they
+come to the same end; at every moment there is one champion.
+"""
+
+import getpass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DataError, MissingError, ParamsError
+from pipeline.registry.models import APPROVAL, WITHDRAWN, ModelRegistry, Version
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """A move of the alias `champion` to a version that was champion before."""
+
+    organ: str
+    former: int
+    """The champion until now."""
+    champion: int
+    """The champion from now on."""
+    reason: str
+    by: str
+    at: str
+    """UTC, ISO 8601."""
+    identifier: str
+    """Of whoever asked: given again with the same, it is the same rollback."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        return asdict(self)
+
+
+def somebody() -> str:
+    """Who runs this, as the system knows them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "somebody"
+
+
+def approve(root: Path, organ: str, number: int, by: str, reason: str = "") -> Version:
+    """Note that a person approves of a version that won; `register` makes it the champion.
+
+    Raises:
+        MissingError: there is no such version.
+        DataError: it does not wait for approval.
+        ParamsError: nobody is named.
+    """
+    if not by.strip():
+        raise ParamsError("an approval needs somebody who gives it", "name them with --by NAME")
+    registry = ModelRegistry(root)
+    with registry.lock(organ):
+        version = registry.version(organ, number)
+        decision = (version.decision or {}).get("decision")
+        if decision != "awaiting_approval":
+            raise DataError(
+                f"{organ}: version {number} does not wait for approval (decision: {decision or 'none yet'})",
+                f"see registry/{organ}.json for the version that does",
+            )
+        assert version.decision is not None, "it was just read"
+        said = {"by": by.strip(), "reason": reason.strip(), "inputs": version.decision["inputs"]}
+        registry.note(version, APPROVAL, said)
+        return registry.version(organ, number)
+
+
+def rollback(
+    root: Path, organ: str, reason: str, *, to: int | None = None, by: str = "", identifier: str = ""
+) -> Rollback:
+    """Make a former champion the champion again; the one of now will not come back by itself.
+
+    Args:
+        root: the project.
+        organ: whose champion it is.
+        reason: why, in a sentence; it is kept.
+        to: the version; None: the champion before the one of now.
+        by: who says so; '': as the system knows them.
+        identifier: of the request; a rollback of the same identifier is completed, not made again.
+
+    Raises:
+        ParamsError: there is no reason.
+        MissingError: there is no champion, or no former one.
+        DataError: the version was never champion, or its files are not those that were registered.
+    """
+    if not reason.strip():
+        raise ParamsError("a rollback needs a reason", "say with --reason why the champion has to go")
+    registry = ModelRegistry(root)
+    with registry.lock(organ):
+        begun = [Rollback(**entry) for entry in registry.rollbacks(organ) if identifier]
+        found = next((entry for entry in begun if entry.identifier == identifier), None)
+        if found is None:
+            found = _planned(registry, organ, reason.strip(), to, by.strip() or somebody(), identifier)
+            registry.log_rollback(organ, found.as_json())
+        former, champion = (registry.version(organ, number) for number in (found.former, found.champion))
+        # First what keeps a replay of its decision from making it champion again.
+        registry.note(former, WITHDRAWN, {"by": found.by, "reason": found.reason, "at": found.at})
+        registry.note(champion, WITHDRAWN, None)
+        registry.settle(champion, promoted=True)
+    return found
+
+
+def _planned(
+    registry: ModelRegistry, organ: str, reason: str, to: int | None, by: str, identifier: str
+) -> Rollback:
+    now = registry.champion_version(organ)
+    if now is None:
+        raise MissingError(f"{organ}: there is no champion to roll back", f"run dvc repro register@{organ}")
+    target = to if to is not None else _before(registry, organ, now)
+    if target == now:
+        raise DataError(f"{organ}: version {now} is the champion", "choose another version with --to")
+    version = registry.version(organ, target)
+    decision = (version.decision or {}).get("decision", "none")
+    if decision != "promoted":
+        raise DataError(
+            f"{organ}: version {target} was never champion (its decision: {decision})",
+            "choose one that was, with --to",
+        )
+    registry.verify(version)
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    return Rollback(organ, now, target, reason, by, at, identifier)
+
+
+def _before(registry: ModelRegistry, organ: str, now: int) -> int:
+    """The champion that the one of now took the place of."""
+    decision = registry.version(organ, now).decision or {}
+    before = decision.get("compared_with")
+    if before is None or before == now:
+        raise MissingError(f"{organ}: version {now} is the first champion, there is none before it")
+    return int(before)

@@ -1,0 +1,66 @@
+"""A version of an organ's model, as the registry knows it, and the tags that say so."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+CONTENT = "hounsfield.content"
+DECISION = "hounsfield.decision"
+APPROVAL = "hounsfield.approval"
+WITHDRAWN = "hounsfield.withdrawn"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of an organ's model, as the registry knows it."""
+
+    organ: str
+    number: int
+    content: str
+    """SHA-256 over the files of the model folder; empty if another program registered it."""
+    run: str
+    source: str
+    """URI of the model's files."""
+    decision: dict[str, Any] | None
+    """What was decided about it, as in `registry/<organ>.json`; None while it waits for that."""
+    approval: dict[str, Any] | None = None
+    """Who approved of it, and of which decision's inputs."""
+    withdrawn: dict[str, Any] | None = None
+    """Why it is no longer champion, and who said so."""
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A version whose files are on this machine and are those that were registered."""
+
+    organ: str
+    version: int
+    content: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is logged to the run of a version, for people to search by."""
+
+    params: Mapping[str, str] = field(default_factory=dict)
+    dice: Mapping[str, float] = field(default_factory=dict)
+    commit: str | None = None
+
+
+def version_of(entry: Any) -> Version:
+    """What MLflow's entry of a version says."""
+    kept = (DECISION, APPROVAL, WITHDRAWN)
+    said = {tag: json.loads(entry.tags[tag]) for tag in kept if entry.tags.get(tag)}
+    return Version(
+        organ=entry.name,
+        number=int(entry.version),
+        content=entry.tags.get(CONTENT, ""),
+        run=entry.run_id,
+        source=entry.source,
+        decision=said.get(DECISION),
+        approval=said.get(APPROVAL),
+        withdrawn=said.get(WITHDRAWN),
+    )

@@ -1,0 +1,150 @@
+"""New scans of an organ, taken into the versioned raw data: fetched, put under DVC, committed, pushed.
+
+The clone it works in stays, so that an attempt that was killed has not fetched in vain.
+"""
+
+import filecmp
+import json
+import shutil
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.atomic import atomic_path, locked, read_json, write_json
+from pipeline.errors import DataError, MissingError, ParamsError
+from pipeline.onboarding.add import RAW
+from pipeline.onboarding.fetch import fetch_organ
+from pipeline.params import AirflowParams, check_name
+from pipeline.runs.commands import as_author, dvc, git
+from pipeline.runs.errors import Unfinished
+from pipeline.runs.incoming import Arrivals, files_below, look, note_refused, note_taken
+from pipeline.runs.opening import bring_scans
+from pipeline.runs.publishing import push_commit
+from pipeline.runs.settings import Settings
+from pipeline.runs.workspaces import Run, make_workspace, remotes
+from pipeline.sources.keys import why_no_file
+
+PLACE = ".receive"
+"""The workspace of receiving, beside those of the runs."""
+BROUGHT = Path(".dvc/tmp/scans.json")
+"""Which version of the scans lies in the clone."""
+
+
+@dataclass(frozen=True)
+class Received:
+    """A new version of an organ's scans."""
+
+    organ: str
+    scans: str
+    """DVC's hash of them."""
+    commit: str
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        return asdict(self)
+
+
+def receive(settings: Settings, organ: str, params: AirflowParams) -> Received | None:
+    """Take in what has arrived for `organ` and settled; None if there is nothing new.
+
+    Raises:
+        DataError: what is there cannot be taken in; for an hour it is not tried again, unless it changes.
+        Unfinished: the source, the remote or the project cannot be reached now.
+    """
+    check_name(organ)
+    if params.incoming is None:
+        raise ParamsError(f"{organ}: nothing says where new scans arrive", "set airflow.incoming for it")
+    with locked(settings.home / "incoming" / f".{organ}.lock", f"taking in scans of {organ}"):
+        try:
+            arrivals = look(settings.home, organ, params)
+            if not arrivals.is_ready(params.settle_seconds, time.time()):
+                return None
+            return _taken(settings, organ, params.incoming, arrivals)
+        except MissingError as error:
+            # A server, credentials: what is missing may be there the next time.
+            raise Unfinished(error.reason, error.remedy) from None
+
+
+def _taken(settings: Settings, organ: str, source: str, arrivals: Arrivals) -> Received | None:
+    run = _clone(settings, organ)
+    try:
+        is_new = _bring(run.folder, organ, source)
+    except DataError:
+        note_refused(settings.home, organ, arrivals.seen)
+        raise
+    received = _published(settings, run) if is_new else None
+    note_taken(settings.home, organ, arrivals.seen)
+    return received
+
+
+def _clone(settings: Settings, organ: str) -> Run:
+    """The clone, as the branch now is, with the scans that the project has."""
+    run = make_workspace(settings, organ, PLACE)
+    git(run.folder, "fetch", "--quiet", "origin", f"refs/heads/{settings.branch}")
+    git(run.folder, "reset", "--quiet", "--hard", "FETCH_HEAD")
+    brought, scans = run.folder / BROUGHT, _scans(run.folder, organ)
+    if scans and (not brought.is_file() or read_json(brought) != scans):
+        bring_scans(run.folder, organ, force=True)
+        write_json(brought, scans)
+    return replace(run, base=git(run.folder, "rev-parse", "HEAD"))
+
+
+def _scans(root: Path, organ: str) -> str:
+    """DVC's hash of the scans, as the commit has it; '' if it has none."""
+    pointer = root / RAW / f"{organ}.dvc"
+    if not pointer.is_file():
+        return ""
+    return str(yaml.safe_load(pointer.read_text(encoding="utf-8"))["outs"][0]["md5"])
+
+
+def _bring(root: Path, organ: str, source: str) -> bool:
+    """Put what is new into the clone's scans and have DVC take it in; whether there was any."""
+    before = _scans(root, organ)
+    if source.startswith("s3://"):
+        fetch_organ(root, organ, source)
+    else:
+        copy_new(Path(source), root / RAW / organ)
+        pointer = f"{RAW / organ}.dvc"
+        if not (root / pointer).is_file() or json.loads(dvc(root, "status", "--json", pointer)):
+            dvc(root, "add", str(RAW / organ))
+    return _scans(root, organ) != before
+
+
+def copy_new(source: Path, target: Path) -> list[str]:
+    """Copy the files of `source` that `target` lacks or has with other bytes; their names.
+
+    Nothing is removed from `target`: people clear out the folder that scans arrive in.
+
+    Raises:
+        DataError: a file cannot be read or written, or has a name that is none on other systems.
+    """
+    copied = []
+    for path in files_below(source):
+        name = path.relative_to(source).as_posix()
+        if fault := why_no_file(name):
+            raise DataError(f"{source}: {name!a} {fault}", "rename or remove it; nothing was taken in")
+        try:
+            if not (target / name).is_file() or not filecmp.cmp(path, target / name, shallow=False):
+                with atomic_path(target / name) as partial:
+                    shutil.copyfile(path, partial)
+                copied.append(name)
+        except OSError as error:
+            raise DataError(f"{path} cannot be taken in ({error.strerror or error})") from None
+    return copied
+
+
+def _published(settings: Settings, run: Run) -> Received:
+    root, organ = run.folder, run.organ
+    for remote in remotes(root)[:1]:
+        dvc(root, "push", "--remote", remote, f"{RAW / organ}.dvc")
+    kept = [f"{RAW / organ}.dvc", f"{RAW / organ}.s3.json", f"{RAW}/.gitignore"]
+    git(root, "add", "--", *(path for path in kept if (root / path).is_file()))
+    scans = _scans(root, organ)
+    message = f"data: new scans of {organ}\n\nScans: {scans}\n"
+    git(root, "commit", "--quiet", "--no-verify", "-F", "-", env=as_author(root), text=message)
+    commit = push_commit(settings, run, git(root, "rev-parse", "HEAD"), settings.branch, tag=False)
+    write_json(root / BROUGHT, scans)
+    return Received(organ, scans, commit)

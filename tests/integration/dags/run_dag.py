@@ -1,0 +1,83 @@
+"""Run one DAG for real by `dag.test()`, in a process of its own; the last line says how each task ended.
+
+    python run_dag.py DAG_ID CONF [ANSWER]
+
+ANSWER is what a person says where the DAG asks: Approve, Reject, or `none`: the deadline passes.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.dag_processing.dagbag import BundleDagBag
+from airflow.utils.session import create_session
+
+
+def main() -> None:
+    dag_id, conf, *answer = sys.argv[1:]
+    folder = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
+    bag = BundleDagBag(dag_folder=str(folder), bundle_path=folder, bundle_name="dags-folder")
+    assert not bag.import_errors, bag.import_errors
+    if answer:
+        threading.Thread(target=answer_when_asked, args=(dag_id, answer[0]), daemon=True).start()
+    run = bag.dags[dag_id].test(run_conf=json.loads(conf), logical_date=datetime.now(UTC))
+    tasks = {task.task_id: str(task.state) for task in run.get_task_instances()}
+    print(json.dumps({"state": str(run.state), "run": run.run_id, "tasks": tasks, "events": events(run)}))
+
+
+def events(run: Any) -> list[str]:
+    """The assets that the run has updated."""
+    from airflow.models.asset import AssetEvent
+
+    with create_session() as session:
+        found = session.query(AssetEvent).filter_by(source_run_id=run.run_id, source_dag_id=run.dag_id)
+        return [event.asset.name for event in found]
+
+
+def answer_when_asked(dag_id: str, answer: str) -> None:
+    """Answer as a person does in the UI, by the API; or let the deadline pass, as the scheduler sees it."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.state import TaskInstanceState
+
+    while True:
+        time.sleep(0.5)
+        with create_session() as session:
+            waits = session.query(TaskInstance).filter_by(
+                dag_id=dag_id, state=TaskInstanceState.AWAITING_INPUT
+            )
+            for task in waits:
+                if answer == "none":
+                    pass_deadline(session, task)
+                else:
+                    respond(task, answer)
+                return
+
+
+def respond(task: Any, answer: str) -> None:
+    from airflow.api_fastapi.app import create_app
+    from fastapi.testclient import TestClient
+
+    client = TestClient(create_app())
+    token = client.post("/auth/token", json={"username": "admin", "password": "admin"}).json()["access_token"]
+    place = f"/api/v2/dags/{task.dag_id}/dagRuns/{task.run_id}/taskInstances/{task.task_id}/-1/hitlDetails"
+    body = {"chosen_options": [answer], "params_input": {}}
+    said = client.patch(place, json=body, headers={"Authorization": f"Bearer {token}"})
+    assert said.status_code == 200, said.text
+
+
+def pass_deadline(session: Any, task: Any) -> None:
+    from airflow.jobs.job import Job
+    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+
+    task.trigger_timeout = datetime.now(UTC) - timedelta(seconds=1)
+    session.commit()
+    SchedulerJobRunner(job=Job()).check_awaiting_input_timeouts()
+
+
+if __name__ == "__main__":
+    main()
