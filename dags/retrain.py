@@ -36,4 +36,4 @@ for organ, params in organs().items():
     ) as dag:
         begin = ["--start", "{{ params.start }}", "{{ '--force' if params.force else '' }}"]
         opening = hounsfield("run", "open", organ, "--id", RUN, "--by", dag.dag_id, *begin)
-        run_group(organ, params, opening)
+        run_group(organ, params.airflow, params.register_, opening)

@@ -58,7 +58,12 @@ CRON_FIELDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 """Least and greatest number of minute, hour, day, month and weekday."""
 
 
-def _is_cron(text: str) -> str:
+def is_cron(text: str) -> str:
+    """`text`, if it is a schedule.
+
+    Raises:
+        ValueError: it is not.
+    """
     if text in CRON_WORDS:
         return text
     fields = text.split()
@@ -76,7 +81,7 @@ def _values(field: str) -> list[str]:
     return re.findall(r"\d+", re.sub(r"/\d+", "", field))
 
 
-Cron = Annotated[str, AfterValidator(_is_cron)]
+Cron = Annotated[str, AfterValidator(is_cron)]
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 """What an organ may be called: it becomes a folder, a DVC stage and a registered model."""
 
@@ -235,8 +240,8 @@ class TrainParams(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Decay of the moving average of the weights, which is the model that is kept."""
     gradient_clip: Annotated[float, Field(gt=0)] = 12.0
-    checkpoint_every: Annotated[int, Field(ge=1)] = 200
-    """Steps between checkpoints."""
+    checkpoint_every: Auto | Annotated[int, Field(ge=1)] = "auto"
+    """Steps between checkpoints; auto: 200, on a GPU as many as it takes a minute for."""
     validate_every: Auto | Annotated[int, Field(ge=1)] = "auto"
     """Steps between looks at the watched fold; auto: ten looks a training."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -342,6 +347,23 @@ def load_organs(path: Path) -> dict[str, OrganParams]:
     """
     content = read_params(path)
     return {organ: _organ_of(content, organ) for organ in content["organs"]}
+
+
+def load_defaults(path: Path) -> tuple[AirflowParams, RegisterParams]:
+    """What an organ that is not there yet will have of Airflow's parameters and of the gate's.
+
+    Raises:
+        ParamsError: as `load_organ`.
+    """
+    given = read_params(path)["defaults"]
+    try:
+        airflow = AirflowParams.model_validate(given.get("airflow") or {})
+        return airflow, RegisterParams.model_validate(given.get("register") or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        wrong = f"{place} of the defaults is {first['input']!r}: {first['msg']}"
+        raise ParamsError(f"params.yaml: {wrong}.") from None
 
 
 def _organ_of(content: dict[str, Any], organ: str) -> OrganParams:

@@ -8,7 +8,7 @@ from airflow.sdk import Asset
 
 from hounsfield_airflow import CHECKOUT
 from hounsfield_airflow.callbacks import report_failure
-from pipeline.params import AirflowParams, OrganParams, load_organs
+from pipeline.params import AirflowParams, OrganParams, RegisterParams, load_defaults, load_organs
 from pipeline.runs.settings import Settings, read_settings
 
 LONGEST_DELAY = timedelta(hours=1)
@@ -32,6 +32,11 @@ def organs() -> dict[str, OrganParams]:
         ParamsError: `params.yaml` cannot be used; Airflow shows the sentence as an import error.
     """
     return load_organs(project() / "params.yaml")
+
+
+def defaults() -> tuple[AirflowParams, RegisterParams]:
+    """The parameters of an organ that is not there yet."""
+    return load_defaults(project() / "params.yaml")
 
 
 def scans_of(organ: str) -> Asset:

@@ -9,7 +9,7 @@ from airflow.sdk import BaseOperator, TaskGroup, TriggerRule, chain
 from hounsfield_airflow.deployment import project, trying
 from hounsfield_airflow.runners import command_task, hounsfield
 from pipeline.graph import load_stages
-from pipeline.params import AirflowParams, OrganParams
+from pipeline.params import AirflowParams, RegisterParams
 
 WORKSPACE = "{{ ti.xcom_pull(task_ids='open')['path'] }}"
 RUN = "{{ run_id }}"
@@ -38,18 +38,21 @@ def stage_group(organ: str, params: AirflowParams, *, cwd: str) -> TaskGroup:
     return group
 
 
-def run_group(organ: str, params: OrganParams, opening: Sequence[str], *, branch: str = "") -> None:
+def run_group(
+    organ: str, params: AirflowParams, register: RegisterParams, opening: Sequence[str], *, branch: str = ""
+) -> None:
     """The tasks of a run: open it, the stages, approval where it is asked for, publish, close.
 
     Args:
         organ: a name, or a template of one.
         params: of the organ.
+        register: of the organ: whether a person has to approve.
         opening: the command that makes the workspace.
         branch: to publish on, a template; '': the one that runs start from.
     """
     here = str(project())
     opened = command_task("open", opening, cwd=here).as_setup()
-    stages = stage_group(organ, params.airflow, cwd=WORKSPACE)
+    stages = stage_group(organ, params, cwd=WORKSPACE)
     published = command_task(
         "publish",
         hounsfield("run", "publish", organ, "--id", RUN, *(["--branch", branch] if branch else [])),
@@ -63,8 +66,8 @@ def run_group(organ: str, params: OrganParams, opening: Sequence[str], *, branch
         "close", hounsfield("run", "close", organ, "--id", RUN, "--keep-unpublished"), cwd=here
     ).as_teardown(setups=opened)
     chain(opened, stages, published, closed)
-    if params.register_.approval == "required":
-        chain(stages, *approval_of(organ, params.airflow), published)
+    if register.approval == "required":
+        chain(stages, *approval_of(organ, params), published)
 
 
 def approval_of(organ: str, params: AirflowParams) -> list[BaseOperator]:

@@ -37,6 +37,7 @@ def add_organ(
     labels: dict[str, int] | None,
     console: Console,
     manifest: Path | None = None,
+    present: bool = False,
 ) -> NewOrgan:
     """Take the scans in `source` into the project at `root` as a new organ.
 
@@ -49,6 +50,7 @@ def add_organ(
         console: where progress is shown.
         manifest: of the S3 prefix that `source` was fetched from: then all of it is taken, as a later
             fetch will, and the manifest is kept beside it.
+        present: refuse labels that no case has.
 
     Raises:
         ParamsError: the name, a label or the modality cannot be used.
@@ -62,7 +64,7 @@ def add_organ(
             _settle(root, leftover)
         _check_free(root, name)
         _check_source(root, source)
-        organ = look(name, source, modality, labels, console)
+        organ = look(name, source, modality, labels, console, present)
         if manifest is not None:
             organ = replace(organ, files=[Path(key) for key in read_manifest(manifest).objects], left_out=[])
         _params_with(root, organ)

@@ -110,6 +110,7 @@ def add_organ_from_prefix(
     modality: str | None,
     labels: dict[str, int] | None,
     console: Console,
+    present: bool = False,
 ) -> NewOrgan:
     """Take an S3 prefix into the project at `root` as a new organ; see `add_organ`.
 
@@ -124,7 +125,14 @@ def add_organ_from_prefix(
         # Nothing here is anybody's only copy, and the attempt before may have had another prefix.
         sync_prefix(url, staging, manifest, allow_removal=True)
         organ = add_organ(
-            root, name, staging, modality=modality, labels=labels, console=console, manifest=manifest
+            root,
+            name,
+            staging,
+            modality=modality,
+            labels=labels,
+            console=console,
+            manifest=manifest,
+            present=present,
         )
         shutil.rmtree(staging)
         manifest.unlink()

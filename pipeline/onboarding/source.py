@@ -95,9 +95,17 @@ def parse_labels(entries: list[str]) -> dict[str, int]:
 
 
 def look(
-    name: str, source: Path, modality: str | None, labels: dict[str, int] | None, console: Console
+    name: str,
+    source: Path,
+    modality: str | None,
+    labels: dict[str, int] | None,
+    console: Console,
+    present: bool = False,
 ) -> NewOrgan:
-    """Find layout, modality and labels; what is given outweighs dataset.json, that outweighs a guess."""
+    """Find layout, modality and labels; what is given outweighs dataset.json, that outweighs a guess.
+
+    With `present`, labels are refused that no case has.
+    """
     layout = find_layout(source)
     if not any(case.complete for case in layout.cases):
         problems = [case.problem for case in layout.cases if case.problem]
@@ -106,6 +114,8 @@ def look(
             + (f"; the first: {problems[0].reason}" if problems else " of one name"),
             problems[0].remedy if problems else "name them alike",
         )
+    if labels and present:
+        _check_present(source, layout.cases, labels)
     names = labels or layout.labels or _scan_labels(source, layout.cases, console)
     files = [path for case in layout.cases for path in case.paths]
     files += [path for path in layout.documents if path not in files]
@@ -179,6 +189,36 @@ def _scan_labels(source: Path, cases: list[CaseFiles], console: Console) -> dict
             "look at one of them, or give names and values with --label NAME=VALUE",
         )
     return {name: value for value, name in enumerate(usual, start=1)}
+
+
+def _check_present(source: Path, cases: list[CaseFiles], labels: dict[str, int]) -> None:
+    """Look into label maps until every label was seen; a mask with names is asked for the name.
+
+    Raises:
+        DataError: there are some that no case has.
+    """
+    missing, found, undeclared = dict(labels), set[str](), list[set[int]]()
+    for mask in (mask for case in cases for mask in case.masks):
+        values = _found_in(source, mask)
+        found |= {str(value) for value in values}
+        undeclared.append({one for one in values if isinstance(one, int)} - set(labels.values()))
+        missing = {
+            name: value
+            for name, value in missing.items()
+            if value not in values and normalised(name) not in values
+        }
+        if not missing:
+            break
+    there = ", ".join(sorted(found, key=lambda value: (len(value), value))) or "none"
+    if missing:
+        absent = ", ".join(f"{name}={value}" for name, value in missing.items())
+        raise DataError(f"no case of {source} has the labels {absent}", f"there are: {there}")
+    if all(undeclared):
+        # Ingest would quarantine them all: a voxel of a value without a name is no background.
+        more = ", ".join(map(str, sorted(set.union(*undeclared))))
+        raise DataError(
+            f"the label maps of {source} hold {more} as well", f"name all that there are: {there}"
+        )
 
 
 def _found_in(source: Path, mask: Mask) -> set[int] | set[str]:

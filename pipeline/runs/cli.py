@@ -51,6 +51,18 @@ def open_(
 
 
 @app.command()
+def onboard(
+    run_id: RunId,
+    form: Annotated[str, typer.Option(help="What was filled in, as JSON: organ, source, labels, …")],
+) -> None:
+    """Check a form, and make the workspace of a run with the new organ in it, or leave nothing."""
+    from pipeline.runs.onboarding import onboard_organ
+
+    run = onboard_organ(_settings(), run_id, form)
+    _tell(path=str(run.folder), commit=run.base, organ=run.organ, run=run.name)
+
+
+@app.command()
 def stage(
     stage: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")],
     organ: Organ,
@@ -157,7 +169,10 @@ def _settings() -> "Settings":
         if run is None
         else {"HOUNSFIELD_PROJECT": run.project, "HOUNSFIELD_HOME": run.home, "HOUNSFIELD_BRANCH": run.branch}
     )
-    return read_settings(root, {**os.environ, **own})
+    settings = read_settings(root, {**os.environ, **own})
+    # Whatever is called from here on uses the home of the run.
+    os.environ["HOUNSFIELD_HOME"] = str(settings.home)
+    return settings
 
 
 def _tell(**result: object) -> None:

@@ -98,9 +98,7 @@ def ready(
         except HounsfieldError as error:
             problems[organ] = str(error)
             continue
-        if arrivals.is_new and arrivals.is_settled(
-            params.settle_seconds, time.time() if now is None else now
-        ):
+        if arrivals.is_ready(params.settle_seconds, now):
             found.append(organ)
     return found, problems
 

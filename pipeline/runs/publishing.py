@@ -104,7 +104,9 @@ def _kept_by_git(root: Path, organ: str) -> list[str]:
     products = [path.replace(KEY, organ) for stage in stages for path in stage.products]
     kept = [path for path in products if not _ignored(root, path)]
     pointers = [f"{path}{suffix}" for path in inputs(root, organ) for suffix in (".dvc", ".s3.json")]
-    return ["dvc.lock", "params.yaml", *kept, *pointers]
+    # DVC notes beside its pointers what git is to ignore.
+    ignored = {f"{Path(pointer).parent}/.gitignore" for pointer in pointers}
+    return ["dvc.lock", "params.yaml", *kept, *pointers, *sorted(ignored)]
 
 
 def _ignored(root: Path, path: str) -> bool:

@@ -1,8 +1,10 @@
 """One phantom project for all DAGs, with a database of Airflow beside it; DAGs run by `dag.test()`."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,26 +45,60 @@ class Deployment:
             "HOUNSFIELD_HOME": str(self.home),
         }
 
+        self.log = airflow_home / "said.log"
+
     @property
     def home(self) -> Path:
         return self.project.folder / ".hounsfield"
 
-    def process(self, *command: str, **environment: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command,
-            cwd=self.project.folder,
-            env=self.project.environment | self.environment | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+    def start(self) -> None:
+        """Make the database and the process that runs DAGs."""
+        environment = self.project.environment | self.environment
+        migrate = [sys.executable, "-m", "airflow", "db", "migrate"]
+        done = subprocess.run(migrate, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        read, write = os.pipe()
+        with open(self.log, "w", encoding="utf-8") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, str(RUNNER), str(write)],
+                cwd=self.project.folder,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=(write,),
+                text=True,
+            )
+        os.close(write)
+        self._answers = open(read, encoding="utf-8")  # noqa: SIM115 (closed by `stop`)
+
+    def stop(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(60)
+        self._answers.close()
+
+    def run_dag(self, dag_id: str, answer: str = "", conf: Any = None) -> Ended:
+        """Run a DAG to its end; `answer` is what a person says where it asks."""
+        self.begin_dag(dag_id, answer, conf)
+        return self.end_dag()
+
+    def begin_dag(self, dag_id: str, answer: str = "", conf: Any = None) -> None:
+        assert self._process.stdin is not None
+        self._before = self.log.stat().st_size
+        print(
+            json.dumps({"dag": dag_id, "conf": conf or {}, "answer": answer}),
+            file=self._process.stdin,
+            flush=True,
         )
 
-    def run_dag(self, dag_id: str, answer: str = "", conf: Any = None, **environment: str) -> Ended:
-        arguments = [dag_id, json.dumps(conf or {}), *([answer] if answer else [])]
-        process = self.process(sys.executable, str(RUNNER), *arguments, **environment)
-        said = process.communicate(timeout=600)[0]
-        assert process.returncode == 0, said
-        return Ended(**json.loads(said.splitlines()[-1]), said=said)
+    def end_dag(self) -> Ended:
+        answer = self._answers.readline()
+        log = self.log.read_bytes()[self._before :].decode("utf-8", "replace")
+        # What the commands said, without what Airflow says of itself.
+        said = "\n".join(line for line in log.splitlines() if "runners.py" in line or "callbacks.py" in line)
+        assert answer, log
+        return Ended(**json.loads(answer), said=said)
 
     def git(self, *arguments: str) -> str:
         return self.project.run("git", *arguments).strip()
@@ -73,7 +109,7 @@ class Deployment:
 
 
 @pytest.fixture(scope="session")
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     project = Project(tmp_path_factory.mktemp("project"))
     project.set_params(
         organs__abdomen__train=TRAIN,
@@ -85,8 +121,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     project.commit("small")
     project.run("git", "branch", "-M", "main")
     made = Deployment(project, tmp_path_factory.mktemp("airflow"))
-    (Path(made.environment["AIRFLOW_HOME"]) / "passwords.json").write_text(json.dumps({"admin": "admin"}))
-    process = made.process(sys.executable, "-m", "airflow", "db", "migrate")
-    said = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, said
-    return made
+    (made.log.parent / "passwords.json").write_text(json.dumps({"admin": "admin"}))
+    made.start()
+    yield made
+    made.stop()

@@ -1,8 +1,8 @@
-"""Run one DAG for real by `dag.test()`, in a process of its own; the last line says how each task ended.
+"""Runs DAGs for real by `dag.test()`: a request a line on stdin, an answer a line on the descriptor in argv.
 
-    python run_dag.py DAG_ID CONF [ANSWER]
+    {"dag": DAG_ID, "conf": {…}, "answer": …}
 
-ANSWER is what a person says where the DAG asks: Approve, Reject, or `none`: the deadline passes.
+`answer` is what a person says where the DAG asks: Approve, Reject, or none, and the deadline passes.
 """
 
 import json
@@ -19,15 +19,22 @@ from airflow.utils.session import create_session
 
 
 def main() -> None:
-    dag_id, conf, *answer = sys.argv[1:]
+    with open(int(sys.argv[1]), "w", encoding="utf-8") as answers:
+        for line in sys.stdin:
+            request = json.loads(line)
+            print(json.dumps(ended(**request)), file=answers, flush=True)
+
+
+def ended(dag: str, conf: Any, answer: str) -> dict[str, Any]:
+    """Run a DAG, and say how each task ended."""
     folder = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
     bag = BundleDagBag(dag_folder=str(folder), bundle_path=folder, bundle_name="dags-folder")
     assert not bag.import_errors, bag.import_errors
     if answer:
-        threading.Thread(target=answer_when_asked, args=(dag_id, answer[0]), daemon=True).start()
-    run = bag.dags[dag_id].test(run_conf=json.loads(conf), logical_date=datetime.now(UTC))
+        threading.Thread(target=answer_when_asked, args=(dag, answer), daemon=True).start()
+    run = bag.dags[dag].test(run_conf=conf, logical_date=datetime.now(UTC))
     tasks = {task.task_id: str(task.state) for task in run.get_task_instances()}
-    print(json.dumps({"state": str(run.state), "run": run.run_id, "tasks": tasks, "events": events(run)}))
+    return {"state": str(run.state), "run": run.run_id, "tasks": tasks, "events": events(run)}
 
 
 def events(run: Any) -> list[str]:
@@ -44,13 +51,12 @@ def answer_when_asked(dag_id: str, answer: str) -> None:
     from airflow.models.taskinstance import TaskInstance
     from airflow.utils.state import TaskInstanceState
 
+    waiting = {"dag_id": dag_id, "state": TaskInstanceState.AWAITING_INPUT}
     while True:
         time.sleep(0.5)
         with create_session() as session:
-            waits = session.query(TaskInstance).filter_by(
-                dag_id=dag_id, state=TaskInstanceState.AWAITING_INPUT
-            )
-            for task in waits:
+            task = session.query(TaskInstance).filter_by(**waiting).first()
+            if task is not None:
                 if answer == "none":
                     pass_deadline(session, task)
                 else:
@@ -63,7 +69,8 @@ def respond(task: Any, answer: str) -> None:
     from fastapi.testclient import TestClient
 
     client = TestClient(create_app())
-    token = client.post("/auth/token", json={"username": "admin", "password": "admin"}).json()["access_token"]
+    login = {"username": "admin", "password": "admin"}
+    token = client.post("/auth/token", json=login).json()["access_token"]
     place = f"/api/v2/dags/{task.dag_id}/dagRuns/{task.run_id}/taskInstances/{task.task_id}/-1/hitlDetails"
     body = {"chosen_options": [answer], "params_input": {}}
     said = client.patch(place, json=body, headers={"Authorization": f"Bearer {token}"})

@@ -1,0 +1,42 @@
+"""`receive_data`: new scans become a new version of the raw data, which starts a retraining.
+
+Where they arrive is `airflow.incoming` of each organ in params.yaml, an S3 prefix or a folder. What is still
+being uploaded is waited for.
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, TriggerRule
+from hounsfield_airflow.arrivals import ArrivalSensor
+from hounsfield_airflow.deployment import organs, project, scans_of, settings, trying
+from hounsfield_airflow.runners import command_task, hounsfield
+
+watched = {organ: params.airflow for organ, params in organs().items() if params.airflow.incoming}
+
+with DAG(
+    dag_id="receive_data",
+    description="New scans become a new version of the raw data",
+    doc_md=__doc__,
+    # The next run begins to wait when the last one has ended.
+    schedule="@continuous" if watched else None,
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=False,
+    tags=["hounsfield"],
+):
+    arrived = ArrivalSensor(
+        task_id="wait_for_scans",
+        command=hounsfield("run", "incoming"),
+        cwd=str(project()),
+        env=settings().environment,
+        poll=timedelta(seconds=min([params.poll_seconds for params in watched.values()], default=60.0)),
+    )
+    for organ, params in watched.items():
+        arrived >> command_task(
+            f"receive_{organ}",
+            hounsfield("run", "receive", organ),
+            cwd=str(project()),
+            outlets=[scans_of(organ)],
+            trigger_rule=TriggerRule.ALL_SUCCESS,
+            **trying(params),
+        )
