@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 import pipeline
-from pipeline.errors import DataError, MissingError
+from pipeline.errors import DataError, MissingError, ParamsError
 from pipeline.params import RegisterParams
+from pipeline.registry import champions
 from pipeline.registry.connection import connect
 from pipeline.registry.models import ModelRegistry
 from pipeline.stages.register import run
@@ -267,3 +268,122 @@ def test_four_models_at_once_each_meet_the_champion_of_their_turn(forked):
     assert left["aliases"]["champion"] == champion
     best = max(outcomes, key=lambda outcome: outcome["evidence"]["mean_dice"])
     assert best["challenger_version"] == champion
+
+
+APPROVED = RegisterParams(resamples=200, approval="required")
+
+
+def test_where_approval_is_required_a_model_that_won_waits_as_challenger(project, capsys):
+    project.train("first", level(0.8))
+    outcome = project.register(APPROVED)
+    assert outcome["decision"] == "awaiting_approval"
+    assert outcome["champion_version"] is None
+    assert ModelRegistry(project.root).champion_version("liver") is None
+    assert "waits for approval: hounsfield approve liver 1 --by NAME" in capsys.readouterr().err
+
+
+def test_an_approved_model_becomes_champion_on_the_evidence_it_was_approved_on(project):
+    project.train("first", level(0.8))
+    waiting = project.register(APPROVED)
+    champions.approve(project.root, "liver", 1, "Dr. Rö", "looks right")
+    outcome = project.register(APPROVED)
+    assert outcome["decision"] == "promoted"
+    assert outcome["champion_version"] == 1
+    assert outcome["approval"] == {"by": "Dr. Rö", "reason": "looks right"}
+    assert outcome["inputs"] == waiting["inputs"]
+    assert ModelRegistry(project.root).champion_version("liver") == 1
+    assert project.register(APPROVED) == outcome, "the next run replays it"
+
+
+def test_an_approval_is_of_the_evidence_there_was(project):
+    project.train("first", level(0.8))
+    project.register(APPROVED)
+    champions.approve(project.root, "liver", 1, "somebody")
+    project.train("first", level(0.7))
+    assert project.register(APPROVED)["decision"] == "awaiting_approval"
+
+
+def test_only_what_waits_can_be_approved_of(project):
+    project.train("first", level(0.8))
+    project.register()
+    with pytest.raises(DataError, match=r"version 1 does not wait for approval \(decision: promoted\)"):
+        champions.approve(project.root, "liver", 1, "somebody")
+    with pytest.raises(MissingError, match="there is no version 7 in the registry; there is 1"):
+        champions.approve(project.root, "liver", 7, "somebody")
+    with pytest.raises(ParamsError, match="--by"):
+        champions.approve(project.root, "liver", 1, " ")
+
+
+def promote_two(project):
+    for name, dice in (("first", 0.8), ("better", 0.85)):
+        project.train(name, level(dice))
+        assert project.register()["decision"] == "promoted"
+
+
+def test_a_rollback_brings_the_former_champion_back_and_keeps_why(project):
+    promote_two(project)
+    done = champions.rollback(project.root, "liver", "it sees kidneys in air", by="Dr. Rö")
+    assert (done.former, done.champion) == (2, 1)
+    registry = ModelRegistry(project.root)
+    assert registry.champion_version("liver") == 1
+    assert [entry["reason"] for entry in registry.rollbacks("liver")] == ["it sees kidneys in air"]
+
+
+def test_a_model_that_was_rolled_back_is_not_brought_back_by_a_replay(project):
+    promote_two(project)
+    champions.rollback(project.root, "liver", "it sees kidneys in air", by="Dr. Rö")
+    outcome = project.register()
+    assert outcome["decision"] == "kept"
+    assert outcome["champion_version"] == 1
+    assert outcome["reasons"] == ["Version 2 was withdrawn by Dr. Rö: it sees kidneys in air."]
+    assert ModelRegistry(project.root).champion_version("liver") == 1
+    project.train("third", level(0.9))
+    assert project.register()["champion_version"] == 3, "another model may win"
+
+
+def test_a_rollback_can_be_taken_back(project):
+    promote_two(project)
+    champions.rollback(project.root, "liver", "a mistake")
+    champions.rollback(project.root, "liver", "it was none", to=2)
+    assert ModelRegistry(project.root).champion_version("liver") == 2
+    assert project.register()["decision"] == "promoted"
+    assert ModelRegistry(project.root).champion_version("liver") == 2
+
+
+def test_the_same_rollback_given_again_goes_no_further_back(project):
+    promote_two(project)
+    project.train("third", level(0.9))
+    project.register()
+    for _ in range(2):
+        done = champions.rollback(project.root, "liver", "worse", identifier="run 7")
+        assert (done.former, done.champion) == (3, 2)
+    assert ModelRegistry(project.root).champion_version("liver") == 2
+    assert len(ModelRegistry(project.root).rollbacks("liver")) == 1
+
+
+def test_a_rollback_needs_a_reason_and_a_version_that_was_champion(project):
+    with pytest.raises(MissingError, match="there is no champion to roll back"):
+        champions.rollback(project.root, "liver", "worse")
+    project.train("first", level(0.8))
+    project.register()
+    with pytest.raises(MissingError, match="version 1 is the first champion"):
+        champions.rollback(project.root, "liver", "worse")
+    project.train("worse", level(0.6))
+    project.register()
+    with pytest.raises(DataError, match=r"version 2 was never champion \(its decision: kept\)"):
+        champions.rollback(project.root, "liver", "worse", to=2)
+    with pytest.raises(DataError, match="version 1 is the champion"):
+        champions.rollback(project.root, "liver", "worse", to=1)
+    with pytest.raises(ParamsError, match="needs a reason"):
+        champions.rollback(project.root, "liver", "  ")
+    assert ModelRegistry(project.root).champion_version("liver") == 1
+
+
+def test_a_rollback_to_files_that_are_gone_changes_nothing(project):
+    promote_two(project)
+    folder = ModelRegistry(project.root).champion("liver").folder
+    first = next(path for path in folder.parents[2].glob("*/artifacts/model") if path != folder)
+    (first / "weights.safetensors").write_text("other")
+    with pytest.raises(DataError, match="are not those registered"):
+        champions.rollback(project.root, "liver", "worse")
+    assert ModelRegistry(project.root).champion_version("liver") == 2

@@ -1,0 +1,150 @@
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.errors import MissingError
+from pipeline.runs.merging import merged_lock
+from pipeline.runs.opening import close_run
+from pipeline.runs.publishing import publish_run
+from pipeline.runs.stage import run_stage
+from pipeline.runs.workspaces import Run
+from tests.unit.runs.conftest import PIPELINE, Toy, call, opened
+
+
+def done(toy: Toy, organ: str = "liver", run_id: str = "one", project: str = "") -> Run:
+    """A run whose stages have all run."""
+    run = opened(toy, organ, run_id)
+    for stage in PIPELINE:
+        assert run_stage(run.folder, stage, organ) == 0
+    return run
+
+
+@pytest.fixture
+def bare(toy: Toy, tmp_path: Path) -> Path:
+    """The project as a server has it, with a DVC remote."""
+    call(toy.root, "dvc", "remote", "add", "-q", "-d", "store", str(tmp_path / "store"))
+    call(toy.root, "dvc", "push", "-q")
+    toy.commit("remote")
+    call(tmp_path, "git", "clone", "-q", "--bare", str(toy.root), "bare")
+    return tmp_path / "bare"
+
+
+def test_a_run_becomes_a_tagged_commit_and_the_project_follows(toy: Toy) -> None:
+    run = done(toy)
+    published = publish_run(toy.settings(), "liver", "one")
+    assert published.branch == "main"
+    assert toy.git("rev-parse", "HEAD") == toy.git("rev-parse", "liver/one") == published.commit
+    assert toy.git("diff", "--name-only", run.base, "HEAD").split() == ["dvc.lock", "metrics/liver.json"]
+    assert toy.git("status", "--short") == ""
+    assert "Run: one" in toy.git("log", "-1", "--format=%B")
+    assert json.loads((toy.root / "metrics/liver.json").read_text()) == {"kept": 1}
+    call(toy.root, "dvc", "checkout", "copy@liver", "collect@liver", "judge@liver")
+    assert (toy.root / "data/copy/liver.txt").read_text() == "liver 1\n"
+    assert Path(published.report).read_text() == "<p>1 kept</p>"
+
+
+def test_a_report_is_linked_where_it_can_be_read(toy: Toy) -> None:
+    done(toy)
+    published = publish_run(toy.settings(HOUNSFIELD_REPORTS="https://reports.example/"), "liver", "one")
+    assert published.report == "https://reports.example/liver/one.html"
+
+
+def test_publishing_again_is_as_publishing_once(toy: Toy) -> None:
+    done(toy)
+    first = publish_run(toy.settings(), "liver", "one")
+    assert publish_run(toy.settings(), "liver", "one") == first
+    assert toy.git("rev-list", "--count", "HEAD") == "2"
+
+
+def test_data_go_to_the_remote_and_the_commit_to_the_server(toy: Toy, bare: Path, tmp_path: Path) -> None:
+    settings = toy.settings(HOUNSFIELD_PROJECT=str(bare))
+    from pipeline.runs.opening import open_run
+
+    run = open_run(settings, "liver", "one")
+    assert run is not None
+    for stage in PIPELINE:
+        assert run_stage(run.folder, stage, "liver") == 0
+    published = publish_run(settings, "liver", "one")
+    close_run(settings, "liver", "one")
+    call(tmp_path, "git", "clone", "-q", str(bare), "elsewhere")
+    elsewhere = tmp_path / "elsewhere"
+    assert call(elsewhere, "git", "rev-parse", "HEAD", "liver/one").split() == [published.commit] * 2
+    shutil.rmtree(settings.home)
+    call(elsewhere, "dvc", "pull", "-q", "copy@liver", "collect@liver", "judge@liver")
+    assert (elsewhere / "reports/liver/report.html").read_text() == "<p>1 kept</p>"
+
+
+def test_two_organs_published_at_once_are_both_there(toy: Toy) -> None:
+    runs = [done(toy, organ) for organ in ("liver", "spleen")]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda run: publish_run(toy.settings(), run.organ, run.name), runs))
+    locked = yaml.safe_load((toy.root / "dvc.lock").read_text())["stages"]
+    assert set(locked) == {f"{stage}@{organ}" for stage in PIPELINE for organ in ("liver", "spleen")}
+    assert toy.git("tag").split() == ["liver/one", "spleen/one"]
+    assert toy.git("rev-list", "--count", "HEAD") == "3"
+    assert toy.git("status", "--short") == ""
+    assert json.loads(call(toy.root, "dvc", "status", "--json", "copy@liver", "copy@spleen")) != {}
+    call(toy.root, "dvc", "checkout", *locked)
+    assert json.loads(call(toy.root, "dvc", "status", "--json")) == {}
+
+
+def test_what_others_committed_meanwhile_stays(toy: Toy) -> None:
+    done(toy)
+    params = (toy.root / "params.yaml").read_text()
+    (toy.root / "params.yaml").write_text(f"# a comment\n{params}")
+    toy.commit("meanwhile")
+    published = publish_run(toy.settings(), "liver", "one")
+    assert published.branch == "main"
+    assert (toy.root / "params.yaml").read_text().startswith("# a comment")
+    assert "copy@liver" in (toy.root / "dvc.lock").read_text()
+
+
+@pytest.mark.parametrize("how", ["a change that is not committed", "the same lines changed"])
+def test_a_branch_that_cannot_be_pushed_to_leaves_the_run_as_a_branch(toy: Toy, how: str) -> None:
+    if how == "the same lines changed":
+        run = opened(toy, start="scratch")
+        for stage in PIPELINE:
+            run_stage(run.folder, stage, "liver")
+        text = (toy.root / "params.yaml").read_text()
+        (toy.root / "params.yaml").write_text(text.replace("    train: {}", "    train: {steps: 5}", 1))
+        toy.commit("meanwhile")
+    else:
+        done(toy)
+        (toy.root / "tool.py").write_text("# being written")
+    before = toy.git("rev-parse", "main")
+    published = publish_run(toy.settings(), "liver", "one")
+    assert published.branch == "run/liver/one"
+    assert toy.git("rev-parse", "main") == before
+    assert toy.git("rev-parse", "run/liver/one", "liver/one").split() == [published.commit] * 2
+
+
+def test_a_run_goes_to_another_branch_where_that_is_wanted(toy: Toy) -> None:
+    done(toy)
+    before = toy.git("rev-parse", "main")
+    assert publish_run(toy.settings(), "liver", "one", branch="onboard/liver").branch == "onboard/liver"
+    assert toy.git("rev-parse", "main") == before
+    assert "dvc.lock" in toy.git("diff", "--name-only", "main", "onboard/liver")
+
+
+def test_a_run_that_is_not_open_cannot_be_published(toy: Toy) -> None:
+    with pytest.raises(MissingError, match="hounsfield run open liver --id two"):
+        publish_run(toy.settings(), "liver", "two")
+
+
+def test_a_lock_has_the_organs_own_sections_and_all_others_of_the_branch() -> None:
+    ours = {"schema": "2.0", "stages": {"a@liver": 1, "b@liver": 1, "a@spleen": 1, "a@liver_lobes": 1}}
+    theirs = {"schema": "2.0", "stages": {"a@liver": 2, "c@liver": 2, "a@spleen": 2, "a@liver_lobes": 2}}
+    merged = yaml.safe_load(merged_lock("liver", yaml.safe_dump(ours), yaml.safe_dump(theirs)))
+    assert merged == {
+        "schema": "2.0",
+        "stages": {"a@spleen": 2, "a@liver_lobes": 2, "a@liver": 1, "b@liver": 1},
+    }
+
+
+def test_a_lock_is_written_as_dvc_writes_it(ran_toy: Toy) -> None:
+    text = (ran_toy.root / "dvc.lock").read_text()
+    assert merged_lock("liver", text, "") == text

@@ -1,0 +1,132 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.errors import ParamsError
+from pipeline.runs.attempts import WHO, _numbers, end_attempt
+from pipeline.runs.errors import Unfinished
+from pipeline.runs.stage import run_stage
+from pipeline.runs.workspaces import Run
+from tests.unit.runs.conftest import Toy, opened
+
+PROJECT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def run(toy: Toy) -> Run:
+    return opened(toy)
+
+
+def trouble(run: Run, stage: str, what: str) -> None:
+    (run.folder / "trouble").mkdir(exist_ok=True)
+    (run.folder / "trouble" / stage).write_text(what)
+
+
+def begin(run: Run, stage: str) -> subprocess.Popen[str]:
+    """Start a stage that waits, as a worker does, and return when it is at it."""
+    trouble(run, stage, "wait 300")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "run", "stage", stage, run.organ],
+        cwd=run.folder,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (run.folder / "began").is_file():
+        assert process.poll() is None, process.stderr
+        time.sleep(0.05)
+    return process
+
+
+def at_work(run: Run) -> list[int]:
+    """Processes in the workspace."""
+    found = []
+    for process in psutil.process_iter(["cwd", "status"]):
+        if process.info["cwd"] == str(run.folder) and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(process.pid)
+    return found
+
+
+def test_a_stage_runs_once_and_is_up_to_date_then(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_stage(run.folder, "copy", "liver") == 0
+    assert (run.folder / "data/copy/liver.txt").read_text() == "liver 1\n"
+    assert "Running stage 'copy@liver'" in capfd.readouterr().out
+    assert run_stage(run.folder, "copy", "liver") == 0
+    assert "Running stage" not in capfd.readouterr().out
+    assert run_stage(run.folder, "copy", "liver", force=True) == 0
+    assert "Running stage" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("code", [2, 3, 4])
+def test_what_no_retry_mends_keeps_its_code_and_its_sentence(
+    run: Run, code: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trouble(run, "copy", f"exit {code}")
+    assert run_stage(run.folder, "copy", "liver") == code
+    assert "error the scan is torn" in capfd.readouterr().err
+
+
+def test_any_other_end_may_go_well_the_next_time(run: Run) -> None:
+    trouble(run, "copy", "exit 1")
+    with pytest.raises(Unfinished, match=r"stage copy ended with code 1 \(the scan is torn\)") as raised:
+        run_stage(run.folder, "copy", "liver")
+    assert raised.value.exit_code == 75
+    (run.folder / "trouble/copy").unlink()
+    assert run_stage(run.folder, "copy", "liver") == 0
+
+
+def test_an_unknown_stage_is_refused_with_those_there_are(run: Run) -> None:
+    with pytest.raises(ParamsError, match=r"no stage 'train'\. It has: copy, collect, judge"):
+        run_stage(run.folder, "train", "liver")
+
+
+def test_asked_to_stop_it_ends_what_it_started_and_says_that_a_retry_goes_on(run: Run) -> None:
+    process = begin(run, "copy")
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 75
+    assert "the stage copy was stopped" in said
+    assert at_work(run) == []
+
+
+@pytest.mark.parametrize("whom", ["the command", "the command and dvc"])
+def test_what_a_killed_worker_left_running_is_ended_by_the_next_attempt(run: Run, whom: str) -> None:
+    process = begin(run, "copy")
+    dvc = psutil.Process(process.pid).children()
+    process.kill()
+    process.wait()
+    assert process.stderr is not None
+    process.stderr.close()
+    if whom == "the command and dvc":
+        for child in dvc:
+            child.kill()
+        psutil.wait_procs(dvc)
+    assert at_work(run), "the stage lives on"
+    (run.folder / "trouble/copy").unlink()
+    assert run_stage(run.folder, "copy", "liver") == 0
+    assert at_work(run) == []
+
+
+def test_a_number_that_was_given_anew_is_not_ended(run: Run) -> None:
+    """After a reboot the number of a former attempt may be another program's."""
+    innocent = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        began = psutil.Process(innocent.pid).create_time()
+        older = {"process": innocent.pid, "command": None, "began": began - 1, "numbers": _numbers()}
+        elsewhere = {"process": innocent.pid, "command": innocent.pid, "began": began, "numbers": "another"}
+        for who in (older, elsewhere):
+            (run.folder / WHO).write_text(json.dumps(who))
+            end_attempt(run.folder)
+        assert innocent.poll() is None
+    finally:
+        innocent.kill()
+        innocent.wait()
