@@ -6,7 +6,7 @@ UV := uv==0.13.9
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: env demo airflow test check images kubeflow infra format lock clean
+.PHONY: env demo airflow test test-services check images kubeflow infra format lock clean
 
 env: $(VENV)/.complete
 
@@ -33,7 +33,11 @@ airflow: env
 	@exec $(BIN)/python infra/local/run_airflow.py --port $(or $(PORT),8080)
 
 test: env
-	python -m pytest -n auto --dist loadfile
+	python -m pytest -n auto --dist loadfile -m "not services"
+
+# Real Airflow, PostgreSQL, containers; what is not on the machine is skipped, and said.
+test-services: env
+	python -m pytest -n auto --dist loadfile -m services
 
 check: env
 	ruff check

@@ -10,6 +10,21 @@ import pytest
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
+SERVICES = (
+    "e2e/test_airflow",
+    "integration/containers",
+    "integration/dags",
+    "unit/infra",
+    "integration/components",
+)
+"""Tests that start Airflow, PostgreSQL, S3 or containers, or need an environment besides `.venv`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make test-services` runs and `make test` leaves to it."""
+    for item in items:
+        if item.path.relative_to(ROOT / "tests").as_posix().startswith(SERVICES):
+            item.add_marker("services")
 
 
 @pytest.fixture(scope="session")
