@@ -8,6 +8,7 @@ config list` tells them. They are handed in for the build alone: no layer and no
 
 import argparse
 import ast
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,16 @@ from pipeline.graph import load_stages
 
 ROOT = Path(__file__).parents[1]
 INDEXES = ("index-url", "extra-index-url")
+LOCAL = ("/", "file:///")
+UV = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "cert": "SSL_CERT_FILE",
+}
+"""pip's settings, and the variables by which uv is told the same."""
+INSIDE = "/media"
+"""Where a build sees what pip's settings name of this machine."""
 
 
 def main() -> None:
@@ -86,11 +97,31 @@ def pip_settings(engine: Engine, folder: Path) -> list[str]:
     if places and not engine.is_podman:
         print("note: docker builds without this machine's local pip settings: only podman mounts folders")
         sections, places = {}, set()
-    path = folder / "pip.conf"
-    path.touch(mode=0o600)
-    path.write_text("".join(_as_text(name, section) for name, section in sections.items()))
-    mounts = [f"--volume={place}:{place}:ro" for place in sorted(places)]
-    return ["--secret", f"id=pip,src={path}", *mounts]
+    for path in (folder / "pip", folder / "uv"):
+        # An index may be given with a password.
+        path.touch(mode=0o600)
+    (folder / "pip").write_text("".join(_as_text(name, section) for name, section in sections.items()))
+    (folder / "uv").write_text(_for_uv(sections.get("global", {})))
+    secrets = [f"--secret=id={name},src={folder / name}" for name in ("pip", "uv")]
+    return [*secrets, *_mounts(sorted(places), folder / "host")]
+
+
+def _mounts(places: list[Path], shape: Path) -> list[str]:
+    """Options that mount these files and folders below `INSIDE`, which every base image has.
+
+    A mount leaves its empty folder in the layer, unless that lies in another mount: `shape` is it.
+    """
+    if not places:
+        return []
+    for place in places:
+        target = shape / place.relative_to("/")
+        (target if place.is_dir() else target.parent).mkdir(parents=True, exist_ok=True)
+        if place.is_file():
+            target.touch()
+    return [
+        f"--volume={shape}:{INSIDE}:ro",
+        *(f"--volume={place}:{INSIDE}{place}:ro" for place in places),
+    ]
 
 
 def _pip_config() -> list[tuple[str, str]]:
@@ -103,19 +134,31 @@ def _pip_config() -> list[tuple[str, str]]:
     return sorted(pairs, key=lambda pair: pair[0].startswith(":env:"))
 
 
-def _places(key: str, value: str) -> list[str]:
+def _places(key: str, value: str) -> list[Path]:
     """Files and folders of this machine that a setting names."""
-    paths = [
-        Path(word.removeprefix("file://")) for word in value.split() if word.startswith(("/", "file:///"))
-    ]
+    paths = [Path(word.removeprefix("file://")) for word in value.split() if word.startswith(LOCAL)]
     # The pages of an index lie in one folder, the files they lead to in one beside it.
-    return [str(path.parent if key in INDEXES else path) for path in paths if path.exists()]
+    return [path.parent if key in INDEXES else path for path in paths if path.exists()]
 
 
 def _as_text(name: str, section: dict[str, str]) -> str:
-    """A section as pip's configuration file has it; values of several lines are indented."""
-    lines = [f"{key} = {value.strip()}".replace("\n", "\n    ") for key, value in section.items()]
+    """A section as pip's configuration file has it, for a build; values of several lines are indented."""
+    lines = [f"{key} = " + "\n    ".join(map(_inside, value.split())) for key, value in section.items()]
     return "\n".join([f"[{name}]", *lines, ""])
+
+
+def _for_uv(section: dict[str, str]) -> str:
+    """The same for uv, as lines that a shell reads."""
+    values = {UV[key]: " ".join(map(_inside, value.split())) for key, value in section.items() if key in UV}
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
+
+
+def _inside(word: str) -> str:
+    """A word of a setting; a path of this machine is one of the build."""
+    if not word.startswith(LOCAL):
+        return word
+    scheme = "file://" if word.startswith("file://") else ""
+    return f"{scheme}{INSIDE}{word.removeprefix('file://')}"
 
 
 if __name__ == "__main__":

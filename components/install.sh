@@ -1,15 +1,36 @@
 #!/bin/sh
-# Install packages under a prefix; what /opt/venv has, or PYTHONPATH, is not installed a second time.
+# Install into /opt/venv what pip's options ask for, in the versions of requirements.txt, and slim it.
 #
-#     install PREFIX PIP-OPTION...
+# pip and uv come from the stage `tools` of the Dockerfiles, mounted at /mnt.
 set -eu
-prefix=$1
-shift
-mkdir -p "$prefix/bin" "$prefix/lib"
-/opt/pip/bin/python -m pip --python /opt/venv/bin/python install --quiet --no-compile --no-warn-script-location \
-    --disable-pip-version-check --root-user-action ignore --prefix "$prefix" --constraint /src/requirements.txt "$@"
+home=/opt/hounsfield
+venv=/opt/venv
+if [ ! -e $venv ]; then
+    python3 -m venv --without-pip $venv
+    echo $home >"$(echo $venv/lib/python3*/site-packages)/hounsfield.pth"
+    printf '#!/bin/sh\nexec %s/bin/python -m pipeline "$@"\n' $venv >$venv/bin/hounsfield
+    chmod +x $venv/bin/hounsfield
+fi
+
+# For uv, what pip is set to where the image is built (components/build.py).
+[ ! -e /etc/uv.env ] || . /etc/uv.env
+by_uv() {
+    UV_INDEX_STRATEGY=unsafe-best-match /mnt/bin/uv pip install --quiet --no-cache --system-certs \
+        --python $venv/bin/python --constraint $home/build/requirements.txt "$@"
+}
+by_pip() {
+    /mnt/bin/python -m pip --python $venv/bin/python install --quiet --no-compile --no-cache-dir \
+        --disable-pip-version-check --root-user-action ignore --constraint $home/build/requirements.txt "$@"
+}
+# pip takes the build of torch that the machine is set up for; uv needs seconds for the rest, where pip needs minutes.
+case "$*" in
+*torch.txt) by_pip "$@" ;;
+*) by_uv "$@" || by_pip "$@" ;;
+esac
+
 # Tests, headers and type stubs of the libraries are no use in an image.
-find "$prefix/lib" -depth -type d \( -name tests -o -name include \) -path '*-packages/*/*' -exec rm -rf {} +
-find "$prefix/lib" -name '*.pyi' -delete
+cd $venv/lib
+find . -depth -type d \( -name tests -o -name include \) -path '*/site-packages/*/*' -exec rm -rf {} +
+find . -name '*.pyi' -delete
 # Compiled here, on all cores, because the image is read-only where it runs.
-/opt/venv/bin/python -m compileall -q -j 0 "$prefix/lib"
+$venv/bin/python -m compileall -qq -j 0 . || true

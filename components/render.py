@@ -17,6 +17,13 @@ from pipeline.workspace import stage_files
 
 ROOT = Path(__file__).parents[1]
 SHARED = re.compile(r"^-r \.\./(\w+)\.txt$", re.MULTILINE)
+INSTALL = (
+    "RUN --mount=type=bind,from=tools,source=/opt/pip,target=/mnt "
+    "\\\n    --mount=type=secret,id=pip,target=/etc/pip.conf "
+    "--mount=type=secret,id=uv,target=/etc/uv.env \\\n"
+    "    /opt/hounsfield/build/install.sh"
+)
+"""Installs into the image with tools that are not in it."""
 LAUNCH = ["python", "/opt/hounsfield/launch.py"]
 """How a component's container lays out its inputs and outputs (components/launch.py)."""
 ARTIFACTS = {"data": "system.Dataset", "models": "system.Model"}
@@ -57,26 +64,15 @@ def files(project: Path, stage: Stage) -> dict[str, str]:
 def dockerfile(project: Path, stage: Stage) -> str:
     """The Dockerfile of a stage: one layer for each list that its `requirements.txt` refers to."""
     requirements = (project / "components" / stage.name / "requirements.txt").read_text()
-    lists = SHARED.findall(requirements)
-    shared = "".join(
-        f"\nFROM common AS {name}\n"
-        f"COPY components/{name}.txt /src/\n"
-        "RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=cache,target=/root/.cache/pip \\\n"
-        f"    /opt/install /opt/{name} --requirement /src/{name}.txt\n"
+    # torch is the largest: it stands on what every image has.
+    lists = ["common", *sorted(SHARED.findall(requirements), reverse=True)]
+    layers = "".join(
+        f"COPY components/{name}.txt /opt/hounsfield/build/\n"
+        f"{{run}} --requirement /opt/hounsfield/build/{name}.txt\n"
         for name in lists
     )
-    mounts = "".join(
-        f"\n    --mount=type=bind,from={name},source=/opt/{name},target=/opt/{name} \\" for name in lists
-    )
-    paths = ":".join(f"/opt/{name}/lib/python3.11/site-packages" for name in lists)
-    return (
-        (project / "components" / "Dockerfile.template")
-        .read_text()
-        .replace("{stage}", stage.name)
-        .replace("{shared}", shared)
-        .replace("{mounts}", mounts + (f"\n    PYTHONPATH={paths} \\" if lists else ""))
-        .replace("{copies}", "".join(f"COPY --from={name} /opt/{name} /opt/venv\n" for name in lists))
-    )
+    template = (project / "components" / "Dockerfile.template").read_text()
+    return template.replace("{layers}", layers).replace("{run}", INSTALL).replace("{stage}", stage.name)
 
 
 def component_text(project: Path, stage: Stage) -> str:
