@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import Project
 
 RUNNER = Path(__file__).with_name("run_dag.py")
-TRAIN = {"steps": 12, "checkpoint_every": 3, "network": {"channels": [8, 16, 32]}}
+TRAIN = {"steps": 30, "checkpoint_every": 3, "network": {"name": "residual_unet", "channels": [8, 16, 32]}}
 
 
 @dataclass
@@ -96,7 +96,8 @@ class Deployment:
         answer = self._answers.readline()
         log = self.log.read_bytes()[self._before :].decode("utf-8", "replace")
         # What the commands said, without what Airflow says of itself.
-        said = "\n".join(line for line in log.splitlines() if "runners.py" in line or "callbacks.py" in line)
+        kept = ("runners.py", "callbacks.py", " failed: ")
+        said = "\n".join(line for line in log.splitlines() if any(word in line for word in kept))
         assert answer, log
         return Ended(**json.loads(answer), said=said)
 
@@ -112,10 +113,14 @@ class Deployment:
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     project = Project(tmp_path_factory.mktemp("project"))
     project.set_params(
-        organs__abdomen__train=TRAIN,
-        organs__abdomen__validate={"spacing_range": [0.1, 20], "test_share": 0.3},
-        organs__abdomen__register={"minimum_dice": 0},
-        defaults__airflow__retries=0,
+        # The small phantom has thick slices and few patients.
+        defaults__validate={"spacing_range": [0.1, 20], "test_share": 0.3},
+        defaults__register={"minimum_dice": 0},
+        defaults__train=TRAIN,
+        defaults__airflow={"retries": 1, "retry_seconds": 0, "settle_seconds": 2, "poll_seconds": 1},
+        organs__abdomen__validate={},
+        organs__abdomen__train={},
+        organs__abdomen__register={"approval": "required"},
     )
     project.hounsfield("phantom", "--patients", "12", "--size", "0.5")
     project.commit("small")
