@@ -18,15 +18,20 @@ def with_values(text: str, values: dict[tuple[str, ...], Any]) -> str:
         ParamsError: the file is written in a way that leaves no place for one.
     """
     for place, value in values.items():
-        wanted = yaml.safe_load(text)
+        wanted = _read(text)
         _set(wanted, place, value)
         text = _changed(text, place, value)
-        if yaml.safe_load(text) != wanted:
+        if _read(text) != wanted:
             raise ParamsError(
                 f"params.yaml: {'.'.join(place)} cannot be set as the file is written",
                 f"set it by hand to {json.dumps(value)}",
             )
     return text
+
+
+def _read(text: str) -> Any:
+    """What YAML says, by way of JSON: an alias becomes a copy, so that setting one sets no other."""
+    return json.loads(json.dumps(yaml.safe_load(text), default=str))
 
 
 def _set(content: Any, place: tuple[str, ...], value: Any) -> None:

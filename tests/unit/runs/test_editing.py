@@ -1,0 +1,68 @@
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.errors import ParamsError
+from pipeline.runs.editing import with_values
+
+TEXT = """\
+# knobs
+defaults: {}
+
+organs:
+  liver:   # the first
+    ingest:
+      modality: CT   # not MR
+      labels: {liver: 1}
+    train: {steps: auto}   # few
+    augment: {}
+    evaluate:
+  spleen:
+    train:
+      steps: 5
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("organs", "liver", "train", "steps"), 7),
+        (("organs", "liver", "train", "start"), "ab12"),
+        (("organs", "liver", "augment", "scale"), [0.5, 1.5]),
+        (("organs", "liver", "ingest", "modality"), "MR"),
+        (("organs", "liver", "ingest", "normalisation"), {"windows": [[-160.0, 240.0]]}),
+        (("organs", "liver", "evaluate", "worst_cases"), 1),
+        (("organs", "liver", "airflow", "schedule"), "0 3 * * 1"),
+        (("organs", "liver", "airflow", "kubernetes", "nodes"), 2),
+        (("organs", "spleen", "train", "steps"), 6),
+        (("organs", "spleen", "train", "start"), "no"),
+        (("defaults", "train", "steps"), 3),
+    ],
+)
+def test_a_value_stands_at_its_place_and_nothing_else_has_changed(place: tuple[str, ...], value: Any) -> None:
+    changed = with_values(TEXT, {place: value})
+    wanted: Any = yaml.safe_load(TEXT)
+    section = wanted
+    for key in place[:-1]:
+        section[key] = section.get(key) or {}
+        section = section[key]
+    section[place[-1]] = value
+    assert yaml.safe_load(changed) == wanted
+    comments = [line.partition("#")[2] for line in TEXT.splitlines() if "#" in line]
+    assert [line.partition("#")[2] for line in changed.splitlines() if "#" in line] == comments
+    assert with_values(changed, {place: value}) == changed, "set again, it is as before"
+
+
+def test_several_values_are_set_one_after_another() -> None:
+    places: dict[tuple[str, ...], Any] = {
+        ("organs", "liver", "airflow", "schedule"): None,
+        ("organs", "liver", "airflow", "incoming"): "s3://a: b/#c",
+    }
+    organ = yaml.safe_load(with_values(TEXT, places))["organs"]["liver"]
+    assert organ["airflow"] == {"schedule": None, "incoming": "s3://a: b/#c"}
+
+
+def test_a_file_that_leaves_no_place_is_refused_with_what_to_write() -> None:
+    with pytest.raises(ParamsError, match=r"a\.b cannot be set as the file is written: set it by hand to 2"):
+        with_values("x: &x {b: 1}\na: *x\n", {("a", "b"): 2})
