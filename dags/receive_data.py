@@ -4,12 +4,14 @@ Where they arrive is `airflow.incoming` of each organ in params.yaml, an S3 pref
 being uploaded is waited for.
 """
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, TriggerRule
 from hounsfield_airflow.arrivals import ArrivalSensor
 from hounsfield_airflow.deployment import organs, project, scans_of, settings, trying
 from hounsfield_airflow.runners import command_task, hounsfield
+
+from pipeline.params import AirflowParams
 
 watched = {organ: params.airflow for organ, params in organs().items() if params.airflow.incoming}
 
@@ -19,6 +21,8 @@ with DAG(
     doc_md=__doc__,
     # The next run begins to wait when the last one has ended.
     schedule="@continuous" if watched else None,
+    # Without one, Airflow dates the second run like the first, and never starts it.
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,
@@ -30,6 +34,7 @@ with DAG(
         cwd=str(project()),
         env=settings().environment,
         poll=timedelta(seconds=min([params.poll_seconds for params in watched.values()], default=60.0)),
+        **trying(AirflowParams()),
     )
     for organ, params in watched.items():
         arrived >> command_task(
