@@ -230,6 +230,8 @@ class TrainParams(Section):
     """small: learns fast on few CPU cores; full: for a GPU; auto: by the machine."""
     network: NetworkParams = NetworkParams()
     loss: LossParams = LossParams()
+    start: Literal["scratch"] | Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = "scratch"
+    """What the weights begin as: random, or those of a registered model, by the hash of its files."""
     fold: Annotated[int, Field(ge=0)] = 0
     """The fold that is not trained on but watched."""
     steps: Auto | Annotated[int, Field(ge=1)] = "auto"

@@ -26,6 +26,7 @@ from pipeline.metrics.overlap import dice
 from pipeline.networks import plan_strides
 from pipeline.params import AugmentParams, TrainParams
 from pipeline.progress import console
+from pipeline.training.beginning import begin_from
 from pipeline.training.data import PatchReader, unknown_classes
 from pipeline.training.loop import Curve, Setting, train
 from pipeline.training.normalisation import normalise
@@ -76,6 +77,8 @@ def run(
     config = _config(organ, params, profile, plan, table)
     config[FINGERPRINT] = fingerprint(pd.read_parquet(accepted), plan)
     network = build(config)
+    if params.start != "scratch":
+        begin_from(network, home(project_root()) / "champions" / params.start)
     computed = precision(params, where)
     key = _key(config, policy, table, f"{where.type} {computed}")
     setting = Setting(

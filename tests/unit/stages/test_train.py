@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import load_file
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, MissingError
 from pipeline.params import TrainParams
+from pipeline.registry.artifacts import content_of
 from pipeline.workspace import stage_files
 
 ORGAN = "liver"
@@ -215,3 +218,42 @@ def test_killed_at_any_moment_and_run_again_it_gives_the_same_bytes(prepared):
         whole = {name: hashed for name, hashed in kill["at_kill"].items() if not name.startswith(".")}
         assert kill["accepted"] == (whole in (found["older"], undisturbed["after"]))
     assert not all(kill["accepted"] for kill in kills)
+
+
+def test_a_training_can_begin_with_a_registered_model(train, tmp_path, capsys):
+    train()
+    content = content_of(MODEL)
+    kept = tmp_path / "home" / "champions" / content
+    shutil.copytree(MODEL, kept)
+    begun = {"steps": 1, "learning_rate": 1e-9, "ema_decay": 0.0}
+    train(**begun)
+    fresh = load_file(MODEL / "weights.safetensors")
+    train(**begun, start=content)
+    warm = load_file(MODEL / "weights.safetensors")
+    champion = load_file(kept / "weights.safetensors")
+    assert f"weights of the model {content[:12]}" in capsys.readouterr().err
+    assert all(np.allclose(warm[name], champion[name], atol=1e-6) for name in champion)
+    assert not all(np.allclose(fresh[name], champion[name], atol=1e-6) for name in champion)
+    assert json.loads((MODEL / "config.json").read_text())["training"]["start"] == content
+
+
+def test_a_model_of_other_width_lends_what_fits(train, tmp_path, capsys):
+    train()
+    content = content_of(MODEL)
+    shutil.copytree(MODEL, tmp_path / "home" / "champions" / content)
+    train(start=content, network={"channels": [4, 8]})
+    said = capsys.readouterr().err
+    taken, of = (int(n) for n in re.search(r"starting from (\d+) of (\d+) weights", said).groups())
+    assert 0 < taken < of
+
+
+@pytest.mark.parametrize("what", ["absent", "changed"])
+def test_a_start_that_is_not_there_is_refused(train, tmp_path, what):
+    train()
+    content = content_of(MODEL)
+    kept = tmp_path / "home" / "champions" / content
+    if what == "changed":
+        shutil.copytree(MODEL, kept)
+        (kept / "weights.safetensors").write_bytes(b"other")
+    with pytest.raises(MissingError, match="--start warm"):
+        train(start=content)
