@@ -57,7 +57,8 @@ kubeflow: .venv-kubeflow/.complete
 
 .venv-kubeflow/.complete: components/requirements-kfp.txt | env
 	$(PYTHON) -m venv .venv-kubeflow
-	.venv-kubeflow/bin/python -m pip install --quiet --progress-bar off --requirement $<
+	$(BIN)/uv pip install --quiet --python .venv-kubeflow/bin/python --requirement $< \
+	  || .venv-kubeflow/bin/python -m pip install --quiet --progress-bar off --requirement $<
 	touch $@
 
 # The linters of infra/ and the schema of Terraform's provider, for tests/unit/infra: an environment of its
