@@ -4,6 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,11 @@ from pipeline.atomic import locked
 from pipeline.errors import MissingError
 from pipeline.graph import load_stages
 from tests.conftest import ROOT, Project
+
+# Airflow reads both when it is imported, by the tests of what runs containers and pods.
+os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-"))
+os.environ.setdefault("AIRFLOW__CORE__UNIT_TEST_MODE", "True")
+sys.path.append(str(ROOT / "dags"))
 
 PREFIX, TAG = "hounsfield/", "test"
 BASES = ("hounsfield/base:bookworm", "python:3.11-slim-bookworm")
@@ -42,6 +50,25 @@ def images(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     with locked(tmp_path_factory.getbasetemp().parent / "images.lock", "building the images"):
         build_all([], base, PREFIX, TAG)
     return {stage: f"{PREFIX}{stage}:{TAG}" for stage in STAGES}
+
+
+@pytest.fixture(scope="session")
+def api(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Docker API: docker's own, or podman's, started here."""
+    if not engine.is_podman:
+        yield os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+        return
+    socket = tmp_path_factory.mktemp("api") / "s"
+    server = subprocess.Popen(
+        [engine.program, "system", "service", "--time", "0", f"unix://{socket}"],
+        env=os.environ | engine.environment,
+    )
+    while not socket.exists():
+        assert server.poll() is None
+        time.sleep(0.1)
+    yield f"unix://{socket}"
+    server.terminate()
+    server.wait()
 
 
 class Site(Project):

@@ -8,16 +8,13 @@ import pytest
 import yaml
 
 from components.engine import Engine
-from pipeline.graph import load_stages
 from tests.conftest import ROOT
 from tests.integration.containers.conftest import STAGES, Site
 
-# The one place that says it for Airflow is held against this by test_runner.py.
 LOCKED_DOWN = (
     *("--read-only", "--tmpfs", "/tmp", "--network", "none"),
     *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
 )
-DATA_STAGES = [name for name, stage in load_stages(ROOT).items() if not stage.meta.get("gpu")]
 LARGEST_INGEST = 600e6
 """Bytes of ingest's image, as it is stored and fetched."""
 
@@ -63,50 +60,6 @@ def test_no_image_keeps_anything_of_the_machine_it_was_built_on(
             "find / -xdev '(' -name 'pip.conf' -o -name '*.whl' ')' 2>/dev/null; true",
         )
         assert found == ""
-
-
-def test_the_same_run_by_process_and_by_container_gives_the_same_files(
-    engine: Engine, images: dict[str, str], site: Site, tmp_path: Path
-) -> None:
-    hashes = {}
-    for kind in ("process", "container"):
-        home = tmp_path / kind
-        workspace = site.open(home)
-        for stage in STAGES:
-            if kind == "process":
-                site.step(home, workspace, "stage", stage, "abdomen")
-            else:
-                stage_in_container(engine, images[stage], home, workspace, stage)
-        hashes[kind] = outputs(workspace)
-    assert {stage: hashes["container"][stage] for stage in DATA_STAGES} == {
-        stage: hashes["process"][stage] for stage in DATA_STAGES
-    }
-    assert set(hashes["container"]) == set(STAGES)
-    # A training of a few steps on the same processor and the same torch: these are equal too.
-    assert hashes["container"]["train"] == hashes["process"]["train"]
-
-
-def stage_in_container(engine: Engine, image: str, home: Path, workspace: Path, stage: str) -> None:
-    """What Airflow's container runner does, by the engine's command line."""
-    subprocess.run(["chmod", "-R", "g=u", str(home)], check=True)
-    run(
-        engine,
-        image,
-        *("hounsfield", "run", "stage", stage, "abdomen"),
-        options=(
-            *("--user", f"10001:{workspace.stat().st_gid}", "--workdir", str(workspace)),
-            *("--volume", f"{home}:{home}", "--env", f"HOUNSFIELD_HOME={home}"),
-        ),
-    )
-
-
-def outputs(workspace: Path) -> dict[str, Any]:
-    """Path and hash of all that each stage made, by the lock file."""
-    lock = yaml.safe_load((workspace / "dvc.lock").read_text())
-    return {
-        name.partition("@")[0]: {out["path"]: out["md5"] for out in stage["outs"]}
-        for name, stage in lock["stages"].items()
-    }
 
 
 def test_ingest_is_small(engine: Engine, images: dict[str, str], tmp_path: Path) -> None:
