@@ -2,8 +2,9 @@
 
     python infra/local/run_airflow.py [--port 8080]
 
-Database (SQLite), logs, password and secrets are in `airflow/` of HOUNSFIELD_HOME. What is set as
-`AIRFLOW__SECTION__KEY` in the environment wins, so another database is one variable away.
+Database (SQLite), logs, password and secrets are in AIRFLOW_HOME, by default `airflow/` of
+HOUNSFIELD_HOME. What is set as `AIRFLOW__SECTION__KEY` in the environment wins, so another database is
+one variable away.
 """
 
 import argparse
@@ -106,6 +107,8 @@ def environment(folder: Path, port: int) -> dict[str, str]:
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(folder / "passwords.json"),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
+        # A machine that computes is slow to answer; a task that gets no answer in time is lost.
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
         # Airflow and MLflow ask nobody outside.
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -144,13 +147,20 @@ def write_private(path: Path, content: dict[str, str]) -> None:
 
 
 def is_healthy(port: int) -> bool:
-    """Whether Airflow says of all its parts that they are well."""
+    """Whether Airflow says of all its parts that they are well, and tasks are answered too."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v2/monitor/health", timeout=5) as answer:
-            health: dict[str, dict[str, Any]] = json.load(answer)
+        health = _ask(f"http://127.0.0.1:{port}/api/v2/monitor/health")
+        # The part that tasks talk to takes its time to be built, when it is first asked.
+        _ask(f"http://127.0.0.1:{port}/execution/health")
     except (OSError, ValueError):
         return False
     return all((health.get(part) or {}).get("status") == "healthy" for part in HEALTH)
+
+
+def _ask(address: str) -> dict[str, Any]:
+    with urllib.request.urlopen(address, timeout=60) as answer:
+        said: dict[str, Any] = json.load(answer)
+    return said
 
 
 def run(port: int, say: Callable[[str], object]) -> NoReturn:
@@ -160,7 +170,7 @@ def run(port: int, say: Callable[[str], object]) -> NoReturn:
         Failed: it cannot be started, or does not become healthy.
     """
     home = Path(os.environ.get("HOUNSFIELD_HOME") or PROJECT / ".hounsfield").absolute()
-    folder = home / "airflow"
+    folder = Path(os.environ.get("AIRFLOW_HOME") or home / "airflow").absolute()
     settings = environment(folder, port)
     password = admin_password(Path(settings["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"]))
     logs = folder / "logs"
