@@ -131,6 +131,8 @@ def _pip_config() -> list[tuple[str, str]]:
     pairs = [
         (name, str(ast.literal_eval(value))) for name, _, value in (line.partition("=") for line in lines)
     ]
+    # Which file they are from means nothing in a build.
+    pairs = [(name, value) for name, value in pairs if not name.endswith(".config-file")]
     return sorted(pairs, key=lambda pair: pair[0].startswith(":env:"))
 
 
