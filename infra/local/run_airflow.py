@@ -146,20 +146,24 @@ def write_private(path: Path, content: dict[str, str]) -> None:
     temporary.rename(path)
 
 
+def answers(port: int) -> bool:
+    """Whether tasks are answered: that part is built, which takes its time, when it is first asked."""
+    return _ask(f"http://127.0.0.1:{port}/execution/health") is not None
+
+
 def is_healthy(port: int) -> bool:
-    """Whether Airflow says of all its parts that they are well, and tasks are answered too."""
-    try:
-        health = _ask(f"http://127.0.0.1:{port}/api/v2/monitor/health")
-        # The part that tasks talk to takes its time to be built, when it is first asked.
-        _ask(f"http://127.0.0.1:{port}/execution/health")
-    except (OSError, ValueError):
-        return False
+    """Whether Airflow says of all its parts that they are well."""
+    health = _ask(f"http://127.0.0.1:{port}/api/v2/monitor/health") or {}
     return all((health.get(part) or {}).get("status") == "healthy" for part in HEALTH)
 
 
-def _ask(address: str) -> dict[str, Any]:
-    with urllib.request.urlopen(address, timeout=60) as answer:
-        said: dict[str, Any] = json.load(answer)
+def _ask(address: str) -> dict[str, Any] | None:
+    """The JSON at an address; None if there is none."""
+    try:
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            said: dict[str, Any] = json.load(answer)
+    except (OSError, ValueError):
+        return None
     return said
 
 
@@ -179,12 +183,15 @@ def run(port: int, say: Callable[[str], object]) -> NoReturn:
         migrated = subprocess.run(airflow("db", "migrate"), env=settings, stdout=log, stderr=log, check=False)
     if migrated.returncode:
         raise Failed(f"Airflow's database cannot be made or brought up to date: see {log.name}")
-    components = [Component(name, settings, logs) for name in COMPONENTS]
-    deadline = time.monotonic() + PATIENCE
-    while not is_healthy(port):
-        if time.monotonic() > deadline:
-            raise Failed(f"Airflow does not become healthy in {PATIENCE:.0f} s: see {logs}")
-        watch(components, 0.5)
+    components: list[Component] = []
+    # A task that finds nobody to talk to is lost: who starts tasks comes after who answers them.
+    for names, is_ready in ((COMPONENTS[:1], answers), (COMPONENTS[1:], is_healthy)):
+        components += [Component(name, settings, logs) for name in names]
+        deadline = time.monotonic() + PATIENCE
+        while not is_ready(port):
+            if time.monotonic() > deadline:
+                raise Failed(f"Airflow does not become healthy in {PATIENCE:.0f} s: see {logs}")
+            watch(components, 0.5)
     say(f"Airflow: http://localhost:{port} (user admin, password {password}); Ctrl-C stops it")
     while True:
         watch(components, 1.0)
