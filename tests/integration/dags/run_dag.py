@@ -14,8 +14,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+# All before the thread that answers is started: two threads that import at once wait for each other.
+from airflow.api_fastapi.app import create_app
 from airflow.dag_processing.dagbag import BundleDagBag
+from airflow.jobs.job import Job
+from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+from airflow.models.asset import AssetEvent
+from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
+from airflow.utils.state import TaskInstanceState
+from fastapi.testclient import TestClient
 
 
 def main() -> None:
@@ -39,8 +47,6 @@ def ended(dag: str, conf: Any, answer: str) -> dict[str, Any]:
 
 def events(run: Any) -> list[str]:
     """The assets that the run has updated."""
-    from airflow.models.asset import AssetEvent
-
     with create_session() as session:
         found = session.query(AssetEvent).filter_by(source_run_id=run.run_id, source_dag_id=run.dag_id)
         return [event.asset.name for event in found]
@@ -48,9 +54,6 @@ def events(run: Any) -> list[str]:
 
 def answer_when_asked(dag_id: str, answer: str) -> None:
     """Answer as a person does in the UI, by the API; or let the deadline pass, as the scheduler sees it."""
-    from airflow.models.taskinstance import TaskInstance
-    from airflow.utils.state import TaskInstanceState
-
     waiting = {"dag_id": dag_id, "state": TaskInstanceState.AWAITING_INPUT}
     while True:
         time.sleep(0.5)
@@ -65,9 +68,6 @@ def answer_when_asked(dag_id: str, answer: str) -> None:
 
 
 def respond(task: Any, answer: str) -> None:
-    from airflow.api_fastapi.app import create_app
-    from fastapi.testclient import TestClient
-
     client = TestClient(create_app())
     login = {"username": "admin", "password": "admin"}
     token = client.post("/auth/token", json=login).json()["access_token"]
@@ -78,9 +78,6 @@ def respond(task: Any, answer: str) -> None:
 
 
 def pass_deadline(session: Any, task: Any) -> None:
-    from airflow.jobs.job import Job
-    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
-
     task.trigger_timeout = datetime.now(UTC) - timedelta(seconds=1)
     session.commit()
     SchedulerJobRunner(job=Job()).check_awaiting_input_timeouts()
