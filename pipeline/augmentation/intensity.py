@@ -2,16 +2,19 @@
 
 import math
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.augmentation.chosen import apply_to_chosen
 from pipeline.params import AugmentParams
 
 BLUR_RADIUS = 3
 """Voxels; three deviations of the widest blur that is allowed."""
+NOISE = 2**22
+"""Values of Gaussian noise that are made once; an element reads on from a place of its own."""
 STEPS = ("noise", "blur", "brightness", "contrast", "gamma")
 
 
@@ -21,7 +24,8 @@ class IntensityDraw:
 
     noise: Tensor
     """Deviation; 0 is off."""
-    noise_seed: int
+    noise_start: Tensor
+    """Where in the noise of `noise_values` the element begins, int64."""
     blur: Tensor
     """Sigma in voxels; 0 is off."""
     brightness: Tensor
@@ -44,7 +48,7 @@ def draw_intensity(
 
     return IntensityDraw(
         noise=strength(params.noise_std, 0.0),
-        noise_seed=int(torch.randint(2**62, (1,), generator=generator)),
+        noise_start=torch.randint(NOISE, (shape[0],), generator=generator),
         blur=strength(params.blur_sigma, 0.0),
         brightness=strength(params.brightness, 0.0),
         contrast=strength(params.contrast, 1.0),
@@ -52,60 +56,77 @@ def draw_intensity(
     )
 
 
-def apply_intensity(image: Tensor, drawn: IntensityDraw) -> Tensor:
-    """Apply the steps to image (B, C, Z, Y, X), in the order of `STEPS`."""
-    image = _blur(_noise(image, drawn), drawn.blur)
-    brightness, contrast, gamma = (
-        value.to(image)[:, None, None, None, None]
-        for value in (drawn.brightness, drawn.contrast, drawn.gamma)
-    )
+@lru_cache(maxsize=4)
+def noise_values(device: torch.device) -> Tensor:
+    """Gaussian noise (NOISE,), mean 0 and deviation 1, the same on every device."""
+    return torch.randn(NOISE, generator=torch.Generator().manual_seed(0)).to(device)
+
+
+def apply_intensity(
+    image: Tensor, drawn: IntensityDraw, noise: Tensor | None = None, whole: bool = False
+) -> Tensor:
+    """Apply the steps to image (B, C, Z, Y, X), in the order of `STEPS`.
+
+    Args:
+        image: on any device.
+        drawn: on the same device.
+        noise: `noise_values` of that device; None: they are looked up.
+        whole: as `apply_to_chosen` has it.
+    """
+    values = noise_values(image.device) if noise is None else noise
+
+    def noisy(image: Tensor, deviation: Tensor, start: Tensor) -> tuple[Tensor]:
+        return (_noisy(image, deviation, start, values),)
+
+    amount, start, sigma = drawn.noise, drawn.noise_start, drawn.blur
+    (image,) = apply_to_chosen(noisy, (image,), (amount, start), amount > 0, whole)
+    (image,) = apply_to_chosen(_blurred, (image,), (sigma,), sigma > 0, whole)
+    brightness, contrast = _wide(drawn.brightness), _wide(drawn.contrast)
     mean = image.mean(dim=(2, 3, 4), keepdim=True)
     # Written as a change, so that an element which is not chosen keeps every bit.
     image = image + ((image - mean) * (contrast - 1) + brightness)
-    return _gamma(image, gamma) if bool((drawn.gamma != 1).any()) else image
+    (image,) = apply_to_chosen(_curved, (image,), (drawn.gamma,), drawn.gamma != 1, whole)
+    return image
 
 
-def _noise(image: Tensor, drawn: IntensityDraw) -> Tensor:
-    """Gaussian noise, drawn on the CPU so that every device adds the same."""
-    noisy = drawn.noise > 0
-    if not bool(noisy.any()):
-        return image
-    generator = torch.Generator().manual_seed(drawn.noise_seed)
-    noise = torch.randn((int(noisy.sum()), *image.shape[1:]), generator=generator)
-    noise = noise * drawn.noise[noisy][:, None, None, None, None]
-    return image.index_add(0, noisy.nonzero()[:, 0].to(image.device), noise.to(image))
+def _noisy(image: Tensor, deviation: Tensor, start: Tensor, values: Tensor) -> Tensor:
+    """Gaussian noise added; values are read from `start` on, and again from the first after the last."""
+    voxels = math.prod(image.shape[1:])
+    place = (start[:, None] + torch.arange(voxels, device=image.device)) % NOISE
+    return image + values[place].view_as(image) * _wide(deviation)
 
 
-def _blur(image: Tensor, sigma: Tensor) -> Tensor:
+def _blurred(image: Tensor, sigma: Tensor) -> tuple[Tensor]:
     """Gaussian blur, axis by axis, with a sigma of its own for each element."""
-    blurred = sigma > 0
-    if not bool(blurred.any()):
-        return image
-    chosen = image[blurred.to(image.device)]
-    offsets = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1)
-    kernel = (-0.5 * (offsets / sigma[blurred][:, None]) ** 2).exp()
+    offsets = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, device=image.device)
+    # An element that is not blurred has a sigma of 0 here, and is thrown away.
+    kernel = (-0.5 * (offsets / sigma.clamp_min(0.1)[:, None]) ** 2).exp()
     kernel = (kernel / kernel.sum(dim=1, keepdim=True)).to(image)[:, :, None, None, None, None]
     for axis in (2, 3, 4):
         sides = [0] * 6
         sides[2 * (4 - axis)] = sides[2 * (4 - axis) + 1] = BLUR_RADIUS
-        padded = functional.pad(chosen, sides, mode="replicate")
-        length = chosen.shape[axis]
+        padded = functional.pad(image, sides, mode="replicate")
+        length = image.shape[axis]
         shifted = (kernel[:, k] * padded.narrow(axis, k, length) for k in range(len(offsets)))
-        chosen = reduce(torch.add, shifted)
-    return image.index_copy(0, blurred.nonzero()[:, 0].to(image.device), chosen)
+        image = reduce(torch.add, shifted)
+    return (image,)
 
 
-def _gamma(image: Tensor, gamma: Tensor) -> Tensor:
+def _curved(image: Tensor, gamma: Tensor) -> tuple[Tensor]:
     """Power-law curve over the range of each element; mean and deviation stay as they were."""
     low = image.amin(dim=(2, 3, 4), keepdim=True)
     width = (image.amax(dim=(2, 3, 4), keepdim=True) - low).clamp_min(1e-6)
-    curved = ((image - low) / width).clamp_min(1e-7) ** gamma
+    curved = ((image - low) / width).clamp_min(1e-7) ** _wide(gamma)
     centred = curved - curved.mean(dim=(2, 3, 4), keepdim=True)
     scale = _deviation(image) / _deviation(curved).clamp_min(1e-6)
-    changed = centred * scale + image.mean(dim=(2, 3, 4), keepdim=True)
-    return torch.where(gamma == 1, image, changed)
+    return (centred * scale + image.mean(dim=(2, 3, 4), keepdim=True),)
 
 
 def _deviation(image: Tensor) -> Tensor:
     voxels = math.prod(image.shape[2:])
     return image.reshape(*image.shape[:2], voxels).std(dim=2)[:, :, None, None, None]
+
+
+def _wide(strength: Tensor) -> Tensor:
+    """(B,) as (B, 1, 1, 1, 1)."""
+    return strength[:, None, None, None, None]

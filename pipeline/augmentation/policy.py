@@ -5,7 +5,8 @@ that a draw can be logged, replayed and tested, and a GPU gets the very same one
 work on the device of the batch.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -21,6 +22,18 @@ class Draw:
 
     spatial: SpatialDraw
     intensity: IntensityDraw
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Draw":
+        """A draw of what `change` makes of each tensor (B, ...) of this one."""
+        spatial, intensity = (
+            {field.name: change(getattr(part, field.name)) for field in fields(part)}
+            for part in (self.spatial, self.intensity)
+        )
+        return Draw(SpatialDraw(**spatial), IntensityDraw(**intensity))
+
+    def elements(self, first: int, count: int) -> "Draw":
+        """That of `count` elements of the batch, from `first` on."""
+        return self.each(lambda tensor: tensor[first : first + count])
 
 
 def draw(
@@ -40,10 +53,19 @@ def draw(
     return Draw(draw_spatial(params, shape, spacing, generator), draw_intensity(params, shape, generator))
 
 
-def apply(image: Tensor, label: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
+def apply(
+    image: Tensor, label: Tensor, drawn: Draw, noise: Tensor | None = None, whole: bool = False
+) -> tuple[Tensor, Tensor]:
     """Transform a batch: image (B, C, Z, Y, X) float32 and label (B, Z, Y, X) move together.
 
     Intensities are expected to be normalised (mean near 0, deviation near 1).
+
+    Args:
+        image: on any device.
+        label: on the same device, class indices.
+        drawn: on the same device.
+        noise: `noise_values` of that device; None: they are looked up.
+        whole: transform all elements and throw away what was not drawn for, as suits a GPU.
     """
-    image, label = apply_spatial(image, label, drawn.spatial)
-    return apply_intensity(image, drawn.intensity), label
+    image, label = apply_spatial(image, label, drawn.spatial, whole)
+    return apply_intensity(image, drawn.intensity, noise, whole), label

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.augmentation.chosen import apply_to_chosen
 from pipeline.params import AugmentParams
 
 CONTROL_POINTS = 4
@@ -57,31 +58,37 @@ def draw_spatial(
     return SpatialDraw(matrix, displacement, affine | elastic | (mirror < 0).any(dim=1))
 
 
-def apply_spatial(image: Tensor, label: Tensor, drawn: SpatialDraw) -> tuple[Tensor, Tensor]:
+def apply_spatial(
+    image: Tensor, label: Tensor, drawn: SpatialDraw, whole: bool = False
+) -> tuple[Tensor, Tensor]:
     """Resample image (B, C, Z, Y, X) linearly and label (B, Z, Y, X) to the nearest voxel.
 
     What comes from outside the patch repeats its edge, in both alike. Elements that are not moved
     are not interpolated: they stay as they are.
+
+    Args:
+        image: on any device.
+        label: on the same device, class indices.
+        drawn: on the same device.
+        whole: as `apply_to_chosen` has it.
     """
-    if not bool(drawn.moved.any()):
-        return image, label
-    moved = drawn.moved.nonzero()[:, 0]
-    where, size = moved.to(image.device), image.shape[2:]
-    grid = functional.affine_grid(drawn.matrix[moved].to(image), [len(moved), 1, *size], align_corners=False)
-    displacement = functional.interpolate(
-        drawn.displacement[moved].to(image), size=size, mode="trilinear", align_corners=True
-    )
-    grid = grid + displacement.movedim(1, -1)
+    moved = (drawn.matrix, drawn.displacement)
+    image, label = apply_to_chosen(_moved, (image, label), moved, drawn.moved, whole)
+    return image, label
+
+
+def _moved(image: Tensor, label: Tensor, matrix: Tensor, displacement: Tensor) -> tuple[Tensor, Tensor]:
+    size = image.shape[2:]
+    grid = functional.affine_grid(matrix.to(image), [len(image), 1, *size], align_corners=False)
+    bent = functional.interpolate(displacement.to(image), size=size, mode="trilinear", align_corners=True)
+    grid = grid + bent.movedim(1, -1)
     moved_image = functional.grid_sample(
-        image[where], grid, mode="bilinear", padding_mode="border", align_corners=False
+        image, grid, mode="bilinear", padding_mode="border", align_corners=False
     )
     moved_label = functional.grid_sample(
-        label[where][:, None].to(image), grid, mode="nearest", padding_mode="border", align_corners=False
+        label[:, None].to(image), grid, mode="nearest", padding_mode="border", align_corners=False
     )
-    return (
-        image.index_copy(0, where, moved_image),
-        label.index_copy(0, where, moved_label[:, 0].to(label.dtype)),
-    )
+    return moved_image, moved_label[:, 0].to(label.dtype)
 
 
 def _rotations(degrees: float, half_extent: Tensor, batch: int, generator: torch.Generator) -> Tensor:

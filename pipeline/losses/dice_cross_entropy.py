@@ -60,8 +60,8 @@ def soft_dice(probabilities: Tensor, label: Tensor) -> Tensor:
         probabilities: (B, classes, Z, Y, X).
         label: (B, Z, Y, X), class indices, int64.
     """
-    classes = probabilities.shape[1]
-    truth = functional.one_hot(label, classes).movedim(-1, 1)[:, 1:].to(probabilities.dtype)
+    classes = torch.arange(1, probabilities.shape[1], device=label.device)
+    truth = (label[:, None] == classes[:, None, None, None]).to(probabilities.dtype)
     predicted = probabilities[:, 1:]
     axes = (0, 2, 3, 4)
     overlap = (predicted * truth).sum(axes)

@@ -28,9 +28,10 @@ from pipeline.params import AugmentParams, TrainParams
 from pipeline.progress import console
 from pipeline.training.beginning import begin_from
 from pipeline.training.data import PatchReader, unknown_classes
-from pipeline.training.loop import Curve, Setting, train
+from pipeline.training.loop import Curve, train
 from pipeline.training.normalisation import normalise
-from pipeline.training.profile import Profile, choose_profile, device, precision
+from pipeline.training.profile import Profile, choose_profile, device, precision, reading_threads
+from pipeline.training.setting import Setting
 from pipeline.validation.drift import FINGERPRINT, fingerprint
 from pipeline.volumes.store import SUFFIX, StoredCase
 from pipeline.workspace import home, project_root
@@ -96,7 +97,15 @@ def run(
         f"{profile.steps} steps of {profile.batch_size} patches on {where.type} in {setting.precision}"
     )
     classes = sorted(config["labels"], key=lambda name: config["labels"][name])
-    reader = PatchReader(learned, volumes, profile.batch_size, params.seed, classes)
+    reader = PatchReader(
+        learned,
+        volumes,
+        profile.batch_size,
+        params.seed,
+        classes,
+        threads=reading_threads(where),
+        pinned=where.type == "cuda",
+    )
     annotated = table.drop_duplicates("case").set_index("case")["annotated"]
     cases = [
         (StoredCase(volumes / f"{case}{SUFFIX}"), unknown_classes(annotated[case], classes))

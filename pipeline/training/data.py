@@ -1,16 +1,40 @@
-"""Batches from the patch table: boxes of volumes, keyed by (seed, step), read ahead by one thread."""
+"""Batches from the patch table: boxes of volumes, keyed by (seed, step), read ahead by threads."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from pipeline.sampling.boxes import Index, patch_start
 from pipeline.volumes.geometry import Floats
 from pipeline.volumes.store import SUFFIX, StoredCase
+
+KEPT_BYTES = 2**30
+"""Volumes that together are no larger than this are decompressed once and kept."""
+
+
+@dataclass(frozen=True)
+class ReadCase:
+    """A case in memory, of which boxes are taken as of a stored one."""
+
+    array: Floats
+    """(C + 1, Z, Y, X)."""
+
+    @property
+    def shape(self) -> Index:
+        """(Z, Y, X)."""
+        z, y, x = self.array.shape[1:]
+        return z, y, x
+
+    def box(self, start: tuple[int, ...], stop: tuple[int, ...]) -> Floats:
+        """Image and label of the voxels from `start` to before `stop`."""
+        return self.array[(slice(None), *map(slice, start, stop))]
 
 
 class PatchReader:
@@ -25,24 +49,49 @@ class PatchReader:
         batch_size: patches a step.
         seed: of the order.
         classes: names of the labels in the order of their classes, background left out.
+        threads: that read ahead, a batch each; what is read does not depend on their number.
+        pinned: put batches where a GPU can copy them from while the CPU does other things.
     """
 
     def __init__(
-        self, table: pd.DataFrame, volumes: Path, batch_size: int, seed: int, classes: Sequence[str] = ()
+        self,
+        table: pd.DataFrame,
+        volumes: Path,
+        batch_size: int,
+        seed: int,
+        classes: Sequence[str] = (),
+        threads: int = 1,
+        pinned: bool = False,
     ) -> None:
         self._cases = table["case"].tolist()
         self._centres = list(zip(*(table[axis].tolist() for axis in "zyx"), strict=True))
         first = table.iloc[0]
         self.size: Index = int(first["size_z"]), int(first["size_y"]), int(first["size_x"])
-        self._stored = {case: StoredCase(volumes / f"{case}{SUFFIX}") for case in table["case"].unique()}
-        self._batch_size, self._seed = batch_size, seed
+        self._opened: dict[str, StoredCase | ReadCase] = {
+            case: StoredCase(volumes / f"{case}{SUFFIX}") for case in table["case"].unique()
+        }
+        self._channels = 1 + max(
+            case.channels for case in self._opened.values() if isinstance(case, StoredCase)
+        )
+        voxels = sum(int(np.prod(case.shape)) for case in self._opened.values())
+        self._keep = voxels * self._channels * np.dtype(np.float32).itemsize <= KEPT_BYTES
+        self._batch_size, self._seed, self._threads, self._pinned = batch_size, seed, threads, pinned
         self._unknown = np.array([unknown_classes(labels, classes) for labels in table["annotated"]])
-        self._epoch, self._order = -1, np.empty(0, int)
+        self._order = -1, np.empty(0, int)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """Of a batch: (B, C + 1, z, y, x)."""
+        return self._batch_size, self._channels, *self.size
 
     def batch(self, step: int) -> Floats:
         """The batch of a step: image channels and label, (B, C + 1, z, y, x)."""
-        first = step * self._batch_size
-        return np.stack([self._patch(self._row(first + offset)) for offset in range(self._batch_size)])
+        batch: Floats = torch.empty(self.shape, pin_memory=self._pinned).numpy()
+        for offset, patch in enumerate(batch):
+            row = self._row(step * self._batch_size + offset)
+            opened = self._open(self._cases[row])
+            read_patch(opened, patch_start(self._centres[row], self.size, opened.shape), self.size, patch)
+        return batch
 
     def unknown(self, step: int) -> NDArray[np.bool_] | None:
         """Which classes nobody looked for in the patches of a step, (B, classes + 1); None if in none."""
@@ -52,26 +101,34 @@ class PatchReader:
         return self._unknown[[self._row(first + offset) for offset in range(self._batch_size)]]
 
     def batches(self, start: int, stop: int) -> Iterator[tuple[int, Floats]]:
-        """Steps from `start` to before `stop` with their batches, the next one being read meanwhile."""
-        with ThreadPoolExecutor(1) as thread:
-            ahead = thread.submit(self.batch, start) if start < stop else None
+        """Steps from `start` to before `stop` with their batches, the next ones being read meanwhile."""
+        pool = ThreadPoolExecutor(self._threads)
+        try:
+            soon = range(start, min(start + self._threads, stop))
+            ahead = deque(pool.submit(self.batch, step) for step in soon)
             for step in range(start, stop):
-                assert ahead is not None
-                ready = ahead.result()
-                if step + 1 < stop:
-                    ahead = thread.submit(self.batch, step + 1)
+                ready = ahead.popleft().result()
+                if step + self._threads < stop:
+                    ahead.append(pool.submit(self.batch, step + self._threads))
                 yield step, ready
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _row(self, position: int) -> int:
         epoch, offset = divmod(position, len(self._cases))
-        if epoch != self._epoch:
-            self._order = np.random.default_rng([self._seed, epoch]).permutation(len(self._cases))
-            self._epoch = epoch
-        return int(self._order[offset])
+        known, order = self._order
+        if epoch != known:
+            order = np.random.default_rng([self._seed, epoch]).permutation(len(self._cases))
+            # Set as one: another thread may be in another epoch.
+            self._order = epoch, order
+        return int(order[offset])
 
-    def _patch(self, row: int) -> Floats:
-        stored = self._stored[self._cases[row]]
-        return read_patch(stored, patch_start(self._centres[row], self.size, stored.shape), self.size)
+    def _open(self, case: str) -> StoredCase | ReadCase:
+        opened = self._opened[case]
+        if self._keep and isinstance(opened, StoredCase):
+            opened = ReadCase(opened.box((0, 0, 0), opened.shape))
+            self._opened[case] = opened
+        return opened
 
 
 def unknown_classes(annotated: str, classes: Sequence[str]) -> list[bool]:
@@ -85,13 +142,17 @@ def unknown_classes(annotated: str, classes: Sequence[str]) -> list[bool]:
     return [False, *(bool(annotated) and name not in looked_for for name in classes)]
 
 
-def read_patch(stored: StoredCase, start: Index, size: Index) -> Floats:
-    """A box (C + 1, z, y, x) of a stored case; outside the volume its edge is repeated."""
+def read_patch(opened: StoredCase | ReadCase, start: Index, size: Index, out: Floats | None = None) -> Floats:
+    """A box (C + 1, z, y, x) of a case, in `out` if given; outside the volume its edge is repeated."""
     low = tuple(max(0, first) for first in start)
-    high = tuple(min(n, first + edge) for n, first, edge in zip(stored.shape, start, size, strict=True))
-    box = stored.box(low, high)
-    before = [inner - first for inner, first in zip(low, start, strict=True)]
-    after = [first + edge - inner for first, edge, inner in zip(start, size, high, strict=True)]
-    if not any(before) and not any(after):
-        return box
-    return np.pad(box, ((0, 0), *zip(before, after, strict=True)), mode="edge")
+    high = tuple(min(n, first + edge) for n, first, edge in zip(opened.shape, start, size, strict=True))
+    box = opened.box(low, high)
+    patch: Floats = np.empty((len(box), *size), np.float32) if out is None else out
+    inner = [slice(one - first, two - first) for one, two, first in zip(low, high, start, strict=True)]
+    patch[(slice(None), *inner)] = box
+    # Axis by axis: what lies outside on several axes is written again, at last from voxels that are right.
+    for axis, part in enumerate(inner, start=1):
+        turned = np.moveaxis(patch, axis, 0)
+        turned[: part.start] = turned[part.start]
+        turned[part.stop :] = turned[part.stop - 1]
+    return patch

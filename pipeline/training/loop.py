@@ -3,46 +3,37 @@
 A step is a function of the state before it and of (seed, step): the batch and the augmentation are
 drawn from generators keyed by these two, so a training that goes on from a checkpoint ends with the
 weights of one that was never stopped, bit for bit on a CPU.
+
+On a GPU the CPU only launches: nothing in a step waits for its result, and losses are looked at some
+steps later.
 """
 
 import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.augmentation.policy import apply, draw
 from pipeline.errors import DataError
 from pipeline.losses.dice_cross_entropy import dice_cross_entropy
-from pipeline.params import AugmentParams, TrainParams
+from pipeline.params import TrainParams
 from pipeline.progress import bar, console
 from pipeline.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pipeline.training.data import PatchReader
-from pipeline.training.normalisation import normalise
-from pipeline.volumes.geometry import Floats
+from pipeline.training.feed import Batch, feed
+from pipeline.training.gpu import Replayed, compiled, prepare
+from pipeline.training.setting import Setting
 
 Curve = list[dict[str, Any]]
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """All a training needs apart from its network and its patches."""
-
-    params: TrainParams
-    augment: AugmentParams
-    steps: int
-    spacing: tuple[float, ...]
-    normalisation: list[dict[str, Any]]
-    device: torch.device
-    precision: torch.dtype
-    checkpoints: Path
-    """Folder of this very training's checkpoints."""
+READ_EVERY = 50
+"""Steps between two looks at the losses on a GPU; each waits until the GPU has caught up."""
+CHECKPOINT_STEPS, CHECKPOINT_SECONDS = 200, 60.0
+"""Between checkpoints, where the parameters leave it open: steps, and on a GPU at least the seconds."""
 
 
 def train(
@@ -64,58 +55,130 @@ def train(
         DataError: the loss is no number any more.
     """
     params, steps = setting.params, setting.steps
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay, fused=True
-    )
+    if setting.on_gpu:
+        # Of all algorithms of a convolution the fastest for these shapes.
+        torch.backends.cudnn.benchmark = True
+        prepare(network)
+    optimizer = _optimizer(network, setting)
     average = {name: weight.detach().clone() for name, weight in network.named_parameters()}
     start, curve, losses = _resume(network, optimizer, average, setting.checkpoints)
+    learn = _learner(network, optimizer, average, setting)
     looks = max(1, steps // 10) if params.validate_every == "auto" else params.validate_every
+    unread: list[Tensor] = []
+    saved = time.monotonic()
 
     with bar() as progress:
         task = progress.add_task("train", total=steps, completed=start)
-        for step, batch in reader.batches(start, steps):
-            losses.append(_learn(network, optimizer, batch, reader.unknown(step), step, setting))
-            _update_average(average, network, params.ema_decay, step)
+        for step, batch in feed(reader, setting, start):
+            unread.append(learn(batch, step))
             done = step + 1
-            if done % looks == 0 or done == steps:
+            look = done % looks == 0 or done == steps
+            keep = done == steps or _checkpoint_is_due(done, saved, setting)
+            if look or keep or len(unread) >= (READ_EVERY if setting.on_gpu else 1):
+                losses += _read(unread, done)
+                unread.clear()
+            if look:
                 dice = _with_weights(network, average, watch)
                 curve.append({"step": done, "loss": float(np.mean(losses)), "dice": dice})
                 losses.clear()
                 progress.console.print(f"step {done}: loss {curve[-1]['loss']:.3f}, Dice {dice:.3f}")
-            if done % params.checkpoint_every == 0 or done == steps:
+            if keep:
                 record = {"curve": curve, "losses": losses}
                 save_checkpoint(
                     setting.checkpoints, Checkpoint(done, _tensors(network, optimizer, average), record)
                 )
+                saved = time.monotonic()
             progress.update(task, completed=done)
     return average, curve
 
 
-def _learn(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batch: Floats,
-    unknown: NDArray[np.bool_] | None,
-    step: int,
-    setting: Setting,
-) -> float:
-    """One step: augment, forward, backward, update; returns the loss."""
+def _optimizer(network: nn.Module, setting: Setting) -> torch.optim.AdamW:
+    """AdamW in one kernel; on a GPU its learning rate is a tensor, which a recorded step reads anew."""
+    rate = setting.params.learning_rate
+    return torch.optim.AdamW(
+        network.parameters(),
+        lr=torch.tensor(rate, device=setting.device) if setting.on_gpu else rate,
+        weight_decay=setting.params.weight_decay,
+        fused=True,
+        capturable=setting.on_gpu,
+    )
+
+
+def _learner(
+    network: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor], setting: Setting
+) -> Callable[[Batch, int], Tensor]:
+    """A function that learns from the batch of a step and returns its loss, a tensor on the device."""
     params = setting.params
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(params, step, setting.steps)
-    image, label = _augmented(batch, step, setting)
-    with torch.autocast(setting.device.type, setting.precision, setting.precision != torch.float32):
-        logits = network(image)
-    ignored = None if unknown is None else torch.from_numpy(unknown)
-    loss = dice_cross_entropy(logits, label, params.loss, ignored)
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise DataError(f"the loss is {value} at step {step + 1}", "lower train.learning_rate")
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(network.parameters(), params.gradient_clip)
-    optimizer.step()
-    return value
+    parameters = dict(network.named_parameters())
+    averages = [average[name] for name in parameters]
+    own: list[Tensor] = list(parameters.values())
+    weight = torch.zeros((), device=setting.device)
+
+    def loss_of(image: Tensor, label: Tensor, unknown: Tensor | None) -> Tensor:
+        with torch.autocast(setting.device.type, setting.precision, setting.precision != torch.float32):
+            logits = network(image)
+        return dice_cross_entropy(logits, label, params.loss, unknown)
+
+    loss_function = compiled(loss_of) if setting.on_gpu else loss_of
+
+    def update(image: Tensor, label: Tensor, unknown: Tensor | None = None) -> Tensor:
+        loss = loss_function(image, label, unknown)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(own, params.gradient_clip)
+        optimizer.step()
+        _move(averages, own, weight)
+        return loss.detach()
+
+    once = Replayed(update) if setting.on_gpu else update
+
+    def learn(batch: Batch, step: int) -> Tensor:
+        rate = learning_rate(params, step, setting.steps)
+        for group in optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        # The decay grows in at first, so that the start is forgotten soon.
+        weight.fill_(1 - min(params.ema_decay, (1 + step) / (10 + step)))
+        return once(*batch.tensors)
+
+    return learn
+
+
+@torch.no_grad()
+def _move(averages: list[Tensor], weights: list[Tensor], share: Tensor) -> None:
+    """Exponential moving average, in place: each moves by `share` of the way to its weight."""
+    if share.is_cuda:
+        way = torch._foreach_sub(weights, averages)
+        torch._foreach_mul_(way, share)
+        torch._foreach_add_(averages, way)
+    else:
+        for average, weight in zip(averages, weights, strict=True):
+            average.lerp_(weight, float(share))
+
+
+def _checkpoint_is_due(done: int, saved: float, setting: Setting) -> bool:
+    """Whether to save after `done` steps; on a GPU, 200 steps may take no longer than saving does."""
+    every = setting.params.checkpoint_every
+    if every != "auto":
+        return done % every == 0
+    if done % CHECKPOINT_STEPS:
+        return False
+    return not setting.on_gpu or time.monotonic() - saved > CHECKPOINT_SECONDS
+
+
+def _read(losses: list[Tensor], done: int) -> list[float]:
+    """The losses of the steps up to `done`.
+
+    Raises:
+        DataError: one is no number.
+    """
+    values: list[float] = torch.stack(losses).tolist()
+    for step, value in enumerate(values, start=done - len(values) + 1):
+        if not math.isfinite(value):
+            raise DataError(f"the loss is {value} at step {step}", "lower train.learning_rate")
+    return values
 
 
 def learning_rate(params: TrainParams, step: int, steps: int) -> float:
@@ -124,28 +187,6 @@ def learning_rate(params: TrainParams, step: int, steps: int) -> float:
     if step < warmup:
         return params.learning_rate * (step + 1) / warmup
     return params.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
-def _augmented(batch: Floats, step: int, setting: Setting) -> tuple[Tensor, Tensor]:
-    """The batch of a step on the device: normalised image (B, C, Z, Y, X) and label (B, Z, Y, X)."""
-    both = torch.from_numpy(batch).to(setting.device)
-    image = normalise(both[:, :-1], setting.normalisation)
-    label = both[:, -1].long()
-    b, c, z, y, x = image.shape
-    generator = torch.Generator().manual_seed(
-        int(np.random.default_rng([setting.params.seed, step]).integers(2**62))
-    )
-    drawn = draw(setting.augment, (b, c, z, y, x), setting.spacing, generator)
-    image, label = apply(image, label, drawn)
-    return image, label
-
-
-def _update_average(average: dict[str, Tensor], network: nn.Module, decay: float, step: int) -> None:
-    """Exponential moving average; the decay grows in at first, so that the start is forgotten soon."""
-    weight = 1 - min(decay, (1 + step) / (10 + step))
-    with torch.no_grad():
-        for name, current in network.named_parameters():
-            average[name].lerp_(current, weight)
 
 
 def _with_weights(

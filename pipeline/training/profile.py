@@ -1,5 +1,6 @@
 """Sizes that fit the machine: a network that learns fast on few CPU cores, the full one on a GPU."""
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,6 +39,11 @@ def choose_profile(params: TrainParams) -> Profile:
 def device() -> torch.device:
     """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def reading_threads(where: torch.device) -> int:
+    """Threads that read batches: on a CPU one, as the others learn; for a GPU all but two, at most eight."""
+    return 1 if where.type == "cpu" else max(1, min(8, len(os.sched_getaffinity(0)) - 2))
 
 
 def precision(params: TrainParams | None, where: torch.device) -> torch.dtype:

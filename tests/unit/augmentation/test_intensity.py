@@ -2,7 +2,14 @@ import pytest
 import torch
 from scipy import ndimage
 
-from pipeline.augmentation.intensity import BLUR_RADIUS, IntensityDraw, apply_intensity, draw_intensity
+from pipeline.augmentation.intensity import (
+    BLUR_RADIUS,
+    NOISE,
+    IntensityDraw,
+    apply_intensity,
+    draw_intensity,
+    noise_values,
+)
 from pipeline.params import AugmentParams
 
 BATCH = 4
@@ -20,7 +27,7 @@ def strengths(**given):
         name: torch.as_tensor(value, dtype=torch.float32).expand(BATCH).clone()
         for name, value in (neutral | given).items()
     }
-    return IntensityDraw(noise_seed=11, **tensors)
+    return IntensityDraw(noise_start=torch.arange(BATCH) * 1_000_003, **tensors)
 
 
 def mean(image):
@@ -85,8 +92,8 @@ def test_the_seed_of_the_generator_decides_the_draw():
         draw_intensity(AugmentParams(), (16, 1, 4, 4, 4), torch.Generator().manual_seed(seed))
         for seed in (4, 4, 5)
     )
-    assert one.noise_seed == same.noise_seed != other.noise_seed
-    for name in ("noise", "blur", "brightness", "contrast", "gamma"):
+    assert not torch.equal(one.noise_start, other.noise_start)
+    for name in ("noise", "noise_start", "blur", "brightness", "contrast", "gamma"):
         assert torch.equal(getattr(one, name), getattr(same, name))
     assert not torch.equal(one.gamma, other.gamma)
 
@@ -107,6 +114,14 @@ def test_noise_is_that_of_its_draw_whatever_the_global_seed(image):
         second = apply_intensity(image, draw)
     assert torch.equal(first, second)
     assert not torch.equal(first[0] - image[0], first[1] - image[1])
+
+
+def test_noise_begins_where_it_was_drawn_to_and_again_after_its_end():
+    draw = strengths(noise=1.0)
+    draw.noise_start[1] = NOISE - 5
+    added = apply_intensity(torch.zeros(BATCH, 1, 2, 3, 4), draw)[1].flatten()
+    values = noise_values(torch.device("cpu"))
+    assert torch.equal(added, torch.cat([values[-5:], values[:19]]))
 
 
 def test_blur_is_the_truncated_gaussian_of_scipy(image):

@@ -9,7 +9,8 @@ from pipeline.errors import DataError
 from pipeline.networks import build_network
 from pipeline.params import AugmentParams, LossParams, TrainParams
 from pipeline.training.data import PatchReader
-from pipeline.training.loop import Setting, learning_rate, load_weights, train
+from pipeline.training.loop import learning_rate, load_weights, train
+from pipeline.training.setting import Setting
 from pipeline.volumes.store import SUFFIX, write_case
 
 STEPS = 11
