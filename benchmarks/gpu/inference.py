@@ -1,0 +1,66 @@
+"""Voxels a second of a network over whole volumes on a GPU: ours against nnU-Net's predictor.
+
+    python benchmarks/gpu/inference.py FOLDER
+
+Both get nnU-Net's hippocampus network with the same weights, and a volume far larger than its window; both step
+by half a window, weigh by a Gaussian and do not mirror. Volume in, probabilities (ours) or logits (theirs) out, all on
+the device; the same labels must come out. FOLDER holds `nnunet`.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gpu import nnunet
+from pipeline.inference.sliding_window import probabilities
+
+SHAPE = (160, 224, 160)
+TIMED = 3
+DEVICE = torch.device("cuda")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder / "nnunet"
+    network, window = nnunet.network(folder)
+    network = network.to(DEVICE).eval()
+    # Smooth, so that labels form regions as they do in a scan.
+    coarse = torch.randn(1, 1, *(edge // 8 for edge in SHAPE), device=DEVICE)
+    image = torch.nn.functional.interpolate(coarse, SHAPE, mode="trilinear")[0]
+    predictor = nnunet.predictor(folder, network)
+    theirs, seconds_theirs = timed(lambda: predictor.predict_sliding_window_return_logits(image))
+    print(json.dumps({"nnunet": round(image.numel() / seconds_theirs / 1e6, 1)}), flush=True)
+    ours, seconds_ours = timed(lambda: probabilities(network, image, window, 3, torch.bfloat16))
+    print(
+        json.dumps(
+            {
+                "card": torch.cuda.get_device_name(),
+                "million voxels a second": {
+                    "ours": round(image.numel() / seconds_ours / 1e6, 1),
+                    "nnunet": round(image.numel() / seconds_theirs / 1e6, 1),
+                },
+                "ratio": round(seconds_theirs / seconds_ours, 2),
+                "same labels": round(float((ours.argmax(0) == theirs.argmax(0)).float().mean()), 4),
+            }
+        )
+    )
+
+
+def timed(work: Any) -> tuple[torch.Tensor, float]:
+    """What the work returns, and its seconds; the first run, which chooses algorithms, does not count."""
+    found = work()
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    for _ in range(TIMED):
+        found = work()
+    torch.cuda.synchronize()
+    return found, (time.perf_counter() - began) / TIMED
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The checks and comparisons that need a GPU: one call of at most ten minutes on a machine without a network.
+#
+#     benchmarks/gpu/run.sh CARRIED OUT [tests] [steps] [accuracy] [inference]
+#
+# CARRIED is what prepare.py made. The machine has Python 3.12 with torch 2.11, pandas, pyarrow, scipy,
+# scikit-image, matplotlib, typer, rich, safetensors and pytest. Models go to OUT.
+set -uo pipefail
+carried=$(realpath "$1") out=$(realpath "$2")
+shift 2
+work=${WORK:-$(mktemp -d)}
+export PYTHONPATH=$PWD:$work/site PYTHONUNBUFFERED=1
+if [ ! -d "$work/project" ]; then
+    python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$work/site" \
+        "$carried"/wheels/*.whl || exit
+    cp -r "$carried"/site/. "$work/site/"
+    for name in project held_out nnunet; do
+        python3 benchmarks/gpu/volumes.py unpack "$carried/$name.tar.xz" "$work/$name" || exit
+    done
+fi
+for part in ${@:-tests steps accuracy inference}; do
+    echo "== $part $(date +%T)"
+    case $part in
+    tests)
+        timeout 120 python3 -m pytest -q --noconftest -p no:cacheprovider -o filterwarnings=default \
+            tests/unit/augmentation/test_policy.py tests/unit/training/test_gpu.py
+        ;;
+    steps) timeout 240 python3 benchmarks/gpu/steps.py "$work" ${STEPS:-} ;;
+    accuracy) timeout 400 python3 benchmarks/gpu/accuracy.py "$work" --out "$out" ${ACCURACY:-} ;;
+    inference) timeout 120 python3 benchmarks/gpu/inference.py "$work" ;;
+    esac
+done
+echo "== end $(date +%T)"
