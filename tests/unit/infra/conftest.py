@@ -19,7 +19,7 @@ def linters() -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def lint(linters: Path):
     """Run one of the linters on the project; what it said."""
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 
 import pytest
 import yaml
@@ -19,52 +20,48 @@ def needed() -> set[str]:
     return set(NEEDED.findall(FILE.read_text()))
 
 
-def environment(**changes: str) -> dict[str, str]:
-    given = {name: f"value-of-{name.lower()}" for name in needed()}
-    return {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")} | given | changes
+def environment() -> dict[str, str]:
+    return {"HOME": os.environ.get("HOME", "/")} | {name: f"value-of-{name.lower()}" for name in needed()}
 
 
-@pytest.fixture
-def resolved(lint, engine):
-    said = lint("podman-compose", "--file", str(FILE), "config", env=environment())
-    return yaml.safe_load(said)
-
-
-@pytest.fixture
-def engine(tmp_path, monkeypatch):
-    """podman-compose asks for podman's version before it reads a file; nothing here needs podman itself."""
-    podman = tmp_path / "podman"
+@pytest.fixture(scope="module")
+def compose(lint, tmp_path_factory):
+    """What podman-compose says the file comes to; it wants a podman to be there, and does not use it."""
+    podman = tmp_path_factory.mktemp("bin") / "podman"
     podman.write_text("#!/bin/sh\necho 'podman version 5.0.0'\n")
     podman.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    def config(given: dict[str, str], code: int = 0) -> str:
+        path = f"{podman.parent}{os.pathsep}{os.environ['PATH']}"
+        said: str = lint(
+            "podman-compose", "--file", str(FILE), "config", code=code, env=given | {"PATH": path}
+        )
+        return said
+
+    return config
 
 
-def test_the_specification_allows_every_key_and_value(linters, resolved, tmp_path):
-    import subprocess
-
-    done = subprocess.run(
-        [str(linters / "python"), "-c", PARSE],
-        input=yaml.safe_dump(resolved),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    resolved["services"]["mlflow"]["ports_of"] = ["1:1"]
-    wrong = subprocess.run(
-        [str(linters / "python"), "-c", PARSE],
-        input=yaml.safe_dump(resolved),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "ports_of" in wrong.stderr
+@pytest.fixture(scope="module")
+def resolved(compose):
+    return yaml.safe_load(compose(environment()))
 
 
-def test_a_secret_that_is_not_set_stops_it_with_a_sentence(lint, engine):
+def test_the_specification_allows_every_key_and_value(linters, resolved):
+    def parsed(content: dict) -> subprocess.CompletedProcess[str]:
+        command = [str(linters / "python"), "-c", PARSE]
+        return subprocess.run(
+            command, input=yaml.safe_dump(content), capture_output=True, text=True, check=False
+        )
+
+    assert parsed(resolved).stderr == ""
+    mlflow = resolved["services"]["mlflow"] | {"ports_of": ["1:1"]}
+    assert "ports_of" in parsed(resolved | {"services": {"mlflow": mlflow}}).stderr
+
+
+def test_a_secret_that_is_not_set_stops_it_with_a_sentence(compose):
     for name in needed():
         missing = {key: value for key, value in environment().items() if key != name}
-        assert f"set {name} in .env" in lint("podman-compose", "-f", str(FILE), "config", code=1, env=missing)
+        assert f"set {name} in .env" in compose(missing, code=1)
 
 
 def test_every_secret_comes_from_the_environment(resolved):

@@ -2,11 +2,10 @@
 
 import json
 import re
-from functools import cache
-from pathlib import Path
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator, ValidationError
 
 from tests.conftest import ROOT
 
@@ -132,26 +131,23 @@ def test_the_bundle_of_dags_is_named_as_airflow_wants_it():
     }
 
 
-@cache
-def definitions(linters: Path) -> dict:
+@pytest.fixture
+def definitions(linters):
     """The definitions of Kubernetes' own types, as its OpenAPI description has them."""
     package = next((linters.parent / "lib").glob("python*/site-packages/kubernetes_validate"))
     folder = package / "kubernetes-json-schema" / "v1.34.0-local-strict"
-    found: dict = json.loads((folder / "_definitions.json").read_text())["definitions"]
-    return found
+    return json.loads((folder / "_definitions.json").read_text())["$defs"]
 
 
-def test_the_chart_s_parts_that_are_kubernetes_own_have_its_form(linters):
-    from jsonschema import Draft7Validator
-
-    known = definitions(linters)
+def test_the_chart_s_parts_that_are_kubernetes_own_have_its_form(definitions):
     values = yaml.safe_load(VALUES.read_text())
 
     def check(part: object, kind: str) -> None:
-        Draft7Validator({"$ref": f"#/definitions/io.k8s.api.core.v1.{kind}", "definitions": known}).validate(
-            part
-        )
+        reference = f"#/$defs/io.k8s.api.core.v1.{kind}"
+        Draft202012Validator({"$ref": reference, "$defs": definitions}).validate(part)
 
+    with pytest.raises(ValidationError):
+        check({"name": "home", "claim": "hounsfield-home"}, "Volume")
     for name in ("apiServer", "scheduler", "dagProcessor", "triggerer"):
         check(values[name]["resources"], "ResourceRequirements")
     for volume in values["volumes"]:
