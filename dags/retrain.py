@@ -3,6 +3,8 @@
 A run is a workspace. Where nothing has changed since the last one, it is over at once.
 """
 
+from typing import Any
+
 from airflow.sdk import DAG, Param
 from airflow.timetables.assets import AssetOrTimeSchedule
 from airflow.timetables.trigger import CronTriggerTimetable
@@ -11,7 +13,8 @@ from hounsfield_airflow.render import RUN, run_group
 from hounsfield_airflow.runners import hounsfield
 
 for organ, params in organs().items():
-    scans, cron = [scans_of(organ)], params.airflow.schedule
+    cron = params.airflow.schedule
+    scans: Any = [scans_of(organ)]
     with DAG(
         dag_id=f"retrain_{organ}",
         description=f"The pipeline for {organ}: a better model becomes the champion",

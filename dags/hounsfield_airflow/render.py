@@ -13,6 +13,7 @@ from pipeline.params import AirflowParams, RegisterParams
 
 WORKSPACE = "{{ ti.xcom_pull(task_ids='open')['path'] }}"
 RUN = "{{ run_id }}"
+DEFAULT_POOL = "default_pool"
 
 
 def stage_group(organ: str, params: AirflowParams, *, cwd: str) -> TaskGroup:
@@ -27,7 +28,7 @@ def stage_group(organ: str, params: AirflowParams, *, cwd: str) -> TaskGroup:
                 stage=name,
                 params=params,
                 doc_md=stage.desc,
-                **({"pool": params.gpu_pool} if stage.meta.get("gpu") else {}),
+                pool=params.gpu_pool if stage.meta.get("gpu") else DEFAULT_POOL,
                 **trying(params),
             )
             for name, stage in stages.items()
@@ -51,7 +52,8 @@ def run_group(
         branch: to publish on, a template; '': the one that runs start from.
     """
     here = str(project())
-    opened = command_task("open", opening, cwd=here).as_setup()
+    opened: BaseOperator = command_task("open", opening, cwd=here)
+    opened.is_setup = True
     stages = stage_group(organ, params, cwd=WORKSPACE)
     published = command_task(
         "publish",

@@ -6,7 +6,6 @@ from pipeline.atomic import locked
 from pipeline.errors import DataError, HounsfieldError
 from pipeline.params import check_name, load_organ
 from pipeline.progress import console
-from pipeline.runs.attempts import end_attempt
 from pipeline.runs.changes import inputs, locked_stages, pending
 from pipeline.runs.commands import Refused, dvc
 from pipeline.runs.settings import Settings
@@ -25,6 +24,8 @@ from pipeline.runs.workspaces import (
 
 LACKS = ("No such file", "Errno 2", "NoSuchKey", "404", "Not Found", "do not exist", "missing")
 """How DVC says that a remote can be reached and does not have a file."""
+BROUGHT = Path(".dvc/tmp/brought")
+"""Is there once a workspace has had what the last run made."""
 PUBLISHED = Path(".dvc/tmp/published.json")
 """Written when a run has been published: what a run did is safe then."""
 
@@ -47,17 +48,20 @@ def open_run(
 
     Raises:
         Busy: another run of the organ is open.
-        HounsfieldError: the project, its parameters or the organ's scans cannot be used; then nothing
-            is left behind.
+        HounsfieldError: the project, its parameters or the organ's scans cannot be used; what this
+            call has made is removed.
     """
     check_name(organ)
     name = run_name(run_id)
     with locked(settings.home / "workspaces" / organ / f".{name}.lock", f"opening the run {name}"):
         hold(settings, organ, name, by)
+        was_there = find_run(workspace_folder(settings.home, organ, name)) is not None
         try:
             return _opened(settings, organ, name, start, force)
         except HounsfieldError:
-            discard_run(settings.home, organ, name)
+            # What an earlier attempt has done is not lost for a remote that is out of reach now.
+            if not was_there:
+                discard_run(settings.home, organ, name)
             raise
 
 
@@ -72,7 +76,10 @@ def _opened(settings: Settings, organ: str, name: str, start: str, force: bool) 
             console.print(f"{organ}: nothing changed since the last run", markup=False)
             discard_run(settings.home, organ, name)
             return None
-    bring_files(run.folder, organ)
+    if not (run.folder / BROUGHT).is_file():
+        bring_files(run.folder, organ)
+        # Once only: later, what lies there may be half of what a stage makes.
+        (run.folder / BROUGHT).touch()
     return run
 
 
@@ -172,7 +179,6 @@ def close_run(settings: Settings, organ: str, run_id: str, *, keep_unpublished: 
 
 
 def discard_run(home: Path, organ: str, name: str) -> None:
-    """End what runs in the workspace of a run, remove it, and let the next run begin."""
-    end_attempt(workspace_folder(home, organ, name))
+    """Remove the workspace of a run, and let the next run begin."""
     remove_workspace(home, organ, name)
     release(home, organ, name)

@@ -18,6 +18,7 @@ from pathlib import Path
 from pipeline.atomic import locked, read_json, write_json
 from pipeline.errors import MissingError, ParamsError
 from pipeline.params import check_name
+from pipeline.runs.attempts import end_attempt
 from pipeline.runs.commands import git
 from pipeline.runs.errors import Busy
 from pipeline.runs.settings import Settings
@@ -210,8 +211,9 @@ def remotes(root: Path) -> list[str]:
 
 
 def remove_workspace(home: Path, organ: str, name: str) -> None:
-    """Remove what a run has on disk, by way of another name: half a workspace is never found again."""
+    """End what runs in a workspace and remove it, by way of another name: half of it is never found."""
     folder = workspace_folder(home, organ, name)
+    end_attempt(folder)
     partial = folder.with_name(f"{name}.partial")
     if folder.is_dir():
         shutil.rmtree(partial, ignore_errors=True)

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -14,7 +16,37 @@ import pytest
 from tests.conftest import Project
 
 RUNNER = Path(__file__).with_name("run_dag.py")
-TRAIN = {"steps": 30, "checkpoint_every": 3, "network": {"name": "residual_unet", "channels": [8, 16, 32]}}
+TRAIN = {
+    "steps": 15,
+    "checkpoint_every": 3,
+    "validate_every": 15,
+    "network": {"name": "residual_unet", "channels": [8, 16, 32]},
+}
+
+
+class Webhook(ThreadingHTTPServer):
+    """What a team's chat is to Airflow; keeps what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Listener)
+        self.told: list[str] = []
+        Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/"
+
+
+class Listener(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        assert isinstance(self.server, Webhook)
+        self.server.told.append(json.loads(body)["text"])
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 @dataclass
@@ -32,7 +64,7 @@ class Deployment:
     """The project, and an Airflow that runs its DAGs."""
 
     def __init__(self, project: Project, airflow_home: Path) -> None:
-        self.project = project
+        self.project, self.webhook = project, Webhook()
         self.environment = {
             "AIRFLOW_HOME": str(airflow_home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(project.folder / "dags"),
@@ -43,6 +75,7 @@ class Deployment:
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{airflow_home}/airflow.db",
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(airflow_home / "logs"),
             "HOUNSFIELD_HOME": str(self.home),
+            "HOUNSFIELD_WEBHOOK": self.webhook.url,
         }
 
         self.log = airflow_home / "said.log"
@@ -76,6 +109,8 @@ class Deployment:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(60)
+        self.webhook.shutdown()
+        self.webhook.server_close()
         self._answers.close()
 
     def run_dag(self, dag_id: str, answer: str = "", conf: Any = None) -> Ended:

@@ -200,7 +200,9 @@ def test_a_second_run_for_an_organ_is_refused_and_the_first_goes_on(
     ended = deployment.run_dag("onboard_organ", conf=form)
     assert ended.state == "failed"
     assert ended.tasks["ingest"] == "upstream_failed"
-    assert "onboard_organ: open failed: kidneys: the run first is open: wait for its end" in ended.said
+    told = deployment.webhook.told[-1].splitlines()
+    assert told[0].startswith("onboard_organ: open failed: kidneys: the run first is open: wait for its end")
+    assert told[1].startswith("log: http")
     assert traces(deployment) == before
     assert Path(json.loads(first.splitlines()[-1])["path"]).is_dir()
     deployment.project.hounsfield("run", "close", "kidneys", "--id", "first")

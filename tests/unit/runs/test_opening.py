@@ -40,6 +40,16 @@ def test_a_second_attempt_finds_the_workspace_of_the_first_as_it_was_left(toy: T
     assert (run.folder / "data/copy/liver.txt").read_text() == "half"
 
 
+def test_a_second_attempt_keeps_what_a_killed_stage_has_half_written(ran_toy: Toy) -> None:
+    ran_toy.add_scan("liver", "second", "liver 2\n")
+    run = opened(ran_toy, run_id="two")
+    (run.folder / "data/kept/liver/1.txt").write_text("half of it")
+    (run.folder / "data/copy/liver.txt").unlink()
+    assert opened(ran_toy, run_id="two") == run
+    assert (run.folder / "data/kept/liver/1.txt").read_text() == "half of it"
+    assert not (run.folder / "data/copy/liver.txt").exists()
+
+
 def test_half_a_clone_of_a_killed_attempt_is_made_anew(toy: Toy) -> None:
     half = toy.root / ".hounsfield/workspaces/liver/one.partial"
     half.mkdir(parents=True)
