@@ -11,7 +11,7 @@ import pandas as pd
 from pipeline.metrics.overlap import dice
 from tests.conftest import Project
 
-CASES = 60
+CASES = 40
 LABELS = {"anterior": 1, "posterior": 2}
 
 
@@ -33,7 +33,8 @@ def test_from_a_folder_of_scans_to_label_maps(real_data: Path, tmp_path: Path) -
     (tmp_path / "project").mkdir()
     project = Project(tmp_path / "project")
     project.hounsfield("add-organ", "hippocampus", "--source", str(source))
-    project.set_params(organs__hippocampus__train={"steps": 60, "network": {"channels": [8, 16, 32]}})
+    train = {"steps": 60, "validate_every": 60, "network": {"channels": [8, 16, 32]}}
+    project.set_params(organs__hippocampus__train=train)
     project.dvc("repro", "evaluate@hippocampus")
 
     table = pd.read_parquet(project.folder / "data/cases/hippocampus.parquet")

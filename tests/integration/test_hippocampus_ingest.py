@@ -1,14 +1,14 @@
 """Ingest on real volumes: hippocampus as the Decathlon gives it, and CTs that are not in HU."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.atomic import read_json
+from pipeline.atomic import read_json, write_json
 from pipeline.errors import DataError
 from pipeline.params import IngestParams
 from pipeline.stages import ingest
@@ -33,6 +33,13 @@ def _ingest(organ: str, params: IngestParams, raw: Path, root: Path) -> pd.DataF
     files = {"volumes": root / "volumes", "cases": root / "cases.parquet", "plans": root / "plan.json"}
     ingest.run(organ, params, raw=raw, **files)
     return pd.read_parquet(files["cases"]).set_index("case")
+
+
+def _copy(source: Path, cases: Iterable[str], target: Path) -> None:
+    for kind in ("images", "labels"):
+        (target / kind).mkdir(parents=True)
+        for case in cases:
+            shutil.copy(source / kind / f"{case}.nii.gz", target / kind)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -62,20 +69,24 @@ def ingested(hippocampus: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def head_and_neck(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All planning CTs, ingested once for all tests of them."""
+    """Every fourth planning CT and those that tests name, ingested once for all tests of them."""
     root = tmp_path_factory.mktemp("head_and_neck")
-    _ingest("head_and_neck", CT, real_data / "head_and_neck", root)
+    source = real_data / "head_and_neck"
+    cases = {path.name.partition(".")[0] for path in sorted((source / "images").iterdir())[::4]}
+    cases |= {*HEAD_AND_NECK_CASES, "pt_100", "pt_216"}
+    _copy(source, cases, root / "raw")
+    # It says of each case which organs somebody looked for.
+    described = read_json(source / "dataset.json")
+    described["cases"] = [case for case in described["cases"] if case["id"] in cases]
+    write_json(root / "raw" / "dataset.json", described)
+    _ingest("head_and_neck", CT, root / "raw", root)
     return root
 
 
 @pytest.fixture
 def two_cases(real_data: Path, tmp_path: Path) -> Path:
     """Two of them, in a folder of their own."""
-    for case in HEAD_AND_NECK_CASES:
-        for kind in ("images", "labels"):
-            target = tmp_path / "raw" / kind / f"{case}.nii.gz"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(real_data / "head_and_neck" / kind / f"{case}.nii.gz", target)
+    _copy(real_data / "head_and_neck", HEAD_AND_NECK_CASES, tmp_path / "raw")
     return tmp_path / "raw"
 
 
@@ -120,7 +131,8 @@ def test_a_hippocampus_is_stored_as_a_z_score_with_its_labels(ingested: Path) ->
 
 def test_the_offset_of_cts_that_are_not_in_hu_is_found_by_itself(head_and_neck: Path) -> None:
     table = pd.read_parquet(head_and_neck / "cases.parquet")
-    assert dict(table["status"].value_counts()) == {"accepted": 160}
+    assert len(table) >= 40
+    assert (table["status"] == "accepted").all()
     assert set(table["notes"]) == {"HU offset -1000 added"}
     assert (table["intensity_min"] == -1000).all()
     plan = read_json(head_and_neck / "plan.json")
@@ -135,7 +147,7 @@ def test_an_organ_that_nobody_looked_for_has_no_volume(head_and_neck: Path) -> N
     assert table.loc["pt_10", "annotated"] == "Brainstem;SpinalCord;RightParotid;LeftParotid"
     assert table.loc[["pt_10"], ["ml_Esophagus", "ml_Larynx", "ml_Mandible"]].isna().all(axis=None)
     assert table.loc["pt_100", "annotated"] == ""
-    assert (table["annotated"] == "").sum() == 24
+    assert 0 < (table["annotated"] == "").sum() < len(table) / 2
 
 
 def test_a_spinal_cord_far_too_large_stays_in_the_table_for_validation_to_judge(head_and_neck: Path) -> None:
