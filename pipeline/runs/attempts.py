@@ -52,8 +52,11 @@ def only_attempt(root: Path) -> Iterator["Attempt"]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             end_attempt(root)
-            # Where it could not be seen (another machine's or container's), its end is waited for.
+            console.print(f"waiting for another attempt to let go of {root}", markup=False)
+            # Long only where it could not be seen, because it is another machine's or container's.
             fcntl.flock(file, fcntl.LOCK_EX)
+        # Also where nobody holds the lock: a stage may have outlived DVC, which held it.
+        end_attempt(root)
         # Nobody runs DVC here now; after a reboot, or in a container, a stale number may be somebody's.
         (root / ".dvc/tmp/rwlock").unlink(missing_ok=True)
         attempt = Attempt(root, file.fileno())
@@ -131,10 +134,7 @@ def end_attempt(root: Path) -> None:
     if not (root / WHO).is_file():
         return
     who = read_json(root / WHO)
-    if who["numbers"] != _numbers():
-        console.print(f"an attempt of another machine or container is busy in {root}; waiting for its end")
-        return
-    left = _left_of(who)
+    left = _left_of(who) if who["numbers"] == _numbers() else []
     if left:
         console.print(f"ending {len(left)} processes that an earlier attempt left behind", markup=False)
     _end(left)

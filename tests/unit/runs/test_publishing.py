@@ -10,16 +10,14 @@ from pipeline.errors import MissingError
 from pipeline.runs.merging import merged_lock
 from pipeline.runs.opening import close_run
 from pipeline.runs.publishing import publish_run
-from pipeline.runs.stage import run_stage
 from pipeline.runs.workspaces import Run
-from tests.unit.runs.conftest import PIPELINE, Toy, call, opened
+from tests.unit.runs.conftest import PIPELINE, Toy, call, opened, run_stages
 
 
-def done(toy: Toy, organ: str = "liver", run_id: str = "one", project: str = "") -> Run:
+def done(toy: Toy, organ: str = "liver", run_id: str = "one") -> Run:
     """A run whose stages have all run."""
     run = opened(toy, organ, run_id)
-    for stage in PIPELINE:
-        assert run_stage(run.folder, stage, organ) == 0
+    run_stages(run)
     return run
 
 
@@ -66,8 +64,7 @@ def test_data_go_to_the_remote_and_the_commit_to_the_server(toy: Toy, bare: Path
 
     run = open_run(settings, "liver", "one")
     assert run is not None
-    for stage in PIPELINE:
-        assert run_stage(run.folder, stage, "liver") == 0
+    run_stages(run)
     published = publish_run(settings, "liver", "one")
     close_run(settings, "liver", "one")
     call(tmp_path, "git", "clone", "-q", str(bare), "elsewhere")
@@ -106,9 +103,7 @@ def test_what_others_committed_meanwhile_stays(toy: Toy) -> None:
 @pytest.mark.parametrize("how", ["a change that is not committed", "the same lines changed"])
 def test_a_branch_that_cannot_be_pushed_to_leaves_the_run_as_a_branch(toy: Toy, how: str) -> None:
     if how == "the same lines changed":
-        run = opened(toy, start="scratch")
-        for stage in PIPELINE:
-            run_stage(run.folder, stage, "liver")
+        run_stages(opened(toy, start="scratch"))
         text = (toy.root / "params.yaml").read_text()
         (toy.root / "params.yaml").write_text(text.replace("    train: {}", "    train: {steps: 5}", 1))
         toy.commit("meanwhile")
