@@ -6,9 +6,9 @@ being uploaded is waited for.
 
 from datetime import UTC, datetime, timedelta
 
-from airflow.sdk import DAG, TriggerRule
+from airflow.sdk import DAG
 from hounsfield_airflow.arrivals import ArrivalSensor
-from hounsfield_airflow.deployment import organs, project, scans_of, settings, trying
+from hounsfield_airflow.deployment import defaults, organs, project, scans_of, settings, trying
 from hounsfield_airflow.runners import command_task, hounsfield
 
 from pipeline.params import AirflowParams
@@ -27,6 +27,7 @@ with DAG(
     max_active_runs=1,
     is_paused_upon_creation=False,
     tags=["hounsfield"],
+    default_args=trying(defaults()[0]),
 ):
     arrived = ArrivalSensor(
         task_id="wait_for_scans",
@@ -42,6 +43,5 @@ with DAG(
             hounsfield("run", "receive", organ),
             cwd=str(project()),
             outlets=[scans_of(organ)],
-            trigger_rule=TriggerRule.ALL_SUCCESS,
             **trying(params),
         )

@@ -1,4 +1,4 @@
-"""One attempt at a time in a workspace: what a killed worker left running is ended by the next attempt.
+"""One attempt at a time at a stage: what a killed worker left running is ended by the next attempt.
 
 A worker that dies by `kill -9` takes nothing with it. The stage it had started lives on, and would
 write the same files as the stage of the retry.
@@ -23,8 +23,7 @@ from pipeline.progress import console
 if TYPE_CHECKING:
     import psutil
 
-LOCK = Path(".dvc/tmp/attempt.lock")
-WHO = Path(".dvc/tmp/attempt.json")
+PLACE = Path(".dvc/tmp")
 GRACE = 20.0
 """Seconds from the request to end to the order."""
 TAIL = 200
@@ -44,27 +43,36 @@ class Ended:
 
 
 @contextmanager
-def only_attempt(root: Path) -> Iterator["Attempt"]:
-    """Hold the workspace `root`; an earlier attempt that still runs there is ended first."""
-    (root / LOCK).parent.mkdir(parents=True, exist_ok=True)
-    with open(root / LOCK, "a", encoding="utf-8") as file:
+def only_attempt(root: Path, what: str) -> Iterator["Attempt"]:
+    """Hold the workspace `root` to do `what`, a stage.
+
+    An earlier attempt at the same that still runs is ended first; a stage that runs beside it in the
+    pipeline is waited for, because DVC keeps one book for all of them.
+    """
+    place = root / PLACE
+    place.mkdir(parents=True, exist_ok=True)
+    with (
+        open(place / f"attempt.{what}.lock", "a", encoding="utf-8") as own,
+        open(place / "workspace.lock", "a", encoding="utf-8") as common,
+    ):
+        attempt = Attempt(root, place / f"attempt.{what}.json", (own.fileno(), common.fileno()))
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            end_attempt(root)
-            console.print(f"waiting for another attempt to let go of {root}", markup=False)
+            _end_noted(attempt.record)
+            console.print(f"waiting for another attempt at {what} to let go of {root}", markup=False)
             # Long only where it could not be seen, because it is another machine's or container's.
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(own, fcntl.LOCK_EX)
         # Also where nobody holds the lock: a stage may have outlived DVC, which held it.
-        end_attempt(root)
-        # Nobody runs DVC here now; after a reboot, or in a container, a stale number may be somebody's.
-        (root / ".dvc/tmp/rwlock").unlink(missing_ok=True)
-        attempt = Attempt(root, file.fileno())
+        _end_noted(attempt.record)
         attempt.note()
         try:
+            fcntl.flock(common, fcntl.LOCK_EX)
+            # Nobody runs DVC here now; after a reboot, or in a container, a stale number may be somebody's.
+            (place / "rwlock").unlink(missing_ok=True)
             yield attempt
         finally:
-            (root / WHO).unlink(missing_ok=True)
+            attempt.record.unlink(missing_ok=True)
 
 
 class Attempt:
@@ -72,11 +80,13 @@ class Attempt:
 
     Args:
         root: the workspace.
-        lock: the descriptor that holds its lock.
+        record: where it is written down who is at work.
+        locks: the descriptors that hold the right.
     """
 
-    def __init__(self, root: Path, lock: int) -> None:
-        self._root, self._lock = root, lock
+    def __init__(self, root: Path, record: Path, locks: tuple[int, ...]) -> None:
+        self.record = record
+        self._root, self._locks = root, locks
 
     def note(self, command: int | None = None) -> None:
         """Write down who is at work, for the attempt that may have to end it."""
@@ -85,7 +95,7 @@ class Attempt:
         # All it starts is younger: a number that was given anew belongs to none of them.
         began = psutil.Process().create_time()
         who = {"process": os.getpid(), "command": command, "began": began, "numbers": _numbers()}
-        write_json(self._root / WHO, who)
+        write_json(self.record, who)
 
     def run(self, command: Sequence[str], env: Mapping[str, str]) -> Ended:
         """Run a command, whose output is this process's; asked to stop, it ends the command and says so."""
@@ -96,10 +106,10 @@ class Attempt:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            # A session of its own, so that it can be ended as a whole; with the lock, so that the next
+            # A session of its own, so that it can be ended as a whole; with the locks, so that the next
             # attempt sees it even if this process is gone.
             start_new_session=True,
-            pass_fds=(self._lock,),
+            pass_fds=self._locks,
         )
         self.note(process.pid)
         stopped = False
@@ -129,11 +139,17 @@ class Attempt:
         return Ended(code, tuple(tail), stopped)
 
 
-def end_attempt(root: Path) -> None:
-    """End whatever an earlier attempt left running in the workspace `root`."""
-    if not (root / WHO).is_file():
+def end_attempts(root: Path) -> None:
+    """End whatever runs in the workspace `root`."""
+    for record in (root / PLACE).glob("attempt.*.json"):
+        _end_noted(record)
+
+
+def _end_noted(record: Path) -> None:
+    """End what is left of the attempt that wrote `record`."""
+    if not record.is_file():
         return
-    who = read_json(root / WHO)
+    who = read_json(record)
     left = _left_of(who) if who["numbers"] == _numbers() else []
     if left:
         console.print(f"ending {len(left)} processes that an earlier attempt left behind", markup=False)

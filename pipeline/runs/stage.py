@@ -37,7 +37,7 @@ def run_stage(root: Path, stage: str, organ: str, *, force: bool = False) -> int
     if stage not in stages:
         raise ParamsError(f"dvc.yaml has no stage '{stage}'. It has: {', '.join(stages)}.")
     command = dvc_command("repro", *(["--force"] if force else []), "--single-item", f"{stage}@{organ}")
-    with only_attempt(root) as attempt:
+    with only_attempt(root, stage) as attempt:
         ended = attempt.run(command, _environment(root))
     if ended.code == 0:
         return 0

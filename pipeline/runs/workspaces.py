@@ -18,7 +18,7 @@ from pathlib import Path
 from pipeline.atomic import locked, read_json, write_json
 from pipeline.errors import MissingError, ParamsError
 from pipeline.params import check_name
-from pipeline.runs.attempts import end_attempt
+from pipeline.runs.attempts import end_attempts
 from pipeline.runs.commands import git
 from pipeline.runs.errors import Busy
 from pipeline.runs.settings import Settings
@@ -213,7 +213,7 @@ def remotes(root: Path) -> list[str]:
 def remove_workspace(home: Path, organ: str, name: str) -> None:
     """End what runs in a workspace and remove it, by way of another name: half of it is never found."""
     folder = workspace_folder(home, organ, name)
-    end_attempt(folder)
+    end_attempts(folder)
     partial = folder.with_name(f"{name}.partial")
     if folder.is_dir():
         shutil.rmtree(partial, ignore_errors=True)

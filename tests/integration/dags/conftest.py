@@ -108,6 +108,8 @@ class Deployment:
     def stop(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
+        # After a test that gave up it may wait for somebody who never comes.
+        self._process.terminate()
         self._process.wait(60)
         self.webhook.shutdown()
         self.webhook.server_close()

@@ -25,6 +25,9 @@ from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 from fastapi.testclient import TestClient
 
+CLIENT = TestClient(create_app())
+"""Of Airflow's API, in this process; making it takes seconds, so it is made once."""
+
 
 def main() -> None:
     with open(int(sys.argv[1]), "w", encoding="utf-8") as answers:
@@ -68,12 +71,11 @@ def answer_when_asked(dag_id: str, answer: str) -> None:
 
 
 def respond(task: Any, answer: str) -> None:
-    client = TestClient(create_app())
     login = {"username": "admin", "password": "admin"}
-    token = client.post("/auth/token", json=login).json()["access_token"]
+    token = CLIENT.post("/auth/token", json=login).json()["access_token"]
     place = f"/api/v2/dags/{task.dag_id}/dagRuns/{task.run_id}/taskInstances/{task.task_id}/-1/hitlDetails"
     body = {"chosen_options": [answer], "params_input": {}}
-    said = client.patch(place, json=body, headers={"Authorization": f"Bearer {token}"})
+    said = CLIENT.patch(place, json=body, headers={"Authorization": f"Bearer {token}"})
     assert said.status_code == 200, said.text
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from pipeline.errors import ParamsError
-from pipeline.runs.attempts import WHO, _numbers, end_attempt
+from pipeline.runs.attempts import PLACE, _numbers, end_attempts
 from pipeline.runs.errors import Unfinished
 from pipeline.runs.stage import run_stage
 from pipeline.runs.workspaces import Run
@@ -124,9 +125,29 @@ def test_a_number_that_was_given_anew_is_not_ended(run: Run) -> None:
         older = {"process": innocent.pid, "command": None, "began": began - 1, "numbers": _numbers()}
         elsewhere = {"process": innocent.pid, "command": innocent.pid, "began": began, "numbers": "another"}
         for who in (older, elsewhere):
-            (run.folder / WHO).write_text(json.dumps(who))
-            end_attempt(run.folder)
+            (run.folder / PLACE / "attempt.copy.json").write_text(json.dumps(who))
+            end_attempts(run.folder)
         assert innocent.poll() is None
     finally:
         innocent.kill()
         innocent.wait()
+
+
+def test_a_stage_that_runs_beside_another_waits_for_it_and_does_not_end_it(run: Run) -> None:
+    aside = {"foreach": "${organs}", "do": {"cmd": "python tool.py aside ${key}", "deps": ["tool.py"]}}
+    content = yaml.safe_load((run.folder / "dvc.yaml").read_text())
+    content["stages"]["aside"] = aside
+    (run.folder / "dvc.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    trouble(run, "copy", "wait 4")
+    commands = [
+        subprocess.Popen(
+            [sys.executable, "-m", "pipeline", "run", "stage", stage, "liver"],
+            cwd=run.folder,
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            stdout=subprocess.DEVNULL,
+        )
+        for stage in ("copy", "aside")
+    ]
+    assert [command.wait(120) for command in commands] == [0, 0]
+    locked = yaml.safe_load((run.folder / "dvc.lock").read_text())["stages"]
+    assert set(locked) == {"copy@liver", "aside@liver"}
