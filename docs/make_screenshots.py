@@ -25,6 +25,8 @@ import websocket
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "pictures"
 ORGAN = "abdomen"
+FORM = {"organ": "spleen", "source": "s3://hounsfield/incoming/spleen"}
+"""What the form is shown with."""
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -75,6 +77,17 @@ class Page:
         """Wait until an expression is true, and then until nothing moves any more."""
         wait(lambda: self.evaluate(f"Boolean({expression})"), expression)
         time.sleep(2.5)
+
+    def click(self, selector: str) -> None:
+        """Click an element once it is there."""
+        self.wait_for(f'document.querySelector("{selector}")')
+        self.evaluate(f'element = document.querySelector("{selector}"); element.click(); element.focus()')
+        time.sleep(1.5)
+
+    def size(self, width: int, height: int) -> None:
+        """Make the window as large, in pixels."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **metrics)
 
     def shoot(self, target: Path) -> None:
         """Save what is seen as a PNG."""
@@ -139,7 +152,7 @@ def browser(folder: Path) -> Iterator[Page]:
     if program is None:
         sys.exit("Chromium is not installed: apt-get install chromium")
     port = free_port()
-    flags = [*FLAGS, f"--user-data-dir={folder}", f"--remote-debugging-port={port}", "--window-size=1500,860"]
+    flags = [*FLAGS, f"--user-data-dir={folder}", f"--remote-debugging-port={port}", "--window-size=1560,600"]
     chromium = subprocess.Popen(
         [program, *flags, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -181,19 +194,22 @@ def main() -> None:
             page.call("Network.enable")
             page.call("Network.setCookie", name="_token", value=token, url=address)
             page.open(address)
-            page.wait_for("document.querySelector('nav')")
+            page.wait_for("document.body.innerText.includes('Dags')")
             page.evaluate("localStorage.setItem('default_dag_view', JSON.stringify('graph'))")
             page.evaluate(f"localStorage.setItem('{retrain}/open-groups', JSON.stringify(['pipeline']))")
             page.open(f"{address}/dags/{retrain}")
-            page.wait_for("document.body.innerText.includes('evaluate')")
+            page.wait_for("document.querySelectorAll('.react-flow__node').length > 9")
+            page.click("[aria-label='Collapse Details Panel']")
+            page.click("[aria-label='Fit View']")
+            # It lies over the last task.
+            page.evaluate("document.querySelector('.react-flow__minimap').remove()")
             page.shoot(PICTURES / "airflow_graph.png")
+            page.size(1100, 1600)
             page.open(f"{address}/dags/onboard_organ")
-            button = (
-                "[...document.querySelectorAll('button')].find(one => one.innerText.trim() === 'Trigger')"
-            )
-            page.wait_for(button)
-            page.evaluate(f"{button}.click()")
-            page.wait_for("document.querySelector('[role=dialog] input')")
+            page.click("[aria-label='Trigger Dag']")
+            for field, text in FORM.items():
+                page.click(f"[role=dialog] [name='element_{field}']")
+                page.call("Input.insertText", text=text)
             page.shoot(PICTURES / "airflow_onboard.png")
 
 
