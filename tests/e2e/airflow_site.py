@@ -90,6 +90,11 @@ class Site:
     def state(self, dag: str, run: str, task: str) -> str:
         return str(self.tasks(dag, run).get(task, {}).get("state"))
 
+    def attempt(self, dag: str, run: str, task: str) -> tuple[int, str]:
+        """Which attempt of a task it is, and its state."""
+        found = self.tasks(dag, run).get(task, {"try_number": 0, "state": None})
+        return found["try_number"], str(found["state"])
+
     def states(self, dag: str, run: str) -> set[str]:
         return {str(task["state"]) for task in self.tasks(dag, run).values()}
 
