@@ -2,9 +2,9 @@
 
     python benchmarks/gpu/inference.py FOLDER
 
-Both get nnU-Net's hippocampus network with the same weights, and a volume far larger than its window; both step
-by half a window, weigh by a Gaussian and do not mirror. Volume in, probabilities (ours) or logits (theirs) out, all on
-the device; the same labels must come out. FOLDER holds `nnunet`.
+Both get nnU-Net's hippocampus network with the same weights, which are random, and a volume far larger
+than its window; both step by half a window, weigh by a Gaussian and do not mirror. Volume in,
+probabilities (ours, bfloat16) or logits (theirs, float16) out, all on the device. FOLDER holds `nnunet`.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder / "nnunet"
-    network, window = nnunet.network(folder)
+    network, window, _ = nnunet.network(folder)
     network = network.to(DEVICE).eval()
     # Smooth, so that labels form regions as they do in a scan.
     coarse = torch.randn(1, 1, *(edge // 8 for edge in SHAPE), device=DEVICE)

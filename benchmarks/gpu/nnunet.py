@@ -1,7 +1,7 @@
 """nnU-Net's own trainer and predictor on the prepared hippocampus cases, as objects to be timed.
 
-Its plan for the task is taken as it is but for the batch, which is that of the plan for all 260 published
-cases (9). Deep supervision is off, so that its network computes what ours does, and no more.
+Its plan for the cases that both were given is taken as it is; another batch can be set. Deep supervision is
+off, so that its network computes in its trainer what it does in our loop, and no more.
 """
 
 import json
@@ -11,25 +11,25 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-BATCH = 9
 DATASET = "Dataset004_Hippocampus"
 
 
-def load(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def load(folder: Path, batch: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Its plans and its dataset.json; sets the variables that nnU-Net finds its folders by."""
     for name in ("raw", "preprocessed", "results"):
         os.environ[f"nnUNet_{name}"] = str(folder if name == "preprocessed" else folder / name)
     plans = json.loads((folder / DATASET / "nnUNetPlans.json").read_text())
-    plans["configurations"]["3d_fullres"]["batch_size"] = BATCH
+    if batch is not None:
+        plans["configurations"]["3d_fullres"]["batch_size"] = batch
     plans["continue_training"] = False
     return plans, json.loads((folder / DATASET / "dataset.json").read_text())
 
 
-def trainer(folder: Path) -> Any:
+def trainer(folder: Path, batch: int | None = None) -> Any:
     """Its trainer, ready for `train_step`."""
     import torch
 
-    plans, dataset = load(folder)
+    plans, dataset = load(folder, batch)
     # The module and its class have one name.
     name = "nnUNetTrainerNoDeepSupervision"
     module = import_module(f"nnunetv2.training.nnUNetTrainer.variants.network_architecture.{name}")
@@ -40,7 +40,7 @@ def trainer(folder: Path) -> Any:
 
 
 def network(folder: Path) -> Any:
-    """Its network with fresh weights, on the CPU, and the size of its patches."""
+    """Its network with fresh weights, on the CPU, the size of its patches, and patches a batch."""
     plans, _ = load(folder)
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
@@ -55,7 +55,7 @@ def network(folder: Path) -> Any:
         allow_init=True,
         deep_supervision=False,
     )
-    return built, tuple(plan["patch_size"])
+    return built, tuple(plan["patch_size"]), plan["batch_size"]
 
 
 def predictor(folder: Path, weights: Any) -> Any:
@@ -75,5 +75,5 @@ def predictor(folder: Path, weights: Any) -> Any:
 
 
 if __name__ == "__main__":
-    built, size = network(Path(sys.argv[1]))
-    print(type(built).__name__, size, sum(weight.numel() for weight in built.parameters()))
+    built, size, batch_size = network(Path(sys.argv[1]))
+    print(type(built).__name__, size, batch_size, sum(weight.numel() for weight in built.parameters()))

@@ -1,6 +1,6 @@
 """Steps a second on a GPU: our loop against nnU-Net's own trainer, same network, patch, batch and device.
 
-    python benchmarks/gpu/steps.py FOLDER [--of ours nnunet full] [--trace]
+    python benchmarks/gpu/steps.py FOLDER [--of ours nnunet full] [--batch 9] [--trace]
 
 FOLDER holds `project` and `nnunet` as `prepare.py` made and `volumes.py` unpacked them. Each is timed
 with its own loading and augmentation, and over one batch again and again, which is what the device
@@ -27,7 +27,7 @@ from pipeline.training.feed import feed
 from pipeline.training.profile import FULL, reading_threads
 from pipeline.training.setting import Setting
 
-WARM, TIMED = 60, 600
+WARM, TIMED = 60, 300
 DEVICE = torch.device("cuda")
 
 
@@ -37,19 +37,23 @@ def main() -> None:
     parser.add_argument("--of", nargs="+", default=["ours", "nnunet", "full"])
     parser.add_argument("--trace", action="store_true", help="also print what takes the device's time")
     parser.add_argument("--plain", action="store_true", help="also without compiler and CUDA graph")
+    parser.add_argument("--batch", type=int, help="of nnU-Net's network; else that of its plan")
     asked = parser.parse_args()
-    print(json.dumps({"card": torch.cuda.get_device_name(), "torch": torch.__version__}), flush=True)
+    print(
+        json.dumps({"card": torch.cuda.get_device_name(), "torch": torch.__version__, "batch": asked.batch}),
+        flush=True,
+    )
     rates: dict[str, dict[str, float]] = {}
     for name in asked.of:
-        rates[name] = nnunets(asked.folder) if name == "nnunet" else ours(name, asked)
+        rates[name] = nnunets(asked.folder, asked.batch) if name == "nnunet" else ours(name, asked)
         print(json.dumps({name: rates[name]}), flush=True)
     if {"ours", "nnunet"} <= rates.keys():
         ratio = {key: round(rates["ours"][key] / rates["nnunet"][key], 2) for key in ("loading", "device")}
         print(json.dumps({"ours / nnunet": ratio}))
 
 
-def nnunets(folder: Path) -> dict[str, float]:
-    trainer = nnunet.trainer(folder / "nnunet")
+def nnunets(folder: Path, batch_size: int | None) -> dict[str, float]:
+    trainer = nnunet.trainer(folder / "nnunet", batch_size)
     trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
     trainer.on_train_epoch_start()
     batch = next(trainer.dataloader_train)
@@ -57,7 +61,7 @@ def nnunets(folder: Path) -> dict[str, float]:
     for _ in range(WARM):
         trainer.train_step(next(trainer.dataloader_train))
     print("nnU-Net's first steps:", round(time.perf_counter() - began, 1), "s", flush=True)
-    steps = TIMED // 2
+    steps = TIMED
     loading = timed(steps, lambda _step: trainer.train_step(next(trainer.dataloader_train)))
     device = timed(steps, lambda _step: trainer.train_step(batch))
     for loader in (trainer.dataloader_train, trainer.dataloader_val):
@@ -70,15 +74,15 @@ def ours(name: str, asked: argparse.Namespace) -> dict[str, float]:
     table = pd.read_parquet(project / "patches" / "hippocampus.parquet")
     size = tuple(int(table[f"size_{axis}"].iloc[0]) for axis in "zyx")
     if name == "ours":
-        network, patch = nnunet.network(asked.folder / "nnunet")
+        network, patch, planned = nnunet.network(asked.folder / "nnunet")
         assert patch == size, (patch, size)
-        batch_size = nnunet.BATCH
+        batch_size = asked.batch or planned
     else:
         strides = plan_strides(size, (1.0, 1.0, 1.0), len(FULL.channels))
         network = build_network("residual_unet", 1, 3, FULL.channels, strides)
         batch_size = FULL.batch_size
     setting = Setting(
-        params=TrainParams(),
+        params=TrainParams(learning_rate=FULL.learning_rate),
         augment=AugmentParams.model_validate(
             json.loads((project / "augmentation" / "hippocampus.json").read_text())["params"]
         ),
