@@ -236,7 +236,8 @@ class TrainParams(Section):
     """The fold that is not trained on but watched."""
     steps: Auto | Annotated[int, Field(ge=1)] = "auto"
     batch_size: Auto | Annotated[int, Field(ge=1)] = "auto"
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    learning_rate: Auto | Annotated[float, Field(gt=0)] = "auto"
+    """The highest of the schedule; auto: as the profile says."""
     weight_decay: Annotated[float, Field(ge=0)] = 3e-5
     warmup_share: Share = 0.05
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999

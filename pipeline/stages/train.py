@@ -68,6 +68,7 @@ def run(
         DataError: a fold is empty, or the training breaks down.
     """
     profile, where = choose_profile(params), device()
+    params = params.model_copy(update={"learning_rate": profile.learning_rate})
     # On a GPU pooling and cross-entropy have no deterministic form: PyTorch would refuse to train.
     torch.use_deterministic_algorithms(where.type == "cpu")
     # Nothing here reads memory it has not written; filling it costs a twentieth of a step.

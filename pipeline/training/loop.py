@@ -94,7 +94,7 @@ def train(
 
 def _optimizer(network: nn.Module, setting: Setting) -> torch.optim.AdamW:
     """AdamW in one kernel; on a GPU its learning rate is a tensor, which a recorded step reads anew."""
-    rate = setting.params.learning_rate
+    rate = highest(setting.params)
     return torch.optim.AdamW(
         network.parameters(),
         lr=torch.tensor(rate, device=setting.device) if setting.on_gpu else rate,
@@ -185,8 +185,14 @@ def learning_rate(params: TrainParams, step: int, steps: int) -> float:
     """Linear warm-up, then half a cosine down to zero (Loshchilov & Hutter 2017)."""
     warmup = max(1, round(params.warmup_share * steps))
     if step < warmup:
-        return params.learning_rate * (step + 1) / warmup
-    return params.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+        return highest(params) * (step + 1) / warmup
+    return highest(params) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def highest(params: TrainParams) -> float:
+    """The learning rate of `params`, in which the profile's has been filled in."""
+    assert params.learning_rate != "auto"
+    return params.learning_rate
 
 
 def _with_weights(

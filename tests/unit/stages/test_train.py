@@ -75,6 +75,8 @@ def test_the_model_can_be_used(train):
     }
     assert config["training"]["steps"] == 5
     assert config["training"]["batch_size"] == 2
+    # What the profile filled in is written down, too.
+    assert config["training"]["learning_rate"] == 3e-3
 
 
 def test_the_curve_has_a_row_a_look(train):

@@ -16,7 +16,7 @@ from pipeline.volumes.store import SUFFIX, write_case
 STEPS = 11
 SIZE = 8
 NORMALISATION = [{"image": 0, "clip": [-5.0, 5.0], "mean": 0.0, "std": 1.0}]
-DEFAULTS = {"validate_every": 3, "checkpoint_every": 4, "ema_decay": 0.9}
+DEFAULTS = {"learning_rate": 3e-3, "validate_every": 3, "checkpoint_every": 4, "ema_decay": 0.9}
 
 
 class Stop(Exception):
