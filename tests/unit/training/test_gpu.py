@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pipeline.networks import build_network
-from pipeline.training.gpu import FusedInstanceNorm3d, Replayed, prepare
+from pipeline.training.gpu import FusedInstanceNorm3d, Replayed, compiled, prepare
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
@@ -63,6 +63,12 @@ def test_a_norm_that_keeps_statistics_is_left_alone():
     kept = nn.Sequential(nn.InstanceNorm3d(2, track_running_stats=True), nn.BatchNorm3d(2))
     prepare(kept)
     assert [type(module) for module in kept] == [nn.InstanceNorm3d, nn.BatchNorm3d]
+
+
+def test_without_a_c_compiler_a_function_stays_as_it_is_and_that_is_said(monkeypatch, capsys):
+    monkeypatch.setenv("PATH", "")
+    assert compiled(network) is network
+    assert "no C compiler" in capsys.readouterr().err
 
 
 @needs_gpu

@@ -150,6 +150,11 @@ def test_a_training_that_is_done_is_not_done_again(training):
     assert_same(training(never), done)
 
 
+def test_a_short_training_whose_checkpoints_are_automatic_saves_its_end(training, tmp_path):
+    training(steps=3, checkpoint_every="auto")
+    assert steps_on_disk(tmp_path / "checkpoints") == [3]
+
+
 def test_the_curve_has_a_row_a_look_and_one_for_the_end(training):
     _, curve = training(lambda _network: 0.25)
     assert [row["step"] for row in curve] == [3, 6, 9, STEPS]
