@@ -4,11 +4,10 @@
 #     components/make_base.sh [NAME]                     NAME: hounsfield/base:bookworm
 #     make images BASE=hounsfield/base:bookworm
 #
-# Needs debootstrap, root, podman or docker, and a Debian mirror (MIRROR). What it downloads is kept in
-# CACHE, so that a second time needs no network.
+# Needs debootstrap, root, podman or docker, and a Debian mirror (MIRROR, else debootstrap's own choice). What it
+# downloads is kept in CACHE, so that a second time needs no network.
 set -euo pipefail
 name=${1:-hounsfield/base:bookworm}
-mirror=${MIRROR:-http://deb.debian.org/debian}
 cache=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/hounsfield/debs}
 engine=${ENGINE:-$(command -v podman || command -v docker)}
 
@@ -16,7 +15,7 @@ root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 mkdir -p "$cache"
 debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates --cache-dir="$cache" \
-    bookworm "$root/tree" "$mirror" >"$root/log" || { tail "$root/log" >&2; exit 1; }
+    bookworm "$root/tree" ${MIRROR:+"$MIRROR"} >"$root/log" || { tail "$root/log" >&2; exit 1; }
 cd "$root/tree"
 rm -rf var/cache/apt/* var/lib/apt/lists/* var/log/* usr/share/doc/* usr/share/man/* usr/share/locale/* dev/*
 tar --numeric-owner --create . | "$engine" import --change 'CMD ["/bin/bash"]' - "$name" >/dev/null

@@ -84,7 +84,7 @@ def gpu(_root: Path) -> list[Check]:
         checks.append(Check("GPU", "ok", f"{name}{size}"))
     if not _torch_has_cuda():
         version = (installed("torch") or "").partition("+")[0]
-        install = f"pip install --force-reinstall torch=={version} --index-url https://pypi.org/simple"
+        install = f"pip install --force-reinstall torch=={version}"
         checks.append(Check("torch", "warning", "built without CUDA, so the GPU lies idle", install))
     return checks
 
