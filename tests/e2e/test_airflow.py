@@ -20,7 +20,7 @@ from tests.conftest import Project
 from tests.e2e.airflow_site import Site, airflow
 from tests.e2e.servers import Store, postgresql, s3_store, wait_for
 
-AT_FIRST, LATER = 12, 16
+AT_FIRST, LATER = 10, 13
 """Patients of the phantom."""
 STEPS = 120
 A_MINUTE = 60.0
