@@ -30,6 +30,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = Project(tmp_path_factory.mktemp("project"))
     project.set_params(
         organs__abdomen__train=TRAIN,
+        organs__abdomen__ingest__spacing="auto",
         # The small phantom has thick slices and few patients.
         organs__abdomen__validate={"spacing_range": [0.1, 20], "test_share": 0.3},
         organs__abdomen__register={"minimum_dice": 0},
