@@ -70,6 +70,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, phantom: Path, store: Stor
         defaults__train__validate_every=1000,
         organs__abdomen__airflow={"incoming": store.url("incoming/abdomen")},
         # The small phantom has thick slices and few patients.
+        organs__abdomen__ingest__spacing="auto",
         defaults__validate__spacing_range=[0.1, 20],
         defaults__validate__test_share=0.3,
         defaults__register__minimum_dice=0,

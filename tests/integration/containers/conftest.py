@@ -78,6 +78,7 @@ class Site(Project):
         super().__init__(folder)
         self.set_params(
             organs__abdomen__train={"steps": 4, "network": {"channels": [4, 8]}, "validate_every": 4},
+            organs__abdomen__ingest__spacing="auto",
             organs__abdomen__validate={"spacing_range": [0.1, 20], "test_share": 0.3},
             organs__abdomen__register={"minimum_dice": 0},
         )

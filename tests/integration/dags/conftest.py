@@ -151,6 +151,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     project = Project(tmp_path_factory.mktemp("project"))
     project.set_params(
         # The small phantom has thick slices and few patients.
+        organs__abdomen__ingest__spacing="auto",
         defaults__validate={"spacing_range": [0.1, 20], "test_share": 0.3},
         defaults__register={"minimum_dice": 0},
         defaults__train=TRAIN,
