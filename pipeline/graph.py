@@ -55,9 +55,12 @@ def load_stages(project: Path) -> dict[str, Stage]:
     """
     bodies = _bodies(project / "dvc.yaml")
     made_by = {
-        product: name for name, body in bodies.items() for kind in PRODUCTS for product in _paths(body, kind)
+        product: name
+        for name, body in bodies.items()
+        for kind in PRODUCTS
+        for product in paths_of(body, kind)
     }
-    needs = {name: _needs(_paths(body, "deps"), made_by) for name, body in bodies.items()}
+    needs = {name: _needs(paths_of(body, "deps"), made_by) for name, body in bodies.items()}
     order = _sorted(needs)
     return {name: _stage(name, bodies[name], tuple(sorted(needs[name], key=order.index))) for name in order}
 
@@ -117,11 +120,11 @@ def _stage(name: str, body: dict[str, Any], needs: tuple[str, ...]) -> Stage:
         name=name,
         desc=str(body.get("desc", "")),
         cmd=" && ".join(command) if isinstance(command, list) else str(command),
-        deps=_paths(body, "deps"),
-        outs=_paths(body, "outs"),
+        deps=paths_of(body, "deps"),
+        outs=paths_of(body, "outs"),
         params=_params(body),
-        metrics=_paths(body, "metrics"),
-        plots=_paths(body, "plots"),
+        metrics=paths_of(body, "metrics"),
+        plots=paths_of(body, "plots"),
         needs=needs,
         persist=tuple(
             path
@@ -135,7 +138,7 @@ def _stage(name: str, body: dict[str, Any], needs: tuple[str, ...]) -> Stage:
     )
 
 
-def _paths(body: dict[str, Any], kind: str) -> tuple[str, ...]:
+def paths_of(body: dict[str, Any], kind: str) -> tuple[str, ...]:
     """A path in dvc.yaml is a string, or a mapping from the path to its options."""
     return tuple(
         str(next(iter(entry))) if isinstance(entry, dict) else str(entry) for entry in body.get(kind, [])

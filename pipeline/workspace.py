@@ -13,11 +13,11 @@ Dependencies under `pipeline/` are code, not arguments.
 
 import os
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from pipeline.errors import MissingError, ParamsError
+from pipeline.graph import KEY, PRODUCTS, paths_of
 
 STAGES = ("ingest", "validate", "patches", "augment", "train", "evaluate", "register")
 
@@ -56,9 +56,8 @@ def stage_files(root: Path, stage: str, organ: str) -> dict[str, Path]:
     except (KeyError, TypeError):
         raise ParamsError(f"dvc.yaml has no stage '{stage}' with a foreach over organs.") from None
     files: dict[str, Path] = {}
-    for entry in [entry for kind in ("deps", "outs", "metrics", "plots") for entry in body.get(kind, [])]:
-        pattern = _path_of(entry)
-        path = Path(pattern.replace("${key}", organ))
+    for pattern in [pattern for kind in ("deps", *PRODUCTS) for pattern in paths_of(body, kind)]:
+        path = Path(pattern.replace(KEY, organ))
         if path.parts[0] == "pipeline":
             continue
         role = _role(pattern)
@@ -68,12 +67,7 @@ def stage_files(root: Path, stage: str, organ: str) -> dict[str, Path]:
     return files
 
 
-def _path_of(entry: Any) -> str:
-    """A path in dvc.yaml is a string, or a mapping from the path to its options."""
-    return str(next(iter(entry))) if isinstance(entry, dict) else str(entry)
-
-
 def _role(pattern: str) -> str:
     """The role of a path as dvc.yaml writes it: an organ may bear the name of a role."""
     parts = [part.partition(".")[0] for part in Path(pattern).parts]
-    return next(part for part in reversed(parts) if part != "${key}")
+    return next(part for part in reversed(parts) if part != KEY)

@@ -7,9 +7,6 @@ import yaml
 
 from pipeline.errors import ParamsError
 
-STEP = 2
-"""Columns a level of new lines is indented by."""
-
 
 def with_values(text: str, values: dict[tuple[str, ...], Any]) -> str:
     """`text` with each value at its place, which is given as the keys that lead there.
