@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DataError, MissingError, ParamsError
-from pipeline.registry.models import APPROVAL, WITHDRAWN, ModelRegistry, Version
+from pipeline.registry.models import ModelRegistry, Version
+from pipeline.registry.version import APPROVAL, AWAITING, PROMOTED, WITHDRAWN
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def approve(root: Path, organ: str, number: int, by: str, reason: str = "") -> V
     with registry.lock(organ):
         version = registry.version(organ, number)
         decision = (version.decision or {}).get("decision")
-        if decision != "awaiting_approval":
+        if decision != AWAITING:
             raise DataError(
                 f"{organ}: version {number} does not wait for approval (decision: {decision or 'none yet'})",
                 f"see registry/{organ}.json for the version that does",
@@ -114,7 +115,7 @@ def _planned(
         raise DataError(f"{organ}: version {now} is the champion", "choose another version with --to")
     version = registry.version(organ, target)
     decision = (version.decision or {}).get("decision", "none")
-    if decision != "promoted":
+    if decision != PROMOTED:
         raise DataError(
             f"{organ}: version {target} was never champion (its decision: {decision})",
             "choose one that was, with --to",

@@ -23,10 +23,8 @@ from pipeline.errors import DataError, MissingError
 from pipeline.registry.artifacts import content_of, download, files_of, store
 from pipeline.registry.connection import connect, is_local, is_present, local_path, reached
 from pipeline.registry.version import (
-    APPROVAL,
     CONTENT,
     DECISION,
-    WITHDRAWN,
     Description,
     RegisteredModel,
     Version,
@@ -34,7 +32,7 @@ from pipeline.registry.version import (
 )
 from pipeline.workspace import home
 
-__all__ = ["APPROVAL", "WITHDRAWN", "Description", "ModelRegistry", "RegisteredModel", "Version"]
+__all__ = ["Description", "ModelRegistry", "RegisteredModel", "Version"]
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"

@@ -10,6 +10,8 @@ CONTENT = "hounsfield.content"
 DECISION = "hounsfield.decision"
 APPROVAL = "hounsfield.approval"
 WITHDRAWN = "hounsfield.withdrawn"
+PROMOTED, KEPT, AWAITING = "promoted", "kept", "awaiting_approval"
+"""What is decided about a challenger; the last: it won, and a person has to approve."""
 
 
 @dataclass(frozen=True)

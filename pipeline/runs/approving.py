@@ -5,6 +5,7 @@ from pathlib import Path
 from pipeline.atomic import read_json
 from pipeline.errors import DataError
 from pipeline.registry import champions
+from pipeline.registry.version import AWAITING
 from pipeline.runs.stage import run_stage
 from pipeline.workspace import stage_files
 
@@ -15,7 +16,7 @@ def awaited_version(root: Path, organ: str) -> int | None:
     """The version that waits for approval by the decision in the workspace; None: none does."""
     record = root / stage_files(root, STAGE, organ)["registry"]
     decision = read_json(record) if record.is_file() else {}
-    waits = decision.get("decision") == "awaiting_approval"
+    waits = decision.get("decision") == AWAITING
     return int(decision["challenger_version"]) if waits else None
 
 

@@ -24,10 +24,9 @@ from pipeline.params import RegisterParams
 from pipeline.progress import console
 from pipeline.registry.gate import decide
 from pipeline.registry.models import Description, ModelRegistry, RegisteredModel, Version
+from pipeline.registry.version import AWAITING, KEPT, PROMOTED
 from pipeline.validation.drift import FINGERPRINT, drift, verdict
 
-PROMOTED, KEPT, AWAITING = "promoted", "kept", "awaiting_approval"
-"""What is decided about a challenger; the last: it won, and a person has to approve."""
 Judge = Callable[[RegisteredModel, pd.DataFrame, Path], pd.DataFrame]
 """Figures of a model (rows as in `cases.csv`) on test rows of the accepted table, from raw scans."""
 
