@@ -107,11 +107,7 @@ def run(
         threads=reading_threads(where),
         pinned=where.type == "cuda",
     )
-    annotated = table.drop_duplicates("case").set_index("case")["annotated"]
-    cases = [
-        (StoredCase(volumes / f"{case}{SUFFIX}"), unknown_classes(annotated[case], classes))
-        for case in watched
-    ]
+    cases = _opened(table, watched, volumes, classes)
     weights, curve = train(network, reader, _watch(cases, config, setting), setting)
     _save(models, config, weights)
     _save_curve(curves, curve)
@@ -127,6 +123,16 @@ def _folds(organ: str, table: pd.DataFrame, fold: int) -> tuple[pd.DataFrame, li
             f"set organs.{organ}.train.fold to one of {sorted(table['fold'].unique().tolist())}",
         )
     return table[~watched].reset_index(drop=True), sorted(table[watched]["case"].unique())[:WATCHED]
+
+
+def _opened(
+    table: pd.DataFrame, cases: list[str], volumes: Path, classes: list[str]
+) -> list[tuple[StoredCase, list[bool]]]:
+    """The volume of each case, and which classes nobody looked for in it."""
+    annotated = table.drop_duplicates("case").set_index("case")["annotated"]
+    return [
+        (StoredCase(volumes / f"{case}{SUFFIX}"), unknown_classes(annotated[case], classes)) for case in cases
+    ]
 
 
 def _config(
