@@ -26,6 +26,7 @@ dags = {
         "pools": {task.task_id: task.pool for task in dag.tasks},
         "schedule": dag.timetable.summary if hasattr(dag.timetable, "summary") else str(dag.timetable),
         "max_active_runs": dag.max_active_runs,
+        "starts": dag.start_date is not None,
         "commands": {task.task_id: getattr(task, "command", None) for task in dag.tasks},
         "retries": {task.task_id: task.retries for task in dag.tasks},
     }
@@ -91,6 +92,11 @@ def test_reading_the_dags_is_quick_and_loads_nothing_heavy(parsed: Any) -> None:
     assert not heavy & set(parsed["loaded"])
     # A second is what is wanted; on a busy machine of CI several may pass.
     assert parsed["seconds"] < 10
+
+
+def test_new_scans_are_waited_for_again_after_some_have_come(parsed: Any) -> None:
+    # A DAG that runs continuously and has no date to start from is run once only: the next run has its date.
+    assert parsed["dags"]["receive_data"]["starts"]
 
 
 def test_a_dag_is_short() -> None:
