@@ -35,6 +35,19 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture
+def empty_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project to run stages in, which is changed into: dvc.yaml, no organs, a home of its own."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    (folder / "params.yaml").write_text("defaults: {}\norgans: {}\n")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOUNSFIELD_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return folder
+
+
 class Project:
     """A clone of this project in a temporary folder, run as a person would: by its commands."""
 

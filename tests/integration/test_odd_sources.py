@@ -41,13 +41,7 @@ REFUSED = {
 
 
 @pytest.fixture(autouse=True)
-def project(tmp_path, monkeypatch):
-    folder = tmp_path / "project"
-    folder.mkdir()
-    shutil.copy(ROOT / "dvc.yaml", folder)
-    (folder / "params.yaml").write_text("defaults: {}\norgans: {}\n")
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("HOUNSFIELD_HOME", str(tmp_path / "home"))
+def project(empty_project, monkeypatch):
     monkeypatch.setenv("HOUNSFIELD_SALT", "of these tests")
 
 

@@ -4,7 +4,6 @@ import base64
 import importlib.util
 import json
 import re
-import shutil
 import sqlite3
 import struct
 import zlib
@@ -62,15 +61,9 @@ def dicom():
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    folder = tmp_path / "project"
-    folder.mkdir()
-    shutil.copy(ROOT / "dvc.yaml", folder)
-    (folder / "params.yaml").write_text("defaults: {}\norgans: {}\n")
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("HOUNSFIELD_HOME", str(tmp_path / "home"))
+def project(empty_project, monkeypatch):
     monkeypatch.setenv("HOUNSFIELD_SALT", "of these tests")
-    return folder
+    return empty_project
 
 
 def run(project, raw, capfd, caplog, **params):

@@ -1,5 +1,4 @@
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,16 +16,9 @@ SHAPE = (12, 12, 12)
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    """An empty project to run stages in: dvc.yaml and a home of its own."""
-    folder = tmp_path / "project"
-    folder.mkdir()
-    shutil.copy(ROOT / "dvc.yaml", folder)
-    (folder / "params.yaml").write_text("defaults: {}\norgans: {}\n")
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("HOUNSFIELD_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return folder
+def project(empty_project):
+    """An empty project to run stages in."""
+    return empty_project
 
 
 @pytest.fixture
