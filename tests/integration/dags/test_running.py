@@ -214,7 +214,7 @@ def test_a_second_run_for_an_organ_is_refused_and_the_first_goes_on(
         ({"organ": "abdomen"}, "params.yaml already has the organ 'abdomen'"),
         ({"source": "/nowhere/at/all"}, "the source /nowhere/at/all is no folder that the worker can read"),
         ({"labels": "tumour=9"}, "no case of {source} has the labels tumour=9: there are: 1, 2, 3, 4"),
-        ({"labels": "spleen=2"}, "the label maps of {source} hold 1, 3, 4 as well: name all there are"),
+        ({"labels": "spleen=2"}, "the label maps of {source} hold 1, 3, 4 as well: name all that there are"),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_sentence_and_nothing_is_left(
