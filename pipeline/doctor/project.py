@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pipeline.doctor.check import ANSWER_WITHIN, Check, ask, installed
 from pipeline.errors import HounsfieldError
+from pipeline.lockfile import cut_short
 from pipeline.onboarding.embedded import ORGAN as EMBEDDED
 from pipeline.params import load_organ, read_params
 from pipeline.registry.connection import is_local, tracking_uri
@@ -29,6 +30,9 @@ def dvc(root: Path) -> Check:
         return Check("DVC", "missing", "not installed", "make env")
     if not (root / ".dvc").is_dir():
         return Check("DVC", "missing", "the project is not under DVC", "dvc init")
+    if cut_short(root):
+        found = "dvc.lock was cut short by a kill; the results are in DVC's run cache"
+        return Check("DVC", "missing", found, "git checkout dvc.lock && dvc repro")
     return Check("DVC", "ok", f"{installed('dvc')}, initialised")
 
 

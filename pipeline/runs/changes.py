@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from pipeline.graph import KEY, load_stages
+from pipeline.lockfile import LOCK
 from pipeline.runs.commands import dvc
 
 ABSENT = {"deleted", "not in cache"}
@@ -47,7 +48,7 @@ def _hashes(root: Path, organ: str) -> dict[str, str]:
 
 def locked_stages(root: Path) -> dict[str, Any]:
     """What `dvc.lock` says of each stage that has run, by `<stage>@<organ>`."""
-    lock = root / "dvc.lock"
+    lock = root / LOCK
     if not lock.is_file():
         return {}
     content = yaml.safe_load(lock.read_text(encoding="utf-8")) or {}

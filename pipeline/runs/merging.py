@@ -10,10 +10,9 @@ from pathlib import Path
 
 import yaml
 
+from pipeline.lockfile import LOCK
 from pipeline.runs.commands import Refused, as_author, git
 from pipeline.runs.errors import Unfinished
-
-LOCK = "dvc.lock"
 
 
 class Conflict(Unfinished):

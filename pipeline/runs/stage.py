@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.errors import DataError, MissingError, ParamsError
 from pipeline.graph import load_stages
+from pipeline.lockfile import mend
 from pipeline.runs.attempts import Ended, only_attempt
 from pipeline.runs.commands import dvc_command, dvc_environment
 from pipeline.runs.errors import Unfinished
@@ -38,6 +39,8 @@ def run_stage(root: Path, stage: str, organ: str, *, force: bool = False) -> int
         raise ParamsError(f"dvc.yaml has no stage '{stage}'. It has: {', '.join(stages)}.")
     command = dvc_command("repro", *(["--force"] if force else []), "--single-item", f"{stage}@{organ}")
     with only_attempt(root, stage) as attempt:
+        # The attempt before may have been killed while DVC wrote its lock.
+        mend(root)
         ended = attempt.run(command, _environment(root))
     if ended.code == 0:
         return 0

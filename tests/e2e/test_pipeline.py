@@ -16,6 +16,8 @@ import pytest
 import yaml
 
 from pipeline.atomic import sha256_file
+from pipeline.errors import MissingError
+from pipeline.lockfile import mend
 from pipeline.workspace import STAGES
 from tests.conftest import Project
 
@@ -100,6 +102,20 @@ def test_a_changed_label_makes_one_case_anew(project: Project) -> None:
     assert "up to date" in project.dvc("status")
 
 
+def test_a_lock_that_was_cut_short_costs_nothing(project: Project) -> None:
+    lock, undisturbed = project.folder / "dvc.lock", outputs(project)
+    whole = lock.read_text()
+    for stage in ("evaluate", "train"):
+        lock.write_text(whole[: whole.index("- path", whole.index(f"{stage}@abdomen")) + 4])
+        project.dvc("repro", code=255)
+        said = json.loads(project.hounsfield("doctor", "--json", code=MissingError.exit_code))
+        assert "git checkout dvc.lock" in next(check["remedy"] for check in said if check["name"] == "DVC")
+        assert mend(project.folder)
+        # Its outputs lie in the repository, not in DVC's cache; it repeats a decision, it makes none.
+        assert project.ran(project.dvc("repro")) == ["register@abdomen"]
+        assert outputs(project) == undisturbed
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_killed_at_any_moment_is_made_whole_by_the_next_repro(project: Project, stage: str) -> None:
     undisturbed = outputs(project)
@@ -110,6 +126,8 @@ def test_a_stage_killed_at_any_moment_is_made_whole_by_the_next_repro(project: P
         # It had ended before.
         delay /= 2
         forget(project, stage)
+    # DVC itself may have been killed while it wrote its book.
+    mend(project.folder)
     assert project.ran(project.dvc("repro")) == [f"{stage}@abdomen"]
     assert outputs(project) == undisturbed
 

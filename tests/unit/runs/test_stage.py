@@ -67,6 +67,19 @@ def test_a_stage_runs_once_and_is_up_to_date_then(run: Run, capfd: pytest.Captur
     assert "Running stage" in capfd.readouterr().out
 
 
+def test_a_lock_that_a_killed_attempt_cut_short_is_mended(
+    run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_stage(run.folder, "copy", "liver") == 0
+    lock = run.folder / "dvc.lock"
+    whole = lock.read_text()
+    lock.write_text(whole[: whole.index("deps") + 20])
+    capfd.readouterr()
+    assert run_stage(run.folder, "copy", "liver") == 0
+    assert "Running stage" not in capfd.readouterr().out, "its result is in the run cache"
+    assert lock.read_text() == whole
+
+
 @pytest.mark.parametrize("code", [2, 3, 4])
 def test_what_no_retry_mends_keeps_its_code_and_its_sentence(
     run: Run, code: int, capfd: pytest.CaptureFixture[str]

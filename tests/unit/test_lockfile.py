@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+
+from pipeline.lockfile import LOCK, cut_short, mend
+
+FILE = (
+    "    - path: data/{name}\n      hash: md5\n      md5: 0123456789abcdef0123456789abcdef\n      size: 12\n"
+)
+STAGE = "  {name}@liver:\n    cmd: python -m pipeline {name} liver\n    deps:\n{file}    outs:\n{file}"
+WHOLE = "schema: '2.0'\nstages:\n" + "".join(
+    STAGE.format(name=name, file=FILE.format(name=name)) for name in ("ingest", "validate", "train")
+)
+
+
+@pytest.mark.parametrize("kept", [*range(1, 60), *range(60, len(WHOLE), 7)])
+def test_a_lock_cut_at_any_byte_keeps_its_whole_sections(tmp_path: Path, kept: int) -> None:
+    lock, text = tmp_path / LOCK, WHOLE[:kept]
+    lock.write_text(text)
+    was_cut = cut_short(tmp_path)
+    assert mend(tmp_path) is was_cut
+    left = lock.read_text() if lock.is_file() else ""
+    assert text.startswith(left)
+    assert (left == text) is not was_cut
+    if left:
+        COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(left))
+    whole = text.count("@liver:\n") - 1
+    assert left.count("@liver:\n") >= whole
+    assert not cut_short(tmp_path)
+
+
+def test_what_is_broken_otherwise_is_left_alone(tmp_path: Path) -> None:
+    text = WHOLE.replace("  validate@liver:\n", "<<<<<<< HEAD\n  validate@liver:\n=======\n>>>>>>> theirs\n")
+    (tmp_path / LOCK).write_text(text)
+    assert not mend(tmp_path)
+    assert (tmp_path / LOCK).read_text() == text
+
+
+def test_no_lock_is_no_broken_lock(tmp_path: Path) -> None:
+    assert not mend(tmp_path)
+    assert not (tmp_path / LOCK).exists()
