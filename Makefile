@@ -37,7 +37,7 @@ test: env
 
 # Real Airflow, PostgreSQL, containers; what is not on the machine is skipped, and said.
 test-services: env
-	python -m pytest -n auto --dist loadfile -m services
+	python -m pytest -n auto --dist loadfile -m services $(TESTS)
 
 check: env
 	ruff check

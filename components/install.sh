@@ -31,6 +31,17 @@ esac
 # Tests, headers and type stubs of the libraries are no use in an image.
 cd $venv/lib
 find . -depth -type d \( -name tests -o -name include \) -path '*/site-packages/*/*' -exec rm -rf {} +
-find . -name '*.pyi' -delete
+find . \( -name '*.py[ix]' -o -name '*.px[di]' -o -name '*.a' \) -delete
+# What a list names in the file of its name that ends with .unused.
+cd python3*/site-packages
+for option in "$@"; do
+    unused=${option%.txt}.unused
+    if [ "$unused" != "$option" ] && [ -e "$unused" ]; then
+        # Patterns are meant to be patterns here.
+        # shellcheck disable=SC2046
+        rm -rf -- $(grep -v '^#' "$unused")
+    fi
+done
+cd ../..
 # Compiled here, on all cores, because the image is read-only where it runs.
 $venv/bin/python -m compileall -qq -j 0 . || true

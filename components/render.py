@@ -67,7 +67,7 @@ def dockerfile(project: Path, stage: Stage) -> str:
     # torch is the largest: it stands on what every image has.
     lists = ["common", *sorted(SHARED.findall(requirements), reverse=True)]
     layers = "".join(
-        f"COPY components/{name}.txt /opt/hounsfield/build/\n"
+        f"COPY components/{name}.* /opt/hounsfield/build/\n"
         f"{{run}} --requirement /opt/hounsfield/build/{name}.txt\n"
         for name in lists
     )

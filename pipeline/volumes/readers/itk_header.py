@@ -1,8 +1,8 @@
-"""The text headers of MetaImage and NRRD, read before ITK sees them: where do they send the reader?
+"""The text headers of MetaImage and NRRD: what do they say, and where do they send the reader?
 
 Such a header may name any file of the machine as its data. Only a file in the header's own folder,
 or below it, is accepted, and its name is checked before anything is opened. What ITK could read in
-another way than this does (a line within a line, a field twice) is refused.
+another way than this does (a line within a line, a field twice, a word for a number) is refused.
 """
 
 import re
@@ -23,7 +23,7 @@ AXES = {
 """MetaImage's fields with one number, with one an axis, and with one for each two axes."""
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 TYPES = re.compile(r"MET_(U?(CHAR|SHORT|INT|LONG|LONG_LONG)|FLOAT|DOUBLE)(_ARRAY)?")
-"""MetaImage's types of numbers; of another, ITK complains to the terminal."""
+"""MetaImage's types of numbers."""
 LARGEST = 1e9
 """No number in a header is larger."""
 VECTOR = rf"\(\s*{NUMBER}\s*(?:,\s*{NUMBER}\s*)*\)"
@@ -34,7 +34,14 @@ NRRD = {
     "spacedirections": rf"(?:{VECTOR}|none)(?:\s*(?:{VECTOR}|none))*",
     "spaceorigin": VECTOR,
 }
-"""NRRD's fields of numbers, of which ITK would read as much as it understands."""
+"""NRRD's fields of numbers, whole."""
+NRRD_FIELDS = {
+    *("dimension", "type", "blocksize", "encoding", "endian", "content", "min", "max", "oldmin", "oldmax"),
+    *("datafile", "lineskip", "byteskip", "number", "sampleunits", "sizes", "spacings", "thicknesses"),
+    *("axismins", "axismaxs", "centers", "centerings", "labels", "units", "kinds", "space"),
+    *("spacedimension", "spaceunits", "spaceorigin", "spacedirections", "measurementframe"),
+}
+"""All that the format knows: a misspelt `space` would put left to the right."""
 LONGEST = 1 << 18
 """Bytes of text; what goes on for longer is no header."""
 Fields = dict[str, str]
@@ -100,10 +107,7 @@ def _is_here(name: str) -> bool:
 
 
 def _check_meta(path: Path, fields: Fields) -> None:
-    """Refuse a MetaImage header in which ITK would take a word for a number, or a line for another.
-
-    It reads on over the ends of lines until it has the numbers it wants, and complains to the terminal.
-    """
+    """Refuse a MetaImage header that lacks a field or has words where numbers belong."""
     missing = [name for name in ("NDims", "DimSize", "ElementType") if name not in fields]
     if missing:
         raise _no_header(path, f"no {missing[0]}")
@@ -138,6 +142,10 @@ def _nrrd(path: Path, text: bytes) -> tuple[Fields, str | None, int]:
             _add(path, fields, re.sub(r"\s", "", field[1]).lower(), field[2].strip())
         elif not line.startswith("#") and ":=" not in line:
             raise _no_header(path, "a line that is no field")
+    if not fields.keys() <= NRRD_FIELDS:
+        raise _no_header(path, "a field that NRRD does not have")
+    if {"spacedirections", "spaceorigin"} & fields.keys() and not {"space", "spacedimension"} & fields.keys():
+        raise _no_header(path, "directions or an origin, but no space that they are in")
     for name, pattern in NRRD.items():
         value = fields.get(name)
         if value is not None and not (re.fullmatch(pattern, value, re.IGNORECASE) and _within(value)):

@@ -110,7 +110,20 @@ def test_what_an_earlier_attempt_left_running_is_ended(
     labels = [f"hounsfield.workspace={home / 'work'}", f"hounsfield.workspace={home / 'other'}"]
     ours, other = (
         engine.run(
-            "run", "--rm", "-d", "--label", label, images["patches"], "sleep", "300", capture=True
+            # A sleep does not mind being asked to stop.
+            *(
+                "run",
+                "--rm",
+                "-d",
+                "--stop-timeout",
+                "1",
+                "--label",
+                label,
+                images["patches"],
+                "sleep",
+                "300",
+            ),
+            capture=True,
         ).strip()
         for label in labels
     )

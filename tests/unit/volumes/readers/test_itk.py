@@ -49,6 +49,29 @@ def _replace(path: Path, old: str, new: str) -> Path:
     return path
 
 
+def _by_itk(path: Path) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """Voxels (I, J, K) and affine (to RAS+) as ITK reads them; None if it does not."""
+    sitk.ProcessObject.GlobalWarningDisplayOff()
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("MetaImageIO" if path.suffix in (".mha", ".mhd") else "NrrdImageIO")
+    reader.SetFileName(str(path))
+    try:
+        image = reader.Execute()
+    except RuntimeError:
+        return None
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    return sitk.GetArrayFromImage(image).T, np.diag([-1, -1, 1, 1]) @ affine
+
+
+def _agrees(path: Path) -> None:
+    scan, peer = read_scan(path), _by_itk(path)
+    assert peer is not None
+    assert np.array_equal(scan.array, peer[0].astype(np.float32))
+    np.testing.assert_allclose(scan.geometry.affine, peer[1], atol=1e-5)
+
+
 def _data(path: Path) -> Path:
     """The file that holds the voxels."""
     return next((other for other in path.parent.iterdir() if other != path), path)
@@ -95,6 +118,101 @@ def test_the_geometry_is_that_of_nifti(tmp_path: Path, suffix: str) -> None:
     assert itk.orientation == "LPS"
     assert itk.spacing == pytest.approx(SPACING[::-1])
     assert np.array_equal(read_scan(tmp_path / f"scan{suffix}").geometry.affine, itk.affine)
+
+
+META_TYPES = (
+    *("CHAR", "UCHAR", "SHORT", "USHORT", "INT", "UINT", "LONG", "ULONG", "LONG_LONG", "ULONG_LONG"),
+    *("FLOAT", "DOUBLE"),
+)
+NRRD_TYPES = {
+    1: ("signed char", "int8", "int8_t", "uchar", "unsigned char", "uint8", "uint8_t"),
+    2: ("short", "short int", "signed short", "signed short int", "int16", "int16_t"),
+    -2: ("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"),
+    4: ("int", "signed int", "int32", "int32_t", "uint", "unsigned int", "uint32", "uint32_t", "float"),
+    8: ("longlong", "long long", "long long int", "signed long long int", "int64", "int64_t"),
+    -8: ("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t", "double"),
+}
+
+
+def _bytes(n: int) -> bytes:
+    """Of which any few make a number of ordinary size, in either order and of every type."""
+    return bytes(np.random.default_rng(0).choice([0x3F, 0x40, 0xBF, 0xC0], n).astype(np.uint8))
+
+
+@pytest.mark.parametrize("order", ["", "ElementByteOrderMSB = True\n", "BinaryDataByteOrderMSB = True\n"])
+@pytest.mark.parametrize("kind", META_TYPES)
+def test_every_type_of_metaimage_is_read_as_itk_reads_it(tmp_path: Path, kind: str, order: str) -> None:
+    size = {"C": 1, "S": 2, "L": 8 if "LONG_LONG" in kind else 4, "D": 8}.get(kind.removeprefix("U")[0], 4)
+    header = f"NDims = 3\n{order}DimSize = 2 3 4\nElementType = MET_{kind}\nElementSize = 1 2 3\n"
+    (tmp_path / "scan.mhd").write_text(header + "ElementDataFile = scan.raw\n")
+    (tmp_path / "scan.raw").write_bytes(_bytes(24 * size))
+    _agrees(tmp_path / "scan.mhd")
+
+
+@pytest.mark.parametrize("endian", ["little", "big"])
+@pytest.mark.parametrize(
+    ("size", "kind"), [(abs(n), kind) for n, kinds in NRRD_TYPES.items() for kind in kinds]
+)
+def test_every_type_of_nrrd_is_read_as_itk_reads_it(
+    tmp_path: Path, size: int, kind: str, endian: str
+) -> None:
+    header = f"NRRD0004\ntype: {kind}\ndimension: 3\nsizes: 2 3 4\nendian: {endian}\nencoding: raw\n"
+    (tmp_path / "scan.nhdr").write_text(header + "spacings: 1 2 3\ndata file: scan.raw\n")
+    (tmp_path / "scan.raw").write_bytes(_bytes(24 * size))
+    _agrees(tmp_path / "scan.nhdr")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ElementSpacing = 4 5 6\nElementSize = 1 2 3",
+        "ElementSpacing = 1 2 3\nTransformMatrix = 0 1 0 -1 0 0 0 0 1\nPosition = 1 2 3",
+        "ElementSpacing = 1 2 3\nRotation = 0 0 1 1 0 0 0 1 0\nOrigin = -4 5 6",
+        "ElementSpacing = 1 2 3\nOrientation = 0.6 0.8 0 -0.8 0.6 0 0 0 1\nOffset = 1.5 -2e1 .5",
+    ],
+)
+def test_the_axes_of_metaimage_are_those_of_itk(tmp_path: Path, line: str) -> None:
+    header = f"NDims = 3\nDimSize = 2 3 4\n{line}\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
+    (tmp_path / "scan.mha").write_bytes(header.encode() + bytes(range(24)))
+    _agrees(tmp_path / "scan.mha")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "space dimension: 3\nspace directions: (0,1,0) (0,0,2) (3,0,0)",
+        "space: RAS\nspace directions: (0,1,0) (0,0,2) (3,0,0)\nkinds: space domain ???",
+        "space: LAS\nspace directions: (.6,.8,0) (-0.8,0.6,0) (0,0,2)\nspace origin: (1,2,3)",
+    ],
+)
+def test_the_axes_of_nrrd_are_those_of_itk(tmp_path: Path, lines: str) -> None:
+    header = f"NRRD0005\ntype: uint8\ndimension: 3\nsizes: 2 3 4\nencoding: raw\n{lines}\n\n"
+    (tmp_path / "scan.nrrd").write_bytes(header.encode() + bytes(range(24)))
+    _agrees(tmp_path / "scan.nrrd")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        # A left that is taken for a right is worse than a file that is refused.
+        ("space: .*", "spase: right-anterior-superior"),
+        ("space: .*\n", ""),
+        ("type: .*", "type: block"),
+        ("type: .*", "type: shortint int"),
+        ("endian: .*\n", ""),
+        ("dimension: 3", "dimension: 4"),
+        ("kinds: .*", "kinds: domain domain"),
+        ("kinds: .*", "kinds: vector domain domain"),
+        # Whose sign nobody knows.
+        ("type: .*", "type: char"),
+        ("space directions: .*", "space directions: (1,0,0) (0,1,0)"),
+        ("space directions: .*", "space directions: (1,0) (0,1) (0,0)"),
+        ("space origin: .*", "space origin: (1,2)"),
+        ("space directions: .*", "spacings: 1 2"),
+    ],
+)
+def test_nrrd_that_contradicts_itself_is_refused(tmp_path: Path, old: str, new: str) -> None:
+    assert "cannot be read" in _refusal(_replace(_save(tmp_path / "scan.nhdr"), old, new))
 
 
 def test_the_companions_may_be_given(tmp_path: Path) -> None:
@@ -412,6 +530,10 @@ def test_a_header_with_any_bytes_is_read_or_refused(tmp_path: Path, suffix: str,
             continue
         assert np.isfinite(scan.array).all()
         assert min(scan.geometry.spacing) > 0
+        peer = _by_itk(path)
+        if peer is not None:
+            assert np.array_equal(scan.array, peer[0])
+            np.testing.assert_allclose(scan.geometry.affine, peer[1], atol=1e-4)
     assert 0 < refused < 100
 
 
