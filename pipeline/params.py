@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from pipeline import networks
 from pipeline.errors import ParamsError
 from pipeline.workspace import STAGES
 
@@ -209,11 +210,21 @@ class AugmentParams(Section):
 
 
 class NetworkParams(Section):
-    """Which network, and its size; `auto` asks the profile."""
+    """Which network; all other keys are its own options (`hounsfield networks NAME` tells them)."""
+
+    model_config = ConfigDict(extra="allow")
 
     name: str = "residual_unet"
-    channels: Auto | Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = "auto"
-    """Feature maps at each resolution, finest first."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the network is told; what is `auto` is left to its plan."""
+        return dict(self.__pydantic_extra__ or {})
+
+    @model_validator(mode="after")
+    def _is_there(self) -> "NetworkParams":
+        networks.check(self.name, self.options)
+        return self
 
 
 class LossParams(Section):
@@ -429,11 +440,12 @@ def check_name(organ: str) -> None:
 
 
 def _merge(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """`own` over `defaults`, mapping by mapping; `labels` replace, they are not added to."""
+    """`own` over `defaults`, mapping by mapping; `labels`, and a network that is named, replace."""
     merged = dict(defaults)
     for key, value in own.items():
         inherited = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(inherited, Mapping) and key != "labels":
+        replaced = key == "labels" or (key == "network" and "name" in (value or {}))
+        if isinstance(value, Mapping) and isinstance(inherited, Mapping) and not replaced:
             merged[key] = _merge(inherited, value)
         else:
             merged[key] = value

@@ -19,7 +19,8 @@ import pandas as pd
 import torch
 
 from benchmarks.gpu import nnunet
-from pipeline.networks import build_network, plan_strides
+from pipeline.networks import build_network, plan_network
+from pipeline.networks.base import ANY_SIZE
 from pipeline.params import AugmentParams, TrainParams
 from pipeline.training import gpu, loop
 from pipeline.training.data import PatchReader
@@ -76,10 +77,11 @@ def ours(name: str, asked: argparse.Namespace) -> dict[str, float]:
     if name == "ours":
         network, patch, planned = nnunet.network(asked.folder / "nnunet")
         assert patch == size, (patch, size)
+        network.form = ANY_SIZE
         batch_size = asked.batch or planned
     else:
-        strides = plan_strides(size, (1.0, 1.0, 1.0), len(FULL.channels))
-        network = build_network("residual_unet", 1, 3, FULL.channels, strides)
+        options = plan_network("residual_unet", {}, size, (1.0, 1.0, 1.0), small=False)
+        network = build_network("residual_unet", 1, 3, options)
         batch_size = FULL.batch_size
     setting = Setting(
         params=TrainParams(learning_rate=FULL.learning_rate),

@@ -8,12 +8,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
 
 from pipeline.atomic import read_json, sha256_file
 from pipeline.errors import DataError, MissingError
 from pipeline.inference.sliding_window import probabilities
 from pipeline.networks import build_network
+from pipeline.networks.base import Network
+from pipeline.networks.weights import load_weights
 from pipeline.training.normalisation import normalise
 from pipeline.training.profile import device, precision
 from pipeline.volumes.cases import Recipe, calibrate
@@ -36,7 +37,7 @@ class Model:
         network: on the device, in evaluation mode.
     """
 
-    def __init__(self, config: dict[str, Any], network: nn.Module) -> None:
+    def __init__(self, config: dict[str, Any], network: Network) -> None:
         self.config = config
         self._network = network
         self._device = device()
@@ -99,17 +100,11 @@ class Model:
         return best
 
 
-def build(config: dict[str, Any]) -> nn.Module:
+def build(config: dict[str, Any]) -> Network:
     """The network of a model's configuration, on the device, with fresh weights."""
-    network = config["network"]
-    built = build_network(
-        network["name"],
-        len(config["normalisation"]),
-        len(config["labels"]) + 1,
-        network["channels"],
-        network["strides"],
-    )
-    return built.to(device())
+    options = {key: value for key, value in config["network"].items() if key != "name"}
+    channels, classes = len(config["normalisation"]), len(config["labels"]) + 1
+    return build_network(config["network"]["name"], channels, classes, options).to(device())
 
 
 def load_model(folder: Path) -> Model:
@@ -126,8 +121,8 @@ def load_model(folder: Path) -> Model:
         raise DataError(f"{folder / WEIGHTS} is not the file that was saved (its checksum differs)", RESTORE)
     network = build(config)
     try:
-        network.load_state_dict(load_file(folder / WEIGHTS))
-    except (SafetensorError, RuntimeError):
+        load_weights(network, load_file(folder / WEIGHTS))
+    except (SafetensorError, ValueError):
         raise DataError(f"{folder / WEIGHTS} does not fit its {CONFIG}", RESTORE) from None
     return Model(config, network.eval())
 

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from itertools import product
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
+
+from pipeline.networks.base import Network
 
 OVERLAP = 0.5
 """Of neighbouring windows."""
@@ -13,7 +15,7 @@ OVERLAP = 0.5
 
 @torch.inference_mode()
 def probabilities(
-    network: nn.Module,
+    network: Network,
     image: Tensor,
     window: Sequence[int],
     classes: int,
@@ -26,28 +28,30 @@ def probabilities(
     nnU-Net and MONAI). A volume smaller than a window is padded by repeating its edge.
 
     Args:
-        network: logits from (B, C, *window), on the device of the image.
+        network: in evaluation mode, on the device of the image.
         image: normalised, (C, Z, Y, X).
-        window: (z, y, x) voxels.
+        window: (z, y, x) voxels that are labelled at a time; more where the network cannot give so few.
         classes: of the network, background included.
         precision: to compute in.
         batch_size: windows at a time; memory is that of the volume in all classes and of these windows.
     """
+    window, margin = network.form.fit(window), network.form.margin
     shape = image.shape[1:]
     padding = [max(0, edge - n) for edge, n in zip(window, shape, strict=True)]
     before = [pad // 2 for pad in padding]
     sides = [side for pad, first in zip(padding, before, strict=True) for side in (first, pad - first)]
-    padded = functional.pad(image[None], _last_first(sides), mode="replicate")[0]
+    around = [side + margin[axis // 2] for axis, side in enumerate(sides)]
+    padded = functional.pad(image[None], _last_first(around), mode="replicate")[0]
     weight = _gaussian(window).to(image)
-    total = image.new_zeros((classes, *padded.shape[1:]))
-    weights = image.new_zeros(padded.shape[1:])
-    starts = list(product(*(_starts(n, edge) for n, edge in zip(padded.shape[1:], window, strict=True))))
+    inner = [n + pad for n, pad in zip(shape, padding, strict=True)]
+    total = image.new_zeros((classes, *inner))
+    weights = image.new_zeros(inner)
+    starts = list(product(*(_starts(n, edge) for n, edge in zip(inner, window, strict=True))))
     for first in range(0, len(starts), batch_size):
-        boxes = [
-            tuple(slice(s, s + edge) for s, edge in zip(start, window, strict=True))
-            for start in starts[first : first + batch_size]
-        ]
-        batch = torch.stack([padded[(slice(None), *box)] for box in boxes])
+        chosen = starts[first : first + batch_size]
+        boxes = [_box(start, window) for start in chosen]
+        given = [_box(start, network.form.input_size(window)) for start in chosen]
+        batch = torch.stack([padded[(slice(None), *box)] for box in given])
         with torch.autocast(image.device.type, precision, precision != torch.float32):
             logits = network(batch)
         for box, share in zip(boxes, logits.float().softmax(dim=1), strict=True):
@@ -55,6 +59,10 @@ def probabilities(
             weights[box] += weight
     inside = tuple(slice(first, first + n) for first, n in zip(before, shape, strict=True))
     return (total / weights)[(slice(None), *inside)]
+
+
+def _box(start: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(slice(first, first + edge) for first, edge in zip(start, size, strict=True))
 
 
 def _starts(length: int, edge: int) -> list[int]:

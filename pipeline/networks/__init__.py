@@ -1,69 +1,129 @@
-"""Networks by name, one family a file.
+"""Networks by name. The catalogue has a file for each; `monai:<Class>` is any of MONAI's.
 
-A network maps (B, C, Z, Y, X) to logits (B, classes, Z, Y, X) of the same size, where each edge is
-a multiple of the product of its strides. `build_network` finds the class that a name stands for
-and imports its file alone.
+What may be chosen is read off the files: none is imported before its network is built.
 """
 
+import ast
+import difflib
+import functools
 import importlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ParamsError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from pipeline.networks.base import Index, Network
 
-Stride = tuple[int, int, int]
+CATALOGUE = Path(__file__).with_name("catalogue")
+MONAI = "monai:"
+"""Before the name of a class of `monai.networks.nets`."""
+Options = Mapping[str, Any]
 
-NETWORKS = {"residual_unet": ("pipeline.networks.residual_unet", "ResidualUNet")}
+
+def names() -> list[str]:
+    """The networks of the catalogue."""
+    return sorted(file.stem for file in CATALOGUE.glob("*.py") if file.stem != "__init__")
 
 
-def build_network(
-    name: str, in_channels: int, classes: int, channels: Sequence[int], strides: Sequence[Stride]
-) -> "nn.Module":
-    """Build the network called `name`, weights drawn from torch's generator.
+@functools.cache
+def option_names(name: str) -> tuple[str, ...] | None:
+    """What a network of the catalogue can be told by keyword; None: whatever its class takes.
 
-    Args:
-        name: one of `NETWORKS`.
-        in_channels: of the image.
-        classes: of the logits, background included.
-        channels: feature maps at each resolution, finest first.
-        strides: of each resolution against the one before, (z, y, x); the first is (1, 1, 1).
+    Read off the text of its file, which imports nothing.
+    """
+    tree = ast.parse((CATALOGUE / f"{name}.py").read_text(encoding="utf-8"))
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    chosen = next(
+        node.value.id
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id == "NETWORK"
+        and isinstance(node.value, ast.Name)
+    )
+    for node in classes[chosen].body if chosen in classes else ():
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            return None if node.args.kwarg else tuple(argument.arg for argument in node.args.kwonlyargs)
+    return None
+
+
+def check(name: str, options: Options) -> None:
+    """Refuse a network that is not there, or an option that it does not take.
 
     Raises:
-        ParamsError: there is no network of that name.
+        ValueError: saying what there is.
     """
-    if name not in NETWORKS:
-        raise ParamsError(f"train.network.name is '{name}'; there is: {', '.join(sorted(NETWORKS))}.")
-    module, network = NETWORKS[name]
-    built: nn.Module = getattr(importlib.import_module(module), network)(
-        in_channels, classes, channels, strides
-    )
-    return built
+    if name.startswith(MONAI):
+        return
+    if name not in names():
+        raise ValueError(
+            f"there is no network '{name}'{_nearest(name, names())}. There is: {', '.join(names())}, "
+            f"and {MONAI}<Class> of monai.networks.nets"
+        )
+    known = option_names(name)
+    stray = [option for option in options if known is not None and option not in known]
+    if stray:
+        assert known is not None
+        raise ValueError(
+            f"the network '{name}' has no '{stray[0]}'{_nearest(stray[0], known)}. It has: {', '.join(known)}"
+        )
 
 
-def plan_strides(patch_size: Sequence[int], spacing: Sequence[float], levels: int) -> list[Stride]:
-    """Strides for `levels` resolutions: axes are halved once they are no coarser than the finest.
+def network_class(name: str) -> "type[Network]":
+    """The class of the network called `name`, which `check` knows."""
+    if name.startswith(MONAI):
+        from pipeline.networks.from_monai import wrapped
 
-    Thick slices are not halved before the plane has come near them, and no axis falls below four
-    voxels; one that cannot be halved any more does not hold back the others (after nnU-Net:
-    Isensee et al., Nature Methods 2021).
+        return wrapped(name.removeprefix(MONAI))
+    network: type[Network] = importlib.import_module(f"pipeline.networks.catalogue.{name}").NETWORK
+    return network
+
+
+def plan_network(
+    name: str, options: Options, patch_size: "Index", spacing: Sequence[float], *, small: bool
+) -> dict[str, Any]:
+    """All options of a network for these data, those in `options` as they are.
 
     Args:
+        name: of the network.
+        options: as `train.network` gives them; those that are `auto` are planned.
         patch_size: (z, y, x) voxels.
         spacing: (z, y, x) millimetres.
-        levels: number of resolutions.
+        small: the profile is that for few CPU cores.
+
+    Raises:
+        ParamsError: there is no such network.
     """
-    strides: list[Stride] = [(1, 1, 1)]
-    size, millimetres = list(patch_size), list(spacing)
-    for _ in range(levels - 1):
-        divisible = [edge % 2 == 0 and edge >= 8 for edge in size]
-        finest = min((step for step, can in zip(millimetres, divisible, strict=True) if can), default=0.0)
-        z, y, x = (
-            2 if can and step < 2 * finest else 1 for step, can in zip(millimetres, divisible, strict=True)
-        )
-        strides.append((z, y, x))
-        size = [edge // stride for edge, stride in zip(size, (z, y, x), strict=True)]
-        millimetres = [step * stride for step, stride in zip(millimetres, (z, y, x), strict=True)]
-    return strides
+    given = {key: value for key, value in options.items() if value != "auto"}
+    return network_class(name).plan(given, patch_size, spacing, small)
+
+
+def build_network(name: str, in_channels: int, classes: int, options: Options) -> "Network":
+    """Build a network, its weights drawn from torch's generator.
+
+    Args:
+        name: of the network.
+        in_channels: of the image.
+        classes: of the logits, background included.
+        options: as `plan_network` returned them.
+
+    Raises:
+        ParamsError: it cannot be built with these options.
+    """
+    try:
+        network = network_class(name)(in_channels, classes, **options)
+    except (TypeError, ValueError) as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise ParamsError(f"the network '{name}' cannot be built with {given}: {error}") from error
+    for module in network.modules():
+        # A count of batches serves a momentum that none of them uses; a model's file holds no integers.
+        if getattr(module, "num_batches_tracked", None) is not None:
+            module.register_buffer("num_batches_tracked", None)
+    return network
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f": did you mean '{found[0]}'?" if found else ""

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.atomic import (
     atomic_path,
@@ -23,7 +23,8 @@ from pipeline.errors import DataError
 from pipeline.inference.model import CONFIG, WEIGHTS, build
 from pipeline.inference.sliding_window import probabilities
 from pipeline.metrics.overlap import dice
-from pipeline.networks import plan_strides
+from pipeline.networks import plan_network
+from pipeline.networks.base import Network
 from pipeline.params import AugmentParams, TrainParams
 from pipeline.progress import console
 from pipeline.training.beginning import begin_from
@@ -104,6 +105,7 @@ def run(
         profile.batch_size,
         params.seed,
         classes,
+        form=network.form,
         threads=reading_threads(where),
         pinned=where.type == "cuda",
     )
@@ -139,17 +141,18 @@ def _config(
     organ: str, params: TrainParams, profile: Profile, plan: dict[str, Any], table: pd.DataFrame
 ) -> dict[str, Any]:
     """All that is needed to use the model, and what it was made of."""
-    patch_size = [int(table[f"size_{axis}"].iloc[0]) for axis in "zyx"]
-    strides = plan_strides(patch_size, plan["spacing"], len(profile.channels))
+    z, y, x = (int(table[f"size_{axis}"].iloc[0]) for axis in "zyx")
+    network, small = params.network, profile.name == "small"
+    options = plan_network(network.name, network.options, (z, y, x), plan["spacing"], small=small)
     return {
         "organ": organ,
         "modality": plan["modality"],
         "labels": plan["labels"],
         "recipe": plan["recipe"],
         "spacing": plan["spacing"],
-        "patch_size": patch_size,
+        "patch_size": [z, y, x],
         "normalisation": plan["normalisation"],
-        "network": {"name": params.network.name, "channels": profile.channels, "strides": strides},
+        "network": {"name": network.name} | options,
         "training": params.model_dump(mode="json")
         | {"profile": profile.name, "steps": profile.steps, "batch_size": profile.batch_size},
     }
@@ -163,14 +166,14 @@ def _key(config: dict[str, Any], policy: dict[str, Any], table: pd.DataFrame, ar
 
 def _watch(
     cases: list[tuple[StoredCase, list[bool]]], config: dict[str, Any], setting: Setting
-) -> Callable[[nn.Module], float]:
+) -> Callable[[Network], float]:
     """A function that gives the mean Dice of a network over whole volumes of the watched fold.
 
     With each case come the classes that nobody looked for in it; they do not count.
     """
     classes = len(config["labels"]) + 1
 
-    def watch(network: nn.Module) -> float:
+    def watch(network: Network) -> float:
         scores = []
         for case, unknown in cases:
             image = normalise(torch.from_numpy(case.image()).to(setting.device), setting.normalisation)

@@ -8,6 +8,7 @@ from torch import nn
 
 from pipeline.errors import MissingError
 from pipeline.inference.model import WEIGHTS
+from pipeline.networks.weights import stored
 from pipeline.progress import console
 from pipeline.registry.artifacts import content_of
 
@@ -30,7 +31,7 @@ def begin_from(network: nn.Module, folder: Path) -> None:
             "open the run with --start warm, which fetches it, or set train.start to scratch",
         )
     theirs = load_file(folder / WEIGHTS)
-    own = dict(network.named_parameters())
+    own = stored(network)
     fitting = [name for name in own if name in theirs and theirs[name].shape == own[name].shape]
     with torch.no_grad():
         for name in fitting:

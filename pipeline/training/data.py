@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from pipeline.networks.base import ANY_SIZE, Form
 from pipeline.sampling.boxes import Index, patch_start
 from pipeline.volumes.geometry import Floats
 from pipeline.volumes.store import SUFFIX, StoredCase
@@ -49,6 +50,7 @@ class PatchReader:
         batch_size: patches a step.
         seed: of the order.
         classes: names of the labels in the order of their classes, background left out.
+        form: of the network: what it has to be given for a patch of the table, which may be larger.
         threads: that read ahead, a batch each; what is read does not depend on their number.
         pinned: put batches where a GPU can copy them from while the CPU does other things.
     """
@@ -60,13 +62,16 @@ class PatchReader:
         batch_size: int,
         seed: int,
         classes: Sequence[str] = (),
+        form: Form = ANY_SIZE,
         threads: int = 1,
         pinned: bool = False,
     ) -> None:
         self._cases = table["case"].tolist()
         self._centres = list(zip(*(table[axis].tolist() for axis in "zyx"), strict=True))
         first = table.iloc[0]
-        self.size: Index = int(first["size_z"]), int(first["size_y"]), int(first["size_x"])
+        self._output = form.fit([int(first[f"size_{axis}"]) for axis in "zyx"])
+        self.margin = form.margin
+        self.size: Index = form.input_size(self._output)
         self._opened: dict[str, StoredCase | ReadCase] = {
             case: StoredCase(volumes / f"{case}{SUFFIX}") for case in table["case"].unique()
         }
@@ -90,7 +95,9 @@ class PatchReader:
         for offset, patch in enumerate(batch):
             row = self._row(step * self._batch_size + offset)
             opened = self._open(self._cases[row])
-            read_patch(opened, patch_start(self._centres[row], self.size, opened.shape), self.size, patch)
+            inner = patch_start(self._centres[row], self._output, opened.shape)
+            z, y, x = (first - side for first, side in zip(inner, self.margin, strict=True))
+            read_patch(opened, (z, y, x), self.size, patch)
         return batch
 
     def unknown(self, step: int) -> NDArray[np.bool_] | None:

@@ -1,7 +1,7 @@
 """Augmented batches on the device, step by step; on a GPU one is made while another is learned from."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -70,7 +70,8 @@ def feed(reader: PatchReader, setting: Setting, start: int) -> Iterator[tuple[in
 
     def augmented(both: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
         image = normalise(both[:, :-1], setting.normalisation)
-        return apply(image, both[:, -1].long(), drawn, noise, whole=setting.on_gpu)
+        image, label = apply(image, both[:, -1].long(), drawn, noise, whole=setting.on_gpu)
+        return image, inside(label, reader.margin)
 
     augment = compiled(augmented) if setting.on_gpu else augmented
 
@@ -86,6 +87,12 @@ def feed(reader: PatchReader, setting: Setting, start: int) -> Iterator[tuple[in
     else:
         for step, both in read:
             yield step, make(step, both)
+
+
+def inside(volume: Tensor, margin: Sequence[int]) -> Tensor:
+    """A volume (..., Z, Y, X) without `margin` voxels at each side of each axis."""
+    z, y, x = (slice(side, edge - side) for side, edge in zip(margin, volume.shape[-3:], strict=True))
+    return volume[..., z, y, x]
 
 
 def _overlapped(

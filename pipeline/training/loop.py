@@ -19,7 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import DataError
-from pipeline.losses.dice_cross_entropy import dice_cross_entropy
+from pipeline.losses.supervised import supervised_loss
+from pipeline.networks.base import Network
+from pipeline.networks.weights import load_weights, stored
 from pipeline.params import TrainParams
 from pipeline.progress import bar, console
 from pipeline.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -37,7 +39,7 @@ CHECKPOINT_STEPS, CHECKPOINT_SECONDS = 200, 60.0
 
 
 def train(
-    network: nn.Module, reader: PatchReader, watch: Callable[[nn.Module], float], setting: Setting
+    network: Network, reader: PatchReader, watch: Callable[[Network], float], setting: Setting
 ) -> tuple[dict[str, Tensor], Curve]:
     """Train `network`, going on from the last checkpoint if there is one.
 
@@ -48,8 +50,8 @@ def train(
         setting: everything else.
 
     Returns:
-        The moving average of the weights, and the learning curve: rows of step, loss (mean since the
-        row before) and dice (of the watched fold).
+        The moving average of the weights (and of what normalisation has counted), and the learning
+        curve: rows of step, loss (mean since the row before) and dice (of the watched fold).
 
     Raises:
         DataError: the loss is no number any more.
@@ -60,7 +62,7 @@ def train(
         torch.backends.cudnn.benchmark = True
         prepare(network)
     optimizer = _optimizer(network, setting)
-    average = {name: weight.detach().clone() for name, weight in network.named_parameters()}
+    average = {name: tensor.detach().clone() for name, tensor in stored(network).items()}
     start, curve, losses = _resume(network, optimizer, average, setting.checkpoints)
     learn = _learner(network, optimizer, average, setting)
     looks = max(1, steps // 10) if params.validate_every == "auto" else params.validate_every
@@ -92,7 +94,7 @@ def train(
     return average, curve
 
 
-def _optimizer(network: nn.Module, setting: Setting) -> torch.optim.AdamW:
+def _optimizer(network: Network, setting: Setting) -> torch.optim.AdamW:
     """AdamW in one kernel; on a GPU its learning rate is a tensor, which a recorded step reads anew."""
     rate = highest(setting.params)
     return torch.optim.AdamW(
@@ -105,19 +107,19 @@ def _optimizer(network: nn.Module, setting: Setting) -> torch.optim.AdamW:
 
 
 def _learner(
-    network: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor], setting: Setting
+    network: Network, optimizer: torch.optim.Optimizer, average: dict[str, Tensor], setting: Setting
 ) -> Callable[[Batch, int], Tensor]:
     """A function that learns from the batch of a step and returns its loss, a tensor on the device."""
     params = setting.params
-    parameters = dict(network.named_parameters())
-    averages = [average[name] for name in parameters]
-    own: list[Tensor] = list(parameters.values())
+    tensors = stored(network)
+    averages, own = [average[name] for name in tensors], list(tensors.values())
+    parameters = list(network.parameters())
     weight = torch.zeros((), device=setting.device)
 
     def loss_of(image: Tensor, label: Tensor, unknown: Tensor | None) -> Tensor:
         with torch.autocast(setting.device.type, setting.precision, setting.precision != torch.float32):
-            logits = network(image)
-        return dice_cross_entropy(logits, label, params.loss, unknown)
+            given = network(image)
+        return supervised_loss(given, network.form.outputs, label, params.loss, unknown)
 
     loss_function = compiled(loss_of) if setting.on_gpu else loss_of
 
@@ -125,7 +127,7 @@ def _learner(
         loss = loss_function(image, label, unknown)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(own, params.gradient_clip)
+        nn.utils.clip_grad_norm_(parameters, params.gradient_clip)
         optimizer.step()
         _move(averages, own, weight)
         return loss.detach()
@@ -141,6 +143,8 @@ def _learner(
                 group["lr"] = rate
         # The decay grows in at first, so that the start is forgotten soon.
         weight.fill_(1 - min(params.ema_decay, (1 + step) / (10 + step)))
+        # What a network draws (dropout) depends on seed and step, too.
+        torch.manual_seed(int(np.random.default_rng([params.seed, step]).integers(2**62)))
         return once(*batch.tensors)
 
     return learn
@@ -195,38 +199,29 @@ def highest(params: TrainParams) -> float:
     return params.learning_rate
 
 
-def _with_weights(
-    network: nn.Module, weights: dict[str, Tensor], watch: Callable[[nn.Module], float]
-) -> float:
+def _with_weights(network: Network, weights: dict[str, Tensor], watch: Callable[[Network], float]) -> float:
     """What `watch` says of the network with other weights, which are taken back afterwards."""
-    own = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    own = {name: tensor.detach().clone() for name, tensor in stored(network).items()}
     load_weights(network, weights)
     dice = watch(network.eval())
     load_weights(network.train(), own)
     return dice
 
 
-def load_weights(network: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Copy `weights` into the parameters of `network`, which keep their memory layout."""
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            parameter.copy_(weights[name])
-
-
 def _tensors(
-    network: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]
+    network: Network, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     """Everything a training goes on from, by name."""
     tensors = {f"average/{name}": value for name, value in average.items()}
+    tensors |= {f"weight/{name}": tensor for name, tensor in stored(network).items()}
     for name, parameter in network.named_parameters():
-        tensors[f"weight/{name}"] = parameter
         for key in ADAM_STATE:
             tensors[f"{key}/{name}"] = optimizer.state[parameter][key]
     return tensors
 
 
 def _resume(
-    network: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor], folder: Path
+    network: Network, optimizer: torch.optim.Optimizer, average: dict[str, Tensor], folder: Path
 ) -> tuple[int, Curve, list[float]]:
     """Bring everything to the state of the last checkpoint; steps done, curve, losses since its last row."""
     checkpoint = load_checkpoint(folder)
@@ -234,8 +229,9 @@ def _resume(
         return 0, [], []
     tensors = checkpoint.tensors
     load_weights(network, {name: tensors[f"weight/{name}"] for name in average})
+    for name, moved in average.items():
+        moved.copy_(tensors[f"average/{name}"])
     for name, parameter in network.named_parameters():
-        average[name].copy_(tensors[f"average/{name}"])
         # The layout of the weights matters to the last bit of the update.
         optimizer.state[parameter] = {
             key: tensors[f"{key}/{name}"].to(parameter.device)

@@ -14,16 +14,14 @@ class Profile:
     """What `auto` stands for in the parameters of training."""
 
     name: Literal["small", "full"]
-    channels: tuple[int, ...]
     batch_size: int
     steps: int
     learning_rate: float
 
 
-# The finest resolution costs most, and eight maps there are what a CPU's vector registers hold.
-SMALL = Profile("small", (8, 32, 64, 128), 2, 1200, 3e-3)
+SMALL = Profile("small", 2, 1200, 3e-3)
 # More weights and larger batches: on 30 hippocampi that were watched, a third of the rate was better.
-FULL = Profile("full", (32, 64, 128, 256, 320), 8, 4000, 1e-3)
+FULL = Profile("full", 8, 4000, 1e-3)
 
 
 def choose_profile(params: TrainParams) -> Profile:
@@ -32,7 +30,6 @@ def choose_profile(params: TrainParams) -> Profile:
     base = {"auto": by_machine, "small": SMALL, "full": FULL}[params.profile]
     return Profile(
         base.name,
-        base.channels if params.network.channels == "auto" else params.network.channels,
         base.batch_size if params.batch_size == "auto" else params.batch_size,
         base.steps if params.steps == "auto" else params.steps,
         base.learning_rate if params.learning_rate == "auto" else params.learning_rate,

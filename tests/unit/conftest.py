@@ -32,23 +32,26 @@ def save_model(monkeypatch):
     import torch
     from safetensors.torch import save_file
 
+    from pipeline import networks
     from pipeline.atomic import sha256_file, write_json
-    from pipeline.networks import NETWORKS
+    from pipeline.networks.base import Form, Network
     from pipeline.volumes.cases import AS_STORED, Recipe
 
-    class NearestIntensity(torch.nn.Module):
-        def __init__(self, _in_channels, classes, _channels, _strides):
+    class NearestIntensity(Network):
+        def __init__(self, _in_channels, classes):
             super().__init__()
+            self.form = Form(3, (1, 1, 1))
             self.intensities = torch.nn.Parameter(torch.zeros(classes))
 
         def forward(self, image):
             mean = image.mean(dim=1, keepdim=True)
             return -50 * (mean - self.intensities[None, :, None, None, None]) ** 2
 
-    module = type(sys)("nearest_intensity")
-    module.NearestIntensity = NearestIntensity
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(NETWORKS, module.__name__, (module.__name__, NearestIntensity.__name__))
+    known = networks.network_class
+    name = "nearest_intensity"
+    monkeypatch.setattr(
+        networks, "network_class", lambda asked: NearestIntensity if asked == name else known(asked)
+    )
 
     def save(
         folder,
@@ -77,7 +80,7 @@ def save_model(monkeypatch):
                 {"image": image, "clip": [-1000.0, 1000.0], "mean": 0.0, "std": 100.0}
                 for image in range(channels)
             ],
-            "network": {"name": module.__name__, "channels": [], "strides": []},
+            "network": {"name": name},
             "training": {"steps": 1, "profile": "small"},
             "sha256": {weights.name: sha256_file(weights)},
         }

@@ -33,7 +33,7 @@ def _said(given: Any, merged: Any) -> bool:
     """Whether every value that a file gives stands in the merged parameters."""
     if isinstance(given, dict):
         return all(_said(value, merged[key]) for key, value in given.items())
-    return bool(merged == (tuple(given) if isinstance(given, list) else given))
+    return bool(merged == given or (isinstance(given, list) and merged == tuple(given)))
 
 
 def test_every_value_of_the_shipped_file_is_valid_and_reaches_its_organ() -> None:
@@ -160,8 +160,6 @@ def test_a_plain_name_is_taken(name: str) -> None:
         ("augment", {"noise_std": [0.0, float("inf")]}, "noise_std"),
         ("train", {"learning_rate": 0}, "learning_rate"),
         ("train", {"steps": 0}, "steps"),
-        ("train", {"network": {"channels": []}}, "channels"),
-        ("train", {"network": {"channels": [0, 8]}}, "channels"),
         ("train", {"ema_decay": 1.0}, "ema_decay"),
         ("train", None, "train"),
         ("evaluate", {"worst_cases": -1}, "worst_cases"),
@@ -192,7 +190,7 @@ def test_an_organ_overrides_single_keys_and_inherits_the_rest(tmp_path: Path) ->
         _write(tmp_path, {"train": {"steps": 9, "network": {"channels": [16]}}}, defaults), "spleen"
     )
     assert (params.train.steps, params.train.seed) == (9, 3)
-    assert (params.train.network.name, params.train.network.channels) == ("residual_unet", (16,))
+    assert (params.train.network.name, params.train.network.options["channels"]) == ("residual_unet", [16])
 
 
 def test_labels_replace_those_of_the_defaults(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from nibabel.orientations import axcodes2ornt, ornt_transform
 
 from pipeline.errors import DataError, MissingError
 from pipeline.inference.model import Model, build, load_model
+from pipeline.networks.base import ANY_SIZE
 from pipeline.volumes.calibration import Offset
 from pipeline.volumes.geometry import Geometry, to_canonical
 from pipeline.volumes.readers.scan import Origin, Scan
@@ -55,6 +56,8 @@ def test_labels_lie_where_the_boxes_are_in_the_array_of_the_file(folder, orienta
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_the_network_sees_the_patient_from_one_side(folder, orientation):
     class Rising(torch.nn.Module):
+        form = ANY_SIZE
+
         """Class 1 where the intensity rises to the patient's right, 2 where it rises to the head."""
 
         def forward(self, image):

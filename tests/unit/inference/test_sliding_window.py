@@ -4,11 +4,14 @@ import pytest
 import torch
 
 from pipeline.inference.sliding_window import _gaussian, _starts, probabilities
+from pipeline.networks.base import ANY_SIZE
 
 FLOAT = torch.float32
 
 
 class Recorder(torch.nn.Module):
+    form = ANY_SIZE
+
     """A network of 1x1x1 convolutions that counts how often each value has been seen."""
 
     def __init__(self, classes=3, channels=1):
@@ -90,6 +93,8 @@ def test_a_volume_smaller_than_the_window_lies_in_its_middle_and_repeats_its_edg
 
 def test_the_middle_of_a_window_counts_more_than_its_edge():
     class Edge(torch.nn.Module):
+        form = ANY_SIZE
+
         """Sure of class 1 in the outermost voxels of a window, of class 0 further in."""
 
         def forward(self, image):

@@ -9,12 +9,14 @@ from torch import nn
 from pipeline.networks import build_network
 from pipeline.training.gpu import FusedInstanceNorm3d, Replayed, compiled, prepare
 
+OPTIONS = {"channels": (4, 6), "strides": [(1, 1, 1), (2, 2, 2)]}
+
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
 def network():
     torch.manual_seed(0)
-    built = build_network("residual_unet", 2, 3, (4, 6), [(1, 1, 1), (2, 2, 2)])
+    built = build_network("residual_unet", 2, 3, OPTIONS)
     for name, weight in built.named_parameters():
         # Fresh norms scale by one and shift by nothing, which would hide a mistake.
         if weight.ndim == 1:

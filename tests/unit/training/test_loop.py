@@ -7,11 +7,15 @@ import torch
 
 from pipeline.errors import DataError
 from pipeline.networks import build_network
+from pipeline.networks.base import ANY_SIZE
+from pipeline.networks.weights import load_weights
 from pipeline.params import AugmentParams, LossParams, TrainParams
 from pipeline.training.data import PatchReader
-from pipeline.training.loop import learning_rate, load_weights, train
+from pipeline.training.loop import learning_rate, train
 from pipeline.training.setting import Setting
 from pipeline.volumes.store import SUFFIX, write_case
+
+OPTIONS = {"channels": (4, 6), "strides": [(1, 1, 1), (2, 2, 2)]}
 
 STEPS = 11
 SIZE = 8
@@ -47,11 +51,12 @@ def training(volumes, tmp_path):
         steps=STEPS,
         rows=8,
         annotated="",
+        network=("residual_unet", OPTIONS),
         **params,
     ):
         params = TrainParams(**(DEFAULTS | params))
         torch.manual_seed(params.seed)
-        network = build_network("residual_unet", 1, 2, (4, 6), [(1, 1, 1), (2, 2, 2)])
+        network = build_network(network[0], 1, 2, network[1])
         setting = Setting(
             params=params,
             augment=AugmentParams(),
@@ -63,7 +68,7 @@ def training(volumes, tmp_path):
             checkpoints=tmp_path / checkpoints,
         )
         table = patches().head(rows).assign(annotated=annotated)
-        reader = PatchReader(table, volumes, 2, params.seed, ["cube"])
+        reader = PatchReader(table, volumes, 2, params.seed, ["cube"], network.form)
         return train(network, reader, watch, setting)
 
     return run
@@ -123,6 +128,22 @@ def test_a_training_that_was_stopped_ends_like_one_that_was_not(training, tmp_pa
     done = 3 * look if look < 4 else STEPS
     assert steps_on_disk(tmp_path / "stopped") == [step for step in (4, 8) if step < done]
     assert_same(training(sum_of_weights, checkpoints="stopped"), undisturbed)
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_what_normalisation_counts_and_dropout_draws_is_not_lost_either(training, padding):
+    """Nor what a network by valid convolutions sees around its patch."""
+    options = {"width": 1 / 16, "levels": 2, "norm": "batch", "dropout": 0.5, "padding": padding}
+    given = {"network": ("unet", options)}
+    undisturbed = training(sum_of_weights, checkpoints="undisturbed", **given)
+    assert any(name.endswith("running_mean") for name in undisturbed[0])
+    with pytest.raises(Stop):
+        training(stop_at(2), checkpoints="stopped", **given)
+    assert_same(training(sum_of_weights, checkpoints="stopped", **given), undisturbed)
+    other = training(
+        sum_of_weights, checkpoints="other", **given | {"network": ("unet", options | {"dropout": 0})}
+    )
+    assert other[1] != undisturbed[1]
 
 
 def test_a_training_stopped_again_and_again_ends_like_one_that_was_not(training):
@@ -200,7 +221,7 @@ def test_the_average_without_decay_forgets_the_start(training):
     weights, _ = training(steps=1, ema_decay=0.0)
     slow, _ = training(steps=1, ema_decay=0.999, checkpoints="slow")
     torch.manual_seed(0)
-    start = dict(build_network("residual_unet", 1, 2, (4, 6), [(1, 1, 1), (2, 2, 2)]).named_parameters())
+    start = dict(build_network("residual_unet", 1, 2, OPTIONS).named_parameters())
     for name, new in weights.items():
         expected = 0.1 * start[name].detach() + 0.9 * new
         torch.testing.assert_close(slow[name], expected)
@@ -262,6 +283,7 @@ def test_the_learning_rate_is_positive_at_every_step(share, steps):
 
 def test_weights_are_copied_and_not_shared():
     network = torch.nn.Conv3d(1, 2, 1)
+    network.form = ANY_SIZE
     weights = {name: torch.ones_like(weight) for name, weight in network.named_parameters()}
     load_weights(network, weights)
     with torch.no_grad():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.params import NetworkParams, TrainParams
+from pipeline.params import TrainParams
 from pipeline.training.profile import FULL, SMALL, choose_profile, device, precision
 
 CPU = torch.device("cpu")
@@ -18,15 +18,15 @@ def test_the_machine_decides_where_nobody_else_does():
 
 
 def test_what_the_parameters_say_goes_before_the_profile():
-    own = {"steps": 7, "batch_size": 3, "learning_rate": 0.5, "network": NetworkParams(channels=(4, 8))}
+    own = {"steps": 7, "batch_size": 3, "learning_rate": 0.5}
     chosen = choose_profile(TrainParams(profile="full", **own))
-    assert (chosen.name, chosen.channels, chosen.batch_size, chosen.steps) == ("full", (4, 8), 3, 7)
+    assert (chosen.name, chosen.batch_size, chosen.steps) == ("full", 3, 7)
     assert chosen.learning_rate == 0.5
 
 
 def test_one_value_of_the_parameters_leaves_the_others_to_the_profile():
     chosen = choose_profile(TrainParams(profile="small", steps=7))
-    assert (chosen.channels, chosen.batch_size, chosen.steps) == (SMALL.channels, SMALL.batch_size, 7)
+    assert (chosen.batch_size, chosen.steps) == (SMALL.batch_size, 7)
     assert chosen.learning_rate == SMALL.learning_rate
 
 

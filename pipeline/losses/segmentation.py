@@ -9,7 +9,7 @@ from pipeline.params import LossParams
 SMOOTH = 1e-5
 
 
-def dice_cross_entropy(
+def segmentation_loss(
     logits: Tensor, label: Tensor, params: LossParams, unknown: Tensor | None = None
 ) -> Tensor:
     """Weighted sum of the cross-entropy and one minus the mean soft Dice of the classes but background.

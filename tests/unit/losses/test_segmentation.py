@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pipeline.losses.dice_cross_entropy import SMOOTH, dice_cross_entropy, soft_dice
+from pipeline.losses.segmentation import SMOOTH, segmentation_loss, soft_dice
 from pipeline.params import LossParams
 
 BOTH = LossParams()
@@ -46,7 +46,7 @@ def test_it_is_the_weighted_sum_of_cross_entropy_and_dice(logits, label):
     entropy, dice = by_hand(logits, label)
     params = LossParams(dice_weight=0.7, cross_entropy_weight=0.4)
     expected = 0.4 * entropy + 0.7 * (1 - sum(dice) / len(dice))
-    assert float(dice_cross_entropy(logits, label, params)) == pytest.approx(expected, rel=1e-5)
+    assert float(segmentation_loss(logits, label, params)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_soft_dice_has_a_value_for_each_class_but_background(logits, label):
@@ -56,19 +56,19 @@ def test_soft_dice_has_a_value_for_each_class_but_background(logits, label):
 
 def test_a_weight_of_zero_switches_its_part_off(logits, label):
     entropy, dice = by_hand(logits, label)
-    only_entropy = dice_cross_entropy(logits, label, LossParams(dice_weight=0))
-    only_dice = dice_cross_entropy(logits, label, LossParams(cross_entropy_weight=0))
+    only_entropy = segmentation_loss(logits, label, LossParams(dice_weight=0))
+    only_dice = segmentation_loss(logits, label, LossParams(cross_entropy_weight=0))
     assert float(only_entropy) == pytest.approx(entropy, rel=1e-5)
     assert float(only_dice) == pytest.approx(1 - sum(dice) / len(dice), rel=1e-5)
 
 
 def test_a_perfect_prediction_costs_nothing(label):
-    assert float(dice_cross_entropy(certain_of(label), label, BOTH)) < 1e-5
+    assert float(segmentation_loss(certain_of(label), label, BOTH)) < 1e-5
 
 
 def test_a_wrong_prediction_costs_more_than_a_hesitant_one(logits, label):
-    wrong = dice_cross_entropy(certain_of((label + 1) % 3), label, BOTH)
-    hesitant = dice_cross_entropy(torch.zeros(SHAPE), label, BOTH)
+    wrong = segmentation_loss(certain_of((label + 1) % 3), label, BOTH)
+    hesitant = segmentation_loss(torch.zeros(SHAPE), label, BOTH)
     assert wrong > 10 * hesitant > 0
 
 
@@ -81,23 +81,23 @@ def test_dice_is_taken_over_the_whole_batch():
 
 def test_logits_in_bfloat16_are_computed_in_float32(logits, label):
     rounded = logits.bfloat16()
-    loss = dice_cross_entropy(rounded, label, BOTH)
+    loss = segmentation_loss(rounded, label, BOTH)
     assert loss.dtype == torch.float32
-    assert torch.equal(loss, dice_cross_entropy(rounded.float(), label, BOTH))
+    assert torch.equal(loss, segmentation_loss(rounded.float(), label, BOTH))
 
 
 @pytest.mark.parametrize("present", [[0], [2], [0, 1]])
 def test_the_gradient_is_finite_when_a_class_is_absent(logits, present):
     label = torch.tensor(present)[torch.arange(48) % len(present)].reshape(2, 2, 3, 4)
     logits = logits.requires_grad_()
-    dice_cross_entropy(logits, label, BOTH).backward()
+    segmentation_loss(logits, label, BOTH).backward()
     assert torch.isfinite(logits.grad).all()
     assert logits.grad.abs().max() > 0
 
 
 def test_the_gradient_is_finite_for_extreme_logits(label):
     logits = (100 * certain_of((label + 1) % 3)).requires_grad_()
-    dice_cross_entropy(logits, label, BOTH).backward()
+    segmentation_loss(logits, label, BOTH).backward()
     assert torch.isfinite(logits.grad).all()
 
 
@@ -109,13 +109,13 @@ def unknown(*classes):
 
 
 def test_where_everything_was_looked_for_nothing_changes(logits, label):
-    whole = dice_cross_entropy(logits, label, BOTH)
-    torch.testing.assert_close(dice_cross_entropy(logits, label, BOTH, unknown()), whole)
+    whole = segmentation_loss(logits, label, BOTH)
+    torch.testing.assert_close(segmentation_loss(logits, label, BOTH, unknown()), whole)
 
 
 def test_background_and_what_nobody_looked_for_are_one(logits, label):
     label[1][label[1] == 2] = 0
-    loss = dice_cross_entropy(logits, label, LossParams(dice_weight=0), unknown(2))
+    loss = segmentation_loss(logits, label, LossParams(dice_weight=0), unknown(2))
     share = logits.softmax(dim=1)
     share[1, 0] += share[1, 2]
     chosen = share.gather(1, label[:, None])
@@ -130,17 +130,17 @@ def test_what_nobody_looked_for_is_neither_rewarded_nor_punished(label):
         logits[1, 1] = -10
         logits[1, 2] = guess
         logits.requires_grad_()
-        dice_cross_entropy(logits, label, BOTH, unknown(2)).backward()
+        segmentation_loss(logits, label, BOTH, unknown(2)).backward()
         gradients.append(logits.grad[1, 2].abs().max())
     assert max(gradients) < 1e-4
     logits = torch.zeros(SHAPE, requires_grad=True)
-    dice_cross_entropy(logits, label, BOTH).backward()
+    segmentation_loss(logits, label, BOTH).backward()
     assert logits.grad[1, 2].abs().min() > 1e-3, "looked for, the guess is wrong"
 
 
 def test_a_voxel_of_a_class_that_was_not_looked_for_counts_as_background(logits, label):
     hidden = label.clone()
     hidden[1][label[1] == 2] = 0
-    losses = [dice_cross_entropy(logits, one, BOTH, unknown(2)) for one in (label, hidden)]
+    losses = [segmentation_loss(logits, one, BOTH, unknown(2)) for one in (label, hidden)]
     assert torch.isfinite(losses[0])
     torch.testing.assert_close(*losses)

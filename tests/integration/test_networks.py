@@ -1,0 +1,48 @@
+"""Every network of the catalogue goes the whole way: trained, judged, used, on a small phantom."""
+
+import json
+from pathlib import Path
+
+import nibabel
+import pytest
+
+from pipeline.cli import run_stage
+from pipeline.inference.predict import predict_scans
+from pipeline.networks import names
+from tests.conftest import Project
+
+ORGAN = "abdomen"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """With patches and policy; what comes after is made by the tests."""
+    project = Project(tmp_path_factory.mktemp("project"))
+    project.set_params(
+        organs__abdomen__ingest__spacing=[12, 6, 6],
+        organs__abdomen__validate={"spacing_range": [0.1, 30], "test_share": 0.2},
+        organs__abdomen__patches={"per_case": 4, "size": [8, 16, 16]},
+        organs__abdomen__evaluate={"worst_cases": 1},
+    )
+    project.hounsfield("phantom", "--patients", "10", "--size", "0.3")
+    project.commit("small")
+    project.dvc("repro", f"augment@{ORGAN}")
+    return project
+
+
+@pytest.mark.parametrize("name", [*names(), "monai:SegResNet"])
+def test_network_is_trained_judged_and_used(
+    project: Project, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setenv("HOUNSFIELD_HOME", str(tmp_path / "home"))
+    train = {"profile": "small", "steps": 2, "validate_every": 2, "network": {"name": name}}
+    project.set_params(organs__abdomen__train=train)
+    run_stage("train", ORGAN)
+    run_stage("evaluate", ORGAN)
+    measured = json.loads((project.folder / f"metrics/{ORGAN}.json").read_text())
+    assert 0 <= measured["dice"]["mean"] <= 1
+    scan = sorted((project.folder / f"data/raw/{ORGAN}/imagesTr").iterdir())[0]
+    summary = predict_scans(project.folder, ORGAN, scan, tmp_path / "out.nii.gz", "latest")
+    assert summary.failed == {}
+    assert nibabel.load(tmp_path / "out.nii.gz").shape == nibabel.load(scan).shape

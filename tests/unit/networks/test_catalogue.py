@@ -1,0 +1,148 @@
+"""What holds for every network of the catalogue."""
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.errors import ParamsError
+from pipeline.losses.supervised import supervised_loss
+from pipeline.networks import build_network, check, names, option_names, plan_network
+from pipeline.params import LossParams, NetworkParams
+
+SPACING = (1.0, 1.0, 1.0)
+NAMES = names()
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
+
+
+def built(name, patch=(8, 16, 16), in_channels=1, classes=3):
+    torch.manual_seed(0)
+    return build_network(name, in_channels, classes, plan_network(name, {}, patch, SPACING, small=True))
+
+
+def sizes(network, patch=(8, 16, 16)):
+    """Of the smallest output that holds a patch, and of the input that it takes."""
+    output = network.form.fit(patch)
+    return output, network.form.input_size(output)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("patch", [(8, 16, 16), (5, 17, 9)])
+def test_outputs_are_as_the_form_says(name, patch):
+    network = built(name, in_channels=2, classes=4)
+    output, given = sizes(network, patch)
+    assert all(edge >= wanted for edge, wanted in zip(output, patch, strict=True))
+    image = torch.randn(2, 2, *given)
+    results = network(image)
+    results = results if isinstance(results, tuple) else (results,)
+    assert len(results) == len(network.form.outputs)
+    assert network.form.outputs[0].target == "label"
+    for result, said in zip(results, network.form.outputs, strict=True):
+        maps = {"label": (4, *output), "contour": (2, *output), "presence": (4, output[0], 1, 1)}
+        assert result.shape == (2, *maps[said.target])
+    with torch.no_grad():
+        assert network.eval()(image).shape == (2, 4, *output)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_weight_learns(name):
+    network = built(name)
+    output, given = sizes(network)
+    label = torch.randint(3, (2, *output), generator=torch.Generator().manual_seed(0))
+    results = network(torch.randn(2, 1, *given))
+    supervised_loss(results, network.form.outputs, label, LossParams()).backward()
+    for weight_name, weight in network.named_parameters():
+        assert weight.grad is not None, weight_name
+        assert torch.isfinite(weight.grad).all(), weight_name
+    learning = [weight.grad.abs().max() > 0 for weight in network.parameters()]
+    # A bias before a normalisation, or a unit that rests at the start, may have no say.
+    assert sum(learning) > 0.8 * len(learning)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_receptive_field_is_as_large_as_the_form_says(name):
+    """By the gradient of the voxel in the middle, without normalisation, which looks everywhere."""
+    network = built(name).eval()
+    for module in network.modules():
+        for child, layer in module.named_children():
+            if isinstance(layer, NORMS):
+                setattr(module, child, nn.Identity())
+    patch = [edge + 2 if edge else 8 for edge in network.form.receptive_field]
+    output, given = sizes(network, [min(edge, 72) for edge in patch])
+    image = torch.zeros(1, 1, *given, requires_grad=True)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.abs_().add_(1e-3)
+    middle = [edge // 2 for edge in output]
+    network(image + 1)[(0, slice(None), *middle)].logsumexp(0).backward()
+    seen = image.grad[0, 0].nonzero()
+    for axis, edge in enumerate(network.form.receptive_field):
+        # 0 says: as far as the patch goes.
+        span = int(seen[:, axis].max() - seen[:, axis].min() + 1) if len(seen) else 0
+        assert span <= (edge or given[axis])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_small_batch_can_be_learned_by_heart(name):
+    network = built(name)
+    output, given = sizes(network)
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn((2, 1, 4, 4, 4), generator=generator)
+    image = nn.functional.interpolate(coarse, given, mode="trilinear")
+    inside = tuple(slice(side, side + edge) for side, edge in zip(network.form.margin, output, strict=True))
+    seen = image[(slice(None), 0, *inside)]
+    label = (seen > 0.2).long() + (seen > 0.9).long()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
+    for _ in range(150):
+        loss = supervised_loss(network(image), network.form.outputs, label, LossParams())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        results = network(image)
+        first = results[0] if isinstance(results, tuple) else results
+        if (first.argmax(1) == label).float().mean() > 0.95:
+            break
+    assert (first.argmax(1) == label).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_seed_decides_the_weights(name):
+    one, same = built(name), built(name)
+    for (key, weight), other in zip(one.state_dict().items(), same.state_dict().values(), strict=True):
+        assert torch.equal(weight, other), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_options_can_be_read_off_its_file(name):
+    assert set(plan_network(name, {}, (8, 16, 16), SPACING, small=True)) <= set(option_names(name))
+
+
+def test_the_default_of_the_parameters_is_a_network():
+    assert NetworkParams().name in NAMES
+
+
+def test_an_unknown_name_is_refused_with_those_that_exist():
+    with pytest.raises(ValueError, match=r"no network 'residual_net': did you mean 'residual_unet'"):
+        check("residual_net", {})
+
+
+def test_an_unknown_option_is_refused_with_those_that_exist():
+    with pytest.raises(ValueError, match=r"has no 'chanels': did you mean 'channels'"):
+        NetworkParams(chanels=[8])
+
+
+def test_an_option_that_cannot_be_is_refused():
+    with pytest.raises(ParamsError, match=r"cannot be built with channels=\[\]"):
+        build_network("residual_unet", 1, 2, {"channels": []})
+
+
+def test_any_network_of_monai_is_one_of_ours():
+    name, options = "monai:SegResNet", {"init_filters": 8}
+    planned = plan_network(name, options, (8, 16, 16), SPACING, small=True)
+    network = build_network(name, 2, 3, planned)
+    assert network.form.multiple == (8, 8, 8)
+    assert network(torch.randn(1, 2, 8, 16, 16)).shape == (1, 3, 8, 16, 16)
+
+
+def test_what_monai_does_not_have_is_refused():
+    with pytest.raises(ParamsError, match="MONAI has no network 'Nonsense'"):
+        build_network("monai:Nonsense", 1, 2, {})
