@@ -256,6 +256,45 @@ def rollback(
 
 
 @app.command(rich_help_panel="Data and models")
+def networks(
+    name: Annotated[
+        list[str] | None, typer.Argument(help="Only these; all of the catalogue otherwise.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="As wide as in the papers, not for a CPU.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the networks that may be trained, with their size and what a step of a patch costs here."""
+    import json
+
+    from rich.console import Console
+
+    from pipeline.errors import ParamsError
+    from pipeline.networks import check, option_names
+    from pipeline.networks import names as catalogue
+    from pipeline.networks.table import PATCH, as_table, rows
+    from pipeline.networks.table import as_json as as_objects
+    from pipeline.progress import track
+
+    asked = name or catalogue()
+    for each in asked:
+        try:
+            check(each, {})
+        except ValueError as error:
+            raise ParamsError(str(error)) from None
+    measured = list(track(rows(asked, small=not full), "measure", len(asked)))
+    if as_json:
+        print(json.dumps(as_objects(measured)))
+        return
+    console = Console(highlight=False)
+    console.print(as_table(measured))
+    console.print(f"of one patch of {' x '.join(map(str, PATCH))} voxels, in float32, forward and backward")
+    for each in name or ():
+        told = option_names(each) if each in catalogue() else None
+        if told:
+            console.print(f"options of {each}: {', '.join(told)}", markup=False)
+
+
+@app.command(rich_help_panel="Data and models")
 def doctor(as_json: AsJson = False) -> None:
     """Say what is there and what is missing, with the command that mends it."""
     import json

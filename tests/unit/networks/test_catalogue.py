@@ -121,12 +121,12 @@ def test_the_default_of_the_parameters_is_a_network():
 
 
 def test_an_unknown_name_is_refused_with_those_that_exist():
-    with pytest.raises(ValueError, match=r"no network 'residual_net': did you mean 'residual_unet'"):
+    with pytest.raises(ValueError, match=r"no network 'residual_net' \(did you mean 'residual_unet'"):
         check("residual_net", {})
 
 
 def test_an_unknown_option_is_refused_with_those_that_exist():
-    with pytest.raises(ValueError, match=r"has no 'chanels': did you mean 'channels'"):
+    with pytest.raises(ValueError, match=r"has no 'chanels' \(did you mean 'channels'"):
         NetworkParams(chanels=[8])
 
 
