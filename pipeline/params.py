@@ -227,11 +227,22 @@ class NetworkParams(Section):
         return self
 
 
+class LossSample(Section):
+    """Which voxels of a batch the cross-entropy is taken over."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    of: Literal["random", "hardest"] = "random"
+    """hardest: those with the largest loss."""
+
+
 class LossParams(Section):
     """What the network is told to make small: Dice and cross-entropy, added."""
 
     dice_weight: Annotated[float, Field(ge=0)] = 1.0
     cross_entropy_weight: Annotated[float, Field(ge=0)] = 1.0
+    focal_gamma: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Of the focal loss: how little a voxel counts that is right already; 0: as much as any other."""
+    sample: LossSample = LossSample()
 
 
 class TrainParams(Section):

@@ -26,10 +26,36 @@ def segmentation_loss(
     logits = logits.float()
     if unknown is not None:
         logits, label = marginal(logits, label, unknown)
-    loss = params.cross_entropy_weight * functional.cross_entropy(logits, label)
+    loss = params.cross_entropy_weight * cross_entropy(logits, label, params)
     if params.dice_weight:
         loss = loss + params.dice_weight * (1 - soft_dice(logits.softmax(dim=1), label).mean())
     return loss
+
+
+def cross_entropy(logits: Tensor, label: Tensor, params: LossParams) -> Tensor:
+    """The cross-entropy, or focal loss, of the voxels that `params.sample` chooses, averaged.
+
+    A voxel counts (1 - p)^gamma, p being the probability of its true class (Lin et al., ICCV 2017). Random
+    voxels are drawn from torch's generator: their mean is that of all in expectation. The hardest are those
+    with the largest loss (Shrivastava et al., CVPR 2016).
+
+    Args:
+        logits: (B, classes, Z, Y, X), float32.
+        label: (B, Z, Y, X), class indices, int64.
+        params: gamma, and the share of the voxels.
+    """
+    if params.focal_gamma == 0 and params.sample.share == 1:
+        return functional.cross_entropy(logits, label)
+    losses = functional.cross_entropy(logits, label, reduction="none").flatten()
+    if params.focal_gamma:
+        # Not zero, of which a power below one has no slope.
+        losses = losses * (1 - (-losses).exp()).clamp_min(1e-6) ** params.focal_gamma
+    count = max(1, round(params.sample.share * losses.numel()))
+    if count == losses.numel():
+        return losses.mean()
+    if params.sample.of == "hardest":
+        return losses.topk(count).values.mean()
+    return losses[torch.randint(losses.numel(), (count,), device=losses.device)].mean()
 
 
 def marginal(logits: Tensor, label: Tensor, unknown: Tensor) -> tuple[Tensor, Tensor]:
