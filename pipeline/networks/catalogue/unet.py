@@ -1,13 +1,13 @@
 """The U-Net in two and three dimensions: a path that contracts, one that expands, joined at each resolution.
 
-2D: Ronneberger, Fischer and Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI
-2015. 3D: Çiçek, Abdulkadir, Lienkamp, Brox and Ronneberger, "3D U-Net: Learning Dense Volumetric
+2D: Ronneberger, Fischer and Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation",
+MICCAI 2015. 3D: Çiçek, Abdulkadir, Lienkamp, Brox and Ronneberger, "3D U-Net: Learning Dense Volumetric
 Segmentation from Sparse Annotation", MICCAI 2016.
 
-Deviations: convolutions are padded by default, so that as many voxels come out as go in; `padding: valid` is
-the papers'. The dropout of the 2D paper's deepest layers is an option, off by default. With `downsample:
-stride` a strided convolution takes the place of pooling, with `deep_supervision` the coarser resolutions of
-the expanding path are judged, too: neither is in the papers.
+Deviations: convolutions are padded by default, so that as many voxels come out as go in; `padding: valid`
+is the papers'. The dropout of the 2D paper's deepest layers is an option, off by default. With
+`downsample: stride` a strided convolution takes the place of pooling, with `deep_supervision` the coarser
+resolutions of the expanding path are judged, too: neither is in the papers.
 """
 
 from typing import Literal

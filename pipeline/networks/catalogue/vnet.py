@@ -3,9 +3,9 @@
 Milletari, Navab and Ahmadi, "V-Net: Fully Convolutional Neural Networks for Volumetric Medical Image
 Segmentation", 3DV 2016.
 
-Deviations: any number of channels and classes; the image is brought to the maps of the first stage by a 1³
-convolution, where the paper repeats its one channel; batch normalisation before each PReLU, which the paper
-does not mention (as in most of its descendants).
+Deviations: any number of channels and classes; the image is brought to the maps of the first stage by a
+1³ convolution, where the paper repeats its one channel; batch normalisation before each PReLU, which the
+paper does not mention (as in most of its descendants).
 """
 
 import itertools
