@@ -36,3 +36,30 @@ class ConvLSTM(nn.Module):
             state = leave * memory.tanh()
             states[index] = state
         return torch.stack(states, dim=2)
+
+
+class ConvGRU(nn.Module):
+    """A convolutional gated recurrent unit along the slices (Ballas et al., ICLR 2016).
+
+    Args:
+        before: feature maps of a slice.
+        after: maps of its state.
+        kernel: edge of the convolutions, odd.
+    """
+
+    def __init__(self, before: int, after: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.gates = nn.Conv2d(before + after, 2 * after, kernel, padding=kernel // 2)
+        self.candidate = nn.Conv2d(before + after, after, kernel, padding=kernel // 2)
+
+    def forward(self, volume: Tensor) -> Tensor:
+        """The state after each slice, (B, before, Z, Y, X) to (B, after, Z, Y, X)."""
+        slices = volume.unbind(2)
+        state = torch.zeros_like(slices[0][:, :1]).expand(-1, self.candidate.out_channels, -1, -1)
+        states = []
+        for given in slices:
+            renew, use = self.gates(torch.cat([given, state], dim=1)).sigmoid().chunk(2, dim=1)
+            proposed = self.candidate(torch.cat([given, use * state], dim=1)).tanh()
+            state = (1 - renew) * state + renew * proposed
+            states.append(state)
+        return torch.stack(states, dim=2)

@@ -68,7 +68,7 @@ class FCN(Network):
         # Of the fourth pooling at stride 16, then of the third at stride 8.
         added = [maps(TRUNK[level][-1], width) for level in (3, 2)][: STRIDES.index(stride)]
         self.skip_scores = nn.ModuleList(convolution(count, classes, 1) for count in added)
-        edge, flat = _receptive_field(), dims == 2
+        edge, flat = receptive_field(), dims == 2
         self.form = Form(
             dims, (1 if flat else edge, edge, edge), multiple=(1, 32, 32) if flat else (32, 32, 32)
         )
@@ -102,7 +102,7 @@ def _layer(dims: int, before: int, after: int, kernel: int) -> list[nn.Module]:
     ]
 
 
-def _receptive_field() -> int:
+def receptive_field() -> int:
     """The edge of what a voxel sees: that of the last scores, and of those that it lies between."""
     edge = step = 1
     for counts in TRUNK:
