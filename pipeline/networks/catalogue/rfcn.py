@@ -54,7 +54,7 @@ class RFCN(Network):
         self.form = Form(3, (0, 0, 0), multiple=(1, step, step), outputs=outputs)
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """(B, in_channels, Z, Y, X) to logits (B, classes, Z, Y, X); in training (B, classes, Z, 1, 1), too."""
+        """(B, in_channels, Z, Y, X) to logits (B, classes, Z, Y, X), in training (B, classes, Z, 1, 1)."""
         features, skips = as_slices(image), []
         for level, block in enumerate(self.encoder):
             features = block(functional.max_pool2d(features, 2) if level else features)
