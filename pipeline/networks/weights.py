@@ -6,7 +6,9 @@ from torch import Tensor, nn
 
 def stored(network: nn.Module) -> dict[str, Tensor]:
     """What a model's file holds: weights, and the running statistics of normalisation."""
-    return dict(network.named_parameters()) | dict(network.named_buffers())
+    tensors = dict(network.named_parameters()) | dict(network.named_buffers())
+    kept = network.state_dict().keys()
+    return {name: tensor for name, tensor in tensors.items() if name in kept}
 
 
 def load_weights(network: nn.Module, weights: dict[str, Tensor]) -> None:
