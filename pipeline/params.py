@@ -270,7 +270,7 @@ class TrainParams(Section):
     validate_every: Auto | Annotated[int, Field(ge=1)] = "auto"
     """Steps between looks at the watched fold; auto: ten looks a training."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """bfloat16 where the processor computes in it; weights are float32 always."""
+    """auto: bfloat16 where the processor computes in it and the network may; weights are float32 always."""
     seed: Seed = 0
 
 

@@ -75,6 +75,10 @@ class Network(nn.Module):
     small_width: ClassVar[float] = 0.25
     """By which the feature maps of the paper are multiplied in the profile `small`."""
 
+    bfloat16_on_cpu: ClassVar[bool] = False
+    """Whether training may compute in bfloat16 on a CPU. There the gradients that PyTorch 2.13 (oneDNN) gives
+    for some 3D convolutions hold numbers nobody wrote; a network is trusted whose shapes a test checks."""
+
     @classmethod
     def plan(
         cls, options: Mapping[str, Any], patch_size: Index, spacing: Sequence[float], small: bool

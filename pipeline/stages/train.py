@@ -82,7 +82,8 @@ def run(
     network = build(config)
     if params.start != "scratch":
         begin_from(network, home(project_root()) / "champions" / params.start)
-    computed = precision(params, where)
+    trusted = where.type != "cpu" or network.bfloat16_on_cpu
+    computed = precision(params, where) if trusted or params.precision != "auto" else torch.float32
     key = _key(config, policy, table, f"{where.type} {computed}")
     setting = Setting(
         params=params,

@@ -37,6 +37,9 @@ class ResidualUNet(Network):
             finer one (as in nnU-Net).
     """
 
+    # No axis falls below four voxels, where the gradients are right.
+    bfloat16_on_cpu = True
+
     def __init__(
         self,
         in_channels: int,
