@@ -3,9 +3,11 @@
 Dou, Yu, Chen, Jin, Yang, Qin and Heng, "3D deeply supervised network for automated segmentation of
 volumetric medical images", Medical Image Analysis 41, 2017.
 
-Deviations: convolutions keep the size of the image; batch normalisation follows each; the auxiliary heads
-weigh 0.3 and 0.4 throughout, where the paper lets them fall as training goes on; no conditional random
-field follows.
+Deviations: convolutions keep the size of the image, so that any size fits; batch normalisation follows each,
+so that it learns with few patches a step; the auxiliary heads weigh 0.3 and 0.4 throughout, where the paper
+lets them fall as training goes on, as a form has one weight for each output; no conditional random field
+follows, which is no part of the network. Assumed: the feature maps and kernels are those of its network for
+the liver, and the heads are scored after the second convolution of a block.
 """
 
 from torch import Tensor, nn

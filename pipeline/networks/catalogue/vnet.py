@@ -93,11 +93,14 @@ def _activated(convolution: nn.Module, channels: int) -> nn.Sequential:
 
 
 def _receptive_field() -> int:
-    """The edge of what an output voxel sees, its way going down to the coarsest resolution and up again."""
+    """The edge of what an output voxel sees, counted as in the paper, by way of the coarsest resolution."""
     steps = [2**level for level in range(len(STAGES))]
-    down = sum(2 * count * step for count, step in zip(DOWN, steps, strict=True)) + sum(steps[:-1])
-    up = sum((2 * count + 1) * step for count, step in zip(UP, steps[-2::-1], strict=True))
-    edge: int = 2 * (down + up) + 1
+    convolved = 4 * sum(
+        count * step for count, step in (*zip(DOWN, steps, strict=True), *zip(UP, steps[-2::-1], strict=True))
+    )
+    # A kernel of two sees one voxel more of the finer resolution, on the way down and on the way up.
+    strided = 2 * sum(steps[:-1])
+    edge: int = 1 + convolved + strided
     return edge
 
 

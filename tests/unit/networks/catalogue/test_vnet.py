@@ -40,3 +40,8 @@ def test_what_a_stage_is_given_is_added_to_what_it_makes():
             nn.init.zeros_(layer.bias)
     features = torch.rand(1, 8, 4, 4, 4)
     torch.testing.assert_close(stage(features), features)
+
+
+def test_an_output_voxel_sees_as_far_as_the_paper_says():
+    """551 voxels: the last line of its table of receptive fields."""
+    assert VNet(1, 2, width=0.25).form.receptive_field == (551, 551, 551)

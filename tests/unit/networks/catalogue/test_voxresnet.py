@@ -25,6 +25,12 @@ def test_three_strides_reduce_the_resolution_eight_times():
     assert sizes == [(2, 3, 4)]
 
 
+def test_its_feature_maps_are_those_of_the_paper():
+    network = VoxResNet(1, 4)
+    maps = [classifier[0].num_features for classifier in network.classifiers]
+    assert maps == [32, 64, 64, 64]
+
+
 def test_normalisation_and_activation_come_before_each_convolution():
     kinds = [type(layer) for layer in VoxRes(4).layers]
     assert kinds == [nn.BatchNorm3d, nn.ReLU, nn.Conv3d] * 2
