@@ -1,0 +1,4 @@
+"""What the numbers of a label map mean inside the pipeline, where they are class indices."""
+
+UNKNOWN = 255
+"""A voxel nobody looked at: it is neither a class nor background, and nothing is learned from it."""
