@@ -27,6 +27,7 @@ from pydantic_core import ErrorDetails
 
 from pipeline import networks
 from pipeline.errors import ParamsError
+from pipeline.networks import compositions
 from pipeline.workspace import STAGES
 
 Auto = Literal["auto"]
@@ -245,6 +246,28 @@ class LossParams(Section):
     sample: LossSample = LossSample()
 
 
+class BeforeParams(Section):
+    """A network that is trained first, and what the next one is given of it."""
+
+    network: NetworkParams = NetworkParams()
+    loss: LossParams = LossParams()
+    steps: Auto | Annotated[int, Field(ge=1)] = "auto"
+    """Of each of its trainings; auto: as many as the next network has."""
+    gives: Literal["maps", "region", "box"] = "maps"
+    """maps: probabilities, as images; region: the only voxels that count; box: what the image is cut to."""
+    grow_mm: NonNegative = 5.0
+    """Around what was found, of a region or box."""
+    folds: Annotated[int, Field(ge=2)] = 2
+    """It is trained so many times, each time without a share of the cases, which it then predicts."""
+
+
+class InferenceParams(Section):
+    """How a trained network is used; no other training follows from it."""
+
+    rule_out: bool = False
+    """Leave out where the intensity is that of no labelled voxel: faster where much of a scan is air."""
+
+
 class TrainParams(Section):
     """How the network is trained."""
 
@@ -252,6 +275,9 @@ class TrainParams(Section):
     """small: learns fast on few CPU cores; full: for a GPU; auto: by the machine."""
     network: NetworkParams = NetworkParams()
     loss: LossParams = LossParams()
+    before: BeforeParams | None = None
+    """A network whose predictions this one is given; each case's by one that has not learned from it."""
+    inference: InferenceParams = InferenceParams()
     start: Literal["scratch"] | Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = "scratch"
     """What the weights begin as: random, or those of a registered model, by the hash of its files."""
     fold: Annotated[int, Field(ge=0)] = 0
@@ -272,6 +298,12 @@ class TrainParams(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where the processor computes in it and the network may; weights are float32 always."""
     seed: Seed = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _composed(cls, given: Any) -> Any:
+        """A composition that is named is written out."""
+        return compositions.written_out(given) if isinstance(given, dict) else given
 
 
 class EvaluateParams(Section):

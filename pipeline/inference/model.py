@@ -1,5 +1,6 @@
 """A trained model on disk, and what it says of a scan."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,12 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from pipeline.atomic import read_json, sha256_file
 from pipeline.errors import DataError, MissingError
+from pipeline.inference.composition import given_by, look_with
+from pipeline.inference.rule_out import ruled_in
 from pipeline.inference.sliding_window import probabilities
 from pipeline.networks import build_network
 from pipeline.networks.base import Network
@@ -23,7 +27,7 @@ from pipeline.volumes.masks import check_aligned
 from pipeline.volumes.readers import Scan
 from pipeline.volumes.resampling import interpolation, resample_image
 
-CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+CONFIG, WEIGHTS, BEFORE = "config.json", "weights.safetensors", "before"
 NEEDED = ("labels", "modality", "recipe", "spacing", "patch_size", "normalisation", "network", "sha256")
 """What a configuration must hold for its model to be used."""
 RESTORE = "restore it with dvc checkout, or train again"
@@ -35,11 +39,13 @@ class Model:
     Args:
         config: of the model, as `train` wrote it.
         network: on the device, in evaluation mode.
+        before: models whose mean says what the network is given besides the image.
     """
 
-    def __init__(self, config: dict[str, Any], network: Network) -> None:
+    def __init__(self, config: dict[str, Any], network: Network, before: Sequence["Model"] = ()) -> None:
         self.config = config
         self._network = network
+        self._before = before
         self._device = device()
         self.recipe = Recipe.of(config)
 
@@ -82,22 +88,29 @@ class Model:
         self, image: torch.Tensor, shape: tuple[int, ...], spacing: Triple, target: Triple
     ) -> NDArray[np.intp]:
         """The most probable class (Z, Y, X) on the grid of the scan; probabilities are interpolated."""
-        config = self.config
-        share = (
-            probabilities(
-                self._network,
-                normalise(image.to(self._device), config["normalisation"]),
-                config["patch_size"],
-                len(config["labels"]) + 1,
-                precision(None, self._device),
-            )
-            .cpu()
-            .numpy()
-        )
+        share = self.shares(image.to(self._device)).cpu().numpy()
         z, y, x = shape
         on_scan = np.stack([resample_image(one, target, spacing, (z, y, x)) for one in share])
         best: NDArray[np.intp] = on_scan.argmax(axis=0)
         return best
+
+    def shares(self, image: Tensor) -> Tensor:
+        """Class probabilities (classes, Z, Y, X) of an image (C, Z, Y, X), calibrated and resampled."""
+        config = self.config
+        classes = len(config["labels"]) + 1
+        kind = precision(None, self._device)
+
+        def look(seen: Tensor, where: Tensor | None = None) -> Tensor:
+            seen = normalise(seen, config["normalisation"])
+            return probabilities(self._network, seen, config["patch_size"], classes, kind, where=where)
+
+        held = config.get("rule_out")
+        possible = None if held is None else ruled_in(image, held)
+        if not self._before:
+            return look(image, possible)
+        found = torch.stack([model.shares(image) for model in self._before]).mean(0)
+        given = given_by(found, config["before"], config["spacing"])
+        return look_with(given, config["before"]["gives"], image, look, possible)
 
 
 def build(config: dict[str, Any]) -> Network:
@@ -119,12 +132,21 @@ def load_model(folder: Path) -> Model:
     config = _read_config(folder / CONFIG)
     if sha256_file(folder / WEIGHTS) != config["sha256"].get(WEIGHTS):
         raise DataError(f"{folder / WEIGHTS} is not the file that was saved (its checksum differs)", RESTORE)
+    for name, digest in config["sha256"].items():
+        if name != WEIGHTS and (not (folder / name).is_file() or sha256_file(folder / name) != digest):
+            raise DataError(f"{folder / name} is not the file that was saved (its checksum differs)", RESTORE)
+    before = [load_model(folder / place) for place in parts(config)]
     network = build(config)
     try:
         load_weights(network, load_file(folder / WEIGHTS))
     except (SafetensorError, ValueError):
         raise DataError(f"{folder / WEIGHTS} does not fit its {CONFIG}", RESTORE) from None
-    return Model(config, network.eval())
+    return Model(config, network.eval(), before)
+
+
+def parts(config: dict[str, Any]) -> list[str]:
+    """Where, in the folder of a model, the models lie that it is given the predictions of."""
+    return [f"{BEFORE}/{number}" for number in range(config["before"]["models"] if "before" in config else 0)]
 
 
 def _read_config(path: Path) -> dict[str, Any]:

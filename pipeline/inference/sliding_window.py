@@ -21,6 +21,7 @@ def probabilities(
     classes: int,
     precision: torch.dtype,
     batch_size: int = 4,
+    where: Tensor | None = None,
 ) -> Tensor:
     """Class probabilities of every voxel, (classes, Z, Y, X), float32.
 
@@ -34,6 +35,7 @@ def probabilities(
         classes: of the network, background included.
         precision: to compute in.
         batch_size: windows at a time; memory is that of the volume in all classes and of these windows.
+        where: (Z, Y, X) bool; elsewhere is background, and windows that lie there are not computed.
     """
     window, margin = network.form.fit(window), network.form.margin
     shape = image.shape[1:]
@@ -47,6 +49,11 @@ def probabilities(
     total = image.new_zeros((classes, *inner))
     weights = image.new_zeros(inner)
     starts = list(product(*(_starts(n, edge) for n, edge in zip(inner, window, strict=True))))
+    inside = tuple(slice(first, first + n) for first, n in zip(before, shape, strict=True))
+    if where is not None:
+        wanted = torch.zeros(inner, dtype=torch.bool, device=image.device)
+        wanted[inside] = where
+        starts = [start for start in starts if wanted[_box(start, window)].any()]
     for first in range(0, len(starts), batch_size):
         chosen = starts[first : first + batch_size]
         boxes = [_box(start, window) for start in chosen]
@@ -57,8 +64,11 @@ def probabilities(
         for box, share in zip(boxes, logits.float().softmax(dim=1), strict=True):
             total[(slice(None), *box)] += share * weight
             weights[box] += weight
-    inside = tuple(slice(first, first + n) for first, n in zip(before, shape, strict=True))
-    return (total / weights)[(slice(None), *inside)]
+    if where is None:
+        return (total / weights)[(slice(None), *inside)]
+    found = (total / weights.clamp_min(torch.finfo(weights.dtype).tiny))[(slice(None), *inside)]
+    background = functional.one_hot(torch.tensor(0), classes).to(found)[:, None, None, None]
+    return torch.where(where, found, background)
 
 
 def _box(start: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ParamsError
+from pipeline.networks.compositions import NAMED
 
 if TYPE_CHECKING:
     from pipeline.networks.base import Index, Network
@@ -57,10 +58,13 @@ def check(name: str, options: Options) -> None:
     """
     if name.startswith(MONAI):
         return
+    if name in NAMED:
+        raise ValueError(f"'{name}' is a composition of networks, which has no place here")
     if name not in names():
+        there = [*names(), *NAMED]
         raise ValueError(
-            f"there is no network '{name}'{_nearest(name, names())}. There is: {', '.join(names())}, "
-            f"and {MONAI}<Class> of monai.networks.nets"
+            f"there is no network '{name}'{_nearest(name, there)}. There is: {', '.join(names())}; composed: "
+            f"{', '.join(NAMED)}; and {MONAI}<Class> of monai.networks.nets"
         )
     known = option_names(name)
     stray = [option for option in options if known is not None and option not in known]

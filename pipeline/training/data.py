@@ -1,7 +1,7 @@
 """Batches from the patch table: boxes of volumes, keyed by (seed, step), read ahead by threads."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.networks.base import ANY_SIZE, Form
 from pipeline.sampling.boxes import Index, patch_start
+from pipeline.training.views import Volume
 from pipeline.volumes.geometry import Floats
 from pipeline.volumes.store import SUFFIX, StoredCase
 
@@ -28,6 +29,11 @@ class ReadCase:
     """(C + 1, Z, Y, X)."""
 
     @property
+    def channels(self) -> int:
+        """Of the image."""
+        return len(self.array) - 1
+
+    @property
     def shape(self) -> Index:
         """(Z, Y, X)."""
         z, y, x = self.array.shape[1:]
@@ -36,6 +42,15 @@ class ReadCase:
     def box(self, start: tuple[int, ...], stop: tuple[int, ...]) -> Floats:
         """Image and label of the voxels from `start` to before `stop`."""
         return self.array[(slice(None), *map(slice, start, stop))]
+
+    def image(self) -> Floats:
+        """The whole image (C, Z, Y, X)."""
+        return self.array[:-1]
+
+    def label(self) -> NDArray[np.uint8]:
+        """The whole label map (Z, Y, X)."""
+        label: NDArray[np.uint8] = self.array[-1].astype(np.uint8)
+        return label
 
 
 class PatchReader:
@@ -46,7 +61,7 @@ class PatchReader:
 
     Args:
         table: the patch table, all rows to be learned from.
-        volumes: the folder of the volumes.
+        volumes: the folder of the volumes, or the volumes themselves by case.
         batch_size: patches a step.
         seed: of the order.
         classes: names of the labels in the order of their classes, background left out.
@@ -58,7 +73,7 @@ class PatchReader:
     def __init__(
         self,
         table: pd.DataFrame,
-        volumes: Path,
+        volumes: Path | Mapping[str, Volume],
         batch_size: int,
         seed: int,
         classes: Sequence[str] = (),
@@ -72,12 +87,11 @@ class PatchReader:
         self._output = form.fit([int(first[f"size_{axis}"]) for axis in "zyx"])
         self.margin = form.margin
         self.size: Index = form.input_size(self._output)
-        self._opened: dict[str, StoredCase | ReadCase] = {
-            case: StoredCase(volumes / f"{case}{SUFFIX}") for case in table["case"].unique()
+        self._opened: dict[str, Volume] = {
+            case: StoredCase(volumes / f"{case}{SUFFIX}") if isinstance(volumes, Path) else volumes[case]
+            for case in table["case"].unique()
         }
-        self._channels = 1 + max(
-            case.channels for case in self._opened.values() if isinstance(case, StoredCase)
-        )
+        self._channels = 1 + max(case.channels for case in self._opened.values())
         voxels = sum(int(np.prod(case.shape)) for case in self._opened.values())
         self._keep = voxels * self._channels * np.dtype(np.float32).itemsize <= KEPT_BYTES
         self._batch_size, self._seed, self._threads, self._pinned = batch_size, seed, threads, pinned
@@ -130,9 +144,9 @@ class PatchReader:
             self._order = epoch, order
         return int(order[offset])
 
-    def _open(self, case: str) -> StoredCase | ReadCase:
+    def _open(self, case: str) -> Volume:
         opened = self._opened[case]
-        if self._keep and isinstance(opened, StoredCase):
+        if self._keep and not isinstance(opened, ReadCase):
             opened = ReadCase(opened.box((0, 0, 0), opened.shape))
             self._opened[case] = opened
         return opened
@@ -149,7 +163,7 @@ def unknown_classes(annotated: str, classes: Sequence[str]) -> list[bool]:
     return [False, *(bool(annotated) and name not in looked_for for name in classes)]
 
 
-def read_patch(opened: StoredCase | ReadCase, start: Index, size: Index, out: Floats | None = None) -> Floats:
+def read_patch(opened: Volume, start: Index, size: Index, out: Floats | None = None) -> Floats:
     """A box (C + 1, z, y, x) of a case, in `out` if given; outside the volume its edge is repeated."""
     low = tuple(max(0, first) for first in start)
     high = tuple(min(n, first + edge) for n, first, edge in zip(opened.shape, start, size, strict=True))

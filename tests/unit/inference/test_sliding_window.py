@@ -132,3 +132,26 @@ def test_the_network_and_the_volume_stay_as_they_were():
     assert torch.equal(image, before)
     assert not found.requires_grad
     assert all(weight.grad is None for weight in network.parameters())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_windows_without_a_wanted_voxel_are_not_computed(shape):
+    image = volume(*shape)
+    where = torch.zeros(shape, dtype=torch.bool)
+    where[:2, :2, :2] = True
+    network, everywhere = Recorder(), Recorder()
+    found = probabilities(network, image, (4, 4, 4), 3, FLOAT, where=where)
+    whole = probabilities(everywhere, image, (4, 4, 4), 3, FLOAT)
+    torch.testing.assert_close(found[:, where], whole[:, where])
+    assert (found[0][~where] == 1).all()
+    assert (found[1:][:, ~where] == 0).all()
+    computed, of = (sum(map(len, one.batches)) for one in (network, everywhere))
+    assert computed < of or max(shape) <= 4 or min(shape) == 1
+
+
+def test_nothing_wanted_is_background_everywhere():
+    network = Recorder()
+    nowhere = torch.zeros((6, 6, 6), dtype=torch.bool)
+    found = probabilities(network, volume(6, 6, 6), (4, 4, 4), 3, FLOAT, where=nowhere)
+    assert network.batches == []
+    assert (found[0] == 1).all()

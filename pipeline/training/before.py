@@ -1,0 +1,98 @@
+"""Networks whose predictions another one is given, and their predictions of cases they have not learned from.
+
+What a network says of a case it has learned from is better than what it will say of a new one: a network
+that learned from such maps would trust them too much (Tu and Bai, PAMI 32, 2010).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.atomic import atomic_path, remove_partial, sha256_json
+from pipeline.errors import DataError
+from pipeline.inference.composition import Given, given_by
+from pipeline.inference.model import Model, build
+from pipeline.networks.weights import load_weights
+from pipeline.params import BeforeParams, TrainParams
+from pipeline.progress import track
+from pipeline.training.fit import WATCHED, Material, Trained, checkpoints, fit
+from pipeline.volumes.store import SUFFIX, StoredCase
+
+
+def fit_before(
+    material: Material, params: TrainParams, before: BeforeParams
+) -> tuple[list[Trained], Mapping[str, Given]]:
+    """Train the networks that come before, and have each case predicted by one that does not know it.
+
+    The folds but the watched one are dealt to `before.folds` groups. A network learns from all groups but
+    one and predicts that; the watched fold, like a new case, is predicted by the mean of all networks.
+
+    Args:
+        material: what they are made from.
+        params: of the network that follows.
+        before: of these.
+
+    Returns:
+        The networks, and what is handed on of each case, as `given_by` returns it.
+
+    Raises:
+        DataError: there are fewer folds than groups, or a training breaks down.
+    """
+    table = material.table
+    folds = sorted(set(table["fold"].tolist()) - {params.fold})
+    if len(folds) < before.folds:
+        raise DataError(
+            f"{material.organ}: before.folds is {before.folds}, but {len(folds)} folds are learned from",
+            f"lower organs.{material.organ}.train.before.folds, or raise validate.folds",
+        )
+    own = params.model_copy(
+        update={
+            "network": before.network,
+            "loss": before.loss,
+            "steps": params.steps if before.steps == "auto" else before.steps,
+            "before": None,
+            "start": "scratch",
+        }
+    )
+    groups = [folds[number :: before.folds] for number in range(before.folds)]
+    trained = []
+    for group in groups:
+        kept_back = table["fold"].isin(group)
+        learned = table[~kept_back & (table["fold"] != params.fold)].reset_index(drop=True)
+        watched = sorted(table[kept_back]["case"].unique())[:WATCHED]
+        trained.append(fit(material, own, learned, watched))
+    folder = checkpoints(material.organ) / _name(trained, before)
+    handed = _predicted(material, before, groups, trained, folder)
+    return trained, handed
+
+
+def _name(trained: list[Trained], before: BeforeParams) -> str:
+    return sha256_json([[one.key for one in trained], before.gives, before.grow_mm])[:32]
+
+
+def _predicted(
+    material: Material, before: BeforeParams, groups: list[list[int]], trained: list[Trained], folder: Path
+) -> dict[str, Given]:
+    """What is handed on of each case; files, so that memory does not grow with the number of cases."""
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_partial(folder)
+    models = [_usable(one) for one in trained]
+    folds = material.table.drop_duplicates("case").set_index("case")["fold"]
+    files = {str(case): folder / f"{case}.npy" for case in folds.index}
+    missing = [case for case, file in files.items() if not file.is_file()]
+    for case in track(missing, "predict", len(missing)):
+        asked = [model for model, group in zip(models, groups, strict=True) if folds[case] in group] or models
+        image = torch.from_numpy(StoredCase(material.volumes / f"{case}{SUFFIX}").image())
+        found = torch.stack([model.shares(image) for model in asked]).mean(0)
+        how = before.model_dump(include={"gives", "grow_mm"})
+        with atomic_path(files[case]) as temporary, open(temporary, "wb") as file:
+            np.save(file, given_by(found, how, material.plan["spacing"]), allow_pickle=False)
+    return {case: np.load(file, mmap_mode="r", allow_pickle=False) for case, file in files.items()}
+
+
+def _usable(trained: Trained) -> Model:
+    network = build(trained.config)
+    load_weights(network, trained.weights)
+    return Model(trained.config, network.eval())

@@ -1,0 +1,222 @@
+"""One network from what the stages before have made: its configuration, its training, its weights."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pipeline.atomic import sha256_code, sha256_json
+from pipeline.inference.composition import FULL, Given
+from pipeline.inference.model import build
+from pipeline.inference.sliding_window import probabilities
+from pipeline.metrics.overlap import dice
+from pipeline.networks import plan_network
+from pipeline.networks.base import Network
+from pipeline.params import AugmentParams, TrainParams
+from pipeline.progress import console
+from pipeline.training.beginning import begin_from
+from pipeline.training.data import PatchReader, unknown_classes
+from pipeline.training.loop import Curve, train
+from pipeline.training.normalisation import normalise
+from pipeline.training.profile import Profile, choose_profile, device, precision, reading_threads
+from pipeline.training.setting import Setting
+from pipeline.training.views import VIEWS, Volume, rows_within
+from pipeline.validation.drift import FINGERPRINT
+from pipeline.volumes.store import SUFFIX, StoredCase
+from pipeline.workspace import home, project_root
+
+WATCHED = 12
+"""Cases of the watched fold that are looked at while training; the test set is judged by `evaluate`."""
+CODE = (
+    "training",
+    "networks",
+    "losses",
+    "augmentation",
+    "sampling",
+    "inference",
+    "metrics",
+    "stages/train.py",
+)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What all networks of a training are made from."""
+
+    organ: str
+    plan: dict[str, Any]
+    policy: dict[str, Any]
+    """Of augmentation."""
+    table: pd.DataFrame
+    """All patches."""
+    volumes: Path
+    fingerprint: Mapping[str, Any]
+    """Of the data, for the model's configuration."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network that has been trained."""
+
+    config: dict[str, Any]
+    """All that is needed to use it, and what it was made of."""
+    weights: dict[str, Tensor]
+    curve: Curve
+    key: str
+    """Hash of all it was made of."""
+
+
+def checkpoints(organ: str) -> Path:
+    """Where the checkpoints of an organ's trainings lie."""
+    return home(project_root()) / "checkpoints" / organ
+
+
+def fit(
+    material: Material,
+    params: TrainParams,
+    learned: pd.DataFrame,
+    watched: Sequence[str],
+    before: Sequence[Trained] = (),
+    handed: Mapping[str, Given] | None = None,
+) -> Trained:
+    """Train one network, going on from its last checkpoint if there is one.
+
+    Args:
+        material: what it is made from.
+        params: with a learning rate that is a number.
+        learned: rows of the patch table to learn from.
+        watched: cases that are looked at meanwhile.
+        before: networks whose predictions it is given.
+        handed: those of every case, as `given_by` returned them.
+
+    Raises:
+        DataError: the training breaks down.
+    """
+    profile, where = choose_profile(params), device()
+    torch.manual_seed(params.seed)
+    plan = material.plan
+    config = _config(material, params, profile, before)
+    network = build(config)
+    if params.start != "scratch":
+        begin_from(network, home(project_root()) / "champions" / params.start)
+    trusted = where.type != "cpu" or network.bfloat16_on_cpu
+    computed = precision(params, where) if trusted or params.precision != "auto" else torch.float32
+    key = _key(config, material, learned, f"{where.type} {computed}")
+    setting = Setting(
+        params=params,
+        augment=AugmentParams.model_validate(material.policy["params"]),
+        steps=profile.steps,
+        spacing=tuple(plan["spacing"]),
+        normalisation=config["normalisation"],
+        device=where,
+        precision=computed,
+        checkpoints=checkpoints(material.organ) / key,
+    )
+    count = sum(weight.numel() for weight in network.parameters())
+    console.print(
+        f"{material.organ}: {profile.name} profile, {count:,} weights, "
+        f"{profile.steps} steps of {profile.batch_size} patches on {where.type} in {setting.precision}"
+    )
+    classes = sorted(config["labels"], key=lambda name: config["labels"][name])
+    volumes: dict[str, Volume] = {
+        case: StoredCase(material.volumes / f"{case}{SUFFIX}") for case in {*learned["case"], *watched}
+    }
+    if params.before is not None and handed is not None:
+        gives = params.before.gives
+        volumes = {case: VIEWS[gives](volume, handed[case]) for case, volume in volumes.items()}
+        learned = rows_within(learned, handed, gives)
+    reader = PatchReader(
+        learned,
+        volumes,
+        profile.batch_size,
+        params.seed,
+        classes,
+        form=network.form,
+        threads=reading_threads(where),
+        pinned=where.type == "cuda",
+    )
+    cases = _looked_at(material.table, watched, volumes, classes)
+    weights, curve = train(network, reader, _watch(cases, config, setting), setting)
+    return Trained(config, weights, curve, key)
+
+
+def _looked_at(
+    table: pd.DataFrame, cases: Sequence[str], volumes: Mapping[str, Volume], classes: list[str]
+) -> list[tuple[Volume, list[bool]]]:
+    """The volume of each case, and which classes nobody looked for in it."""
+    annotated = table.drop_duplicates("case").set_index("case")["annotated"]
+    return [(volumes[case], unknown_classes(annotated[case], classes)) for case in cases]
+
+
+def _config(
+    material: Material, params: TrainParams, profile: Profile, before: Sequence[Trained]
+) -> dict[str, Any]:
+    """All that is needed to use the model, and what it was made of."""
+    plan = material.plan
+    z, y, x = (int(material.table[f"size_{axis}"].iloc[0]) for axis in "zyx")
+    network, small = params.network, profile.name == "small"
+    options = plan_network(network.name, network.options, (z, y, x), plan["spacing"], small=small)
+    config = {
+        "organ": material.organ,
+        "modality": plan["modality"],
+        "labels": plan["labels"],
+        "recipe": plan["recipe"],
+        "spacing": plan["spacing"],
+        "patch_size": [z, y, x],
+        "normalisation": plan["normalisation"],
+        "network": {"name": network.name} | options,
+        "training": params.model_dump(mode="json", exclude={"inference"})
+        | {"profile": profile.name, "steps": profile.steps, "batch_size": profile.batch_size},
+        FINGERPRINT: material.fingerprint,
+    }
+    if params.before is None:
+        return config
+    config["before"] = {
+        "gives": params.before.gives,
+        "grow_mm": params.before.grow_mm,
+        "models": len(before),
+        "keys": [one.key for one in before],
+    }
+    if params.before.gives == "maps":
+        images = plan["recipe"]["channels"]
+        config["normalisation"] = plan["normalisation"] + [
+            {"image": images + number, "clip": [0.0, FULL], "mean": FULL / 2, "std": FULL / 2}
+            for number in range(len(plan["labels"]))
+        ]
+    return config
+
+
+def _key(config: dict[str, Any], material: Material, learned: pd.DataFrame, arithmetic: str) -> str:
+    """Hash of all the training is made of; the tables carry the keys of the volumes."""
+    tables = [
+        pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes().hex()
+        for table in (material.table, learned)
+    ]
+    return sha256_json([config, material.policy, tables, arithmetic, sha256_code(*CODE)])[:32]
+
+
+def _watch(
+    cases: list[tuple[Volume, list[bool]]], config: dict[str, Any], setting: Setting
+) -> Callable[[Network], float]:
+    """A function that gives the mean Dice of a network over whole volumes of the watched fold.
+
+    With each case come the classes that nobody looked for in it; they do not count.
+    """
+    classes = len(config["labels"]) + 1
+
+    def watch(network: Network) -> float:
+        scores = []
+        for case, unknown in cases:
+            image = normalise(torch.from_numpy(case.image()).to(setting.device), setting.normalisation)
+            share = probabilities(network, image, config["patch_size"], classes, setting.precision)
+            predicted, truth = share.argmax(dim=0).cpu().numpy(), case.label()
+            known = [value for value in range(1, classes) if not unknown[value]]
+            scores += [dice(truth, predicted, value) for value in known]
+        return float(np.nanmean(scores))
+
+    return watch

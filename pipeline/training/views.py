@@ -1,0 +1,135 @@
+"""Volumes as a network sees them that comes after another one: with maps, within a region, in a box."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.inference.composition import Given, Gives, bounds
+from pipeline.labels import UNKNOWN
+from pipeline.sampling.boxes import Index
+from pipeline.volumes.geometry import Floats
+
+
+class Volume(Protocol):
+    """Image and label map of a case, of which boxes can be read."""
+
+    @property
+    def channels(self) -> int:
+        """Of the image."""
+
+    @property
+    def shape(self) -> Index:
+        """(Z, Y, X)."""
+
+    def box(self, start: tuple[int, ...], stop: tuple[int, ...]) -> Floats:
+        """Image and label (C + 1, z, y, x) of the voxels from `start` to before `stop`."""
+
+    def image(self) -> Floats:
+        """(C, Z, Y, X)."""
+
+    def label(self) -> NDArray[np.uint8]:
+        """(Z, Y, X), class indices."""
+
+
+class _View:
+    """A volume that is another one, seen in some way."""
+
+    def __init__(self, volume: Volume, given: Given) -> None:
+        self._volume, self._given = volume, given
+
+    @property
+    def channels(self) -> int:
+        return self._volume.channels
+
+    @property
+    def shape(self) -> Index:
+        return self._volume.shape
+
+    def box(self, start: tuple[int, ...], stop: tuple[int, ...]) -> Floats:
+        raise NotImplementedError
+
+    def image(self) -> Floats:
+        return self.box((0, 0, 0), self.shape)[:-1]
+
+    def label(self) -> NDArray[np.uint8]:
+        label: NDArray[np.uint8] = self.box((0, 0, 0), self.shape)[-1].astype(np.uint8)
+        return label
+
+
+class WithMaps(_View):
+    """With the maps of the classes as further channels, from 0 to 255."""
+
+    @property
+    def channels(self) -> int:
+        """Of image and maps."""
+        return self._volume.channels + len(self._given)
+
+    def box(self, start: tuple[int, ...], stop: tuple[int, ...]) -> Floats:
+        """Image, maps and label (C + 1, z, y, x) of the voxels from `start` to before `stop`."""
+        both = self._volume.box(start, stop)
+        maps = self._given[(slice(None), *map(slice, start, stop))]
+        return np.concatenate([both[:-1], maps.astype(np.float32), both[-1:]])
+
+
+class Within(_View):
+    """With labels in a region alone: of voxels outside, nothing is learned."""
+
+    def box(self, start: tuple[int, ...], stop: tuple[int, ...]) -> Floats:
+        """Image and label (C + 1, z, y, x) of the voxels from `start` to before `stop`."""
+        both = self._volume.box(start, stop).copy()
+        within = self._given[0][tuple(map(slice, start, stop))]
+        both[-1][within == 0] = UNKNOWN
+        return both
+
+
+class Cropped(_View):
+    """The part of it that lies in a box; its coordinates begin there."""
+
+    def __init__(self, volume: Volume, given: Given) -> None:
+        super().__init__(volume, given)
+        self.start, self._stop = bounds(given[0] > 0)
+
+    @property
+    def shape(self) -> Index:
+        """Of the box, (Z, Y, X)."""
+        z, y, x = (last - first for first, last in zip(self.start, self._stop, strict=True))
+        return z, y, x
+
+    def box(self, start: tuple[int, ...], stop: tuple[int, ...]) -> Floats:
+        """Image and label (C + 1, z, y, x) of the box's voxels from `start` to before `stop`."""
+        first, last = (
+            tuple(place + own for place, own in zip(places, self.start, strict=True))
+            for places in (start, stop)
+        )
+        return self._volume.box(first, last)
+
+
+VIEWS: dict[Gives, type[_View]] = {"maps": WithMaps, "region": Within, "box": Cropped}
+
+
+def rows_within(rows: pd.DataFrame, handed: Mapping[str, Given], gives: Gives) -> pd.DataFrame:
+    """The rows of the patch table that a network learns from which looks where another one told it to.
+
+    Args:
+        rows: with `case`, and `z`, `y`, `x` of the patch's centre.
+        handed: of each case, as `given_by` returned it.
+        gives: what it is.
+
+    Returns:
+        The rows whose centre lies within, in the coordinates of the view.
+    """
+    if gives == "maps":
+        return rows
+    kept = []
+    for case, own in rows.groupby("case", sort=False):
+        where = handed[str(case)][0] > 0
+        chosen = own[where[tuple(own[axis].to_numpy() for axis in "zyx")]]
+        if gives == "box":
+            moved = zip("zyx", bounds(where)[0], strict=True)
+            chosen = chosen.assign(**{axis: chosen[axis] - start for axis, start in moved})
+        kept.append(chosen)
+    table: pd.DataFrame = pd.concat(kept).sort_index()
+    return table.reset_index(drop=True)

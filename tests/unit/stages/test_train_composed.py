@@ -1,0 +1,135 @@
+"""The stage `train` with a network that is given what others before it found."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipeline.errors import DataError
+from pipeline.inference.composition import given_by
+from pipeline.inference.model import load_model
+from pipeline.params import TrainParams
+from pipeline.stages.train import run
+from pipeline.volumes.store import SUFFIX, StoredCase
+from pipeline.workspace import stage_files
+
+ORGAN = "liver"
+MODEL = Path("models") / ORGAN
+SMALL = {"name": "residual_unet", "channels": [4, 6]}
+PARAMS = {"profile": "small", "network": SMALL, "steps": 3, "batch_size": 2, "precision": "float32"}
+FOLDS = {"case_0": 0, "case_1": 1, "case_2": 2, "case_3": 1}
+"""Fold 0 is watched; the others are a group each."""
+GIVES = ["maps", "region", "box"]
+
+
+@pytest.fixture
+def train(prepared):
+    for name in ("patches", "accepted"):
+        path = Path("data") / name / f"{ORGAN}.parquet"
+        table = pd.read_parquet(path)
+        table.assign(fold=table["case"].map(FOLDS)).to_parquet(path)
+
+    def stage(gives="maps", **params):
+        before = {"network": SMALL, "gives": gives, "grow_mm": 2}
+        run(
+            ORGAN,
+            TrainParams(**PARAMS | {"before": before} | params),
+            **stage_files(prepared, "train", ORGAN),
+        )
+
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng():
+        yield stage
+    torch.use_deterministic_algorithms(deterministic)
+
+
+def image_of(case):
+    return torch.from_numpy(StoredCase(Path("data/volumes") / ORGAN / f"{case}{SUFFIX}").image())
+
+
+@pytest.mark.parametrize("gives", GIVES)
+def test_a_case_is_predicted_by_networks_that_have_not_learned_from_it(train, tmp_path, gives):
+    train(gives)
+    before = [load_model(MODEL / "before" / str(number)) for number in range(2)]
+    (handed,) = {path.parent for path in (tmp_path / "home" / "checkpoints" / ORGAN).rglob("*.npy")}
+    assert sorted(path.stem for path in handed.iterdir()) == sorted(FOLDS)
+    # Of the groups [1] and [2], the first network is without the first and the second without the second.
+    unknowing = {0: before, 1: before[:1], 2: before[1:]}
+    for case, fold in FOLDS.items():
+        found = torch.stack([model.shares(image_of(case)) for model in unknowing[fold]]).mean(0)
+        expected = given_by(found, {"gives": gives, "grow_mm": 2}, (2.0, 1.0, 1.0))
+        np.testing.assert_array_equal(np.load(handed / f"{case}.npy", allow_pickle=False), expected)
+
+
+@pytest.mark.parametrize("gives", GIVES)
+def test_run_again_it_gives_the_same_without_training_again(train, tmp_path, gives):
+    train(gives)
+    first = {path: path.read_bytes() for path in MODEL.rglob("*") if path.is_file()}
+    home = tmp_path / "home" / "checkpoints"
+    made = {path: path.stat().st_mtime_ns for path in home.rglob("*") if path.is_file()}
+    assert len(first) == 6
+    shutil.rmtree(MODEL)
+    train(gives)
+    assert {path: path.read_bytes() for path in MODEL.rglob("*") if path.is_file()} == first
+    assert {path: path.stat().st_mtime_ns for path in home.rglob("*") if path.is_file()} == made
+
+
+def test_a_network_sees_the_maps_beside_the_image(train):
+    train()
+    model = load_model(MODEL)
+    images = [channel["image"] for channel in model.config["normalisation"]]
+    assert images == [0, 1, 2]
+    image = image_of("case_0")
+    share = model.shares(image)
+    assert share.shape == (3, *image.shape[1:])
+    before = model._before
+    model._before = before[:1]
+    assert not torch.equal(model.shares(image), share)
+
+
+def test_a_later_training_without_one_before_leaves_nothing_of_it(train):
+    train()
+    train(before=None)
+    assert sorted(path.name for path in MODEL.iterdir()) == ["config.json", "weights.safetensors"]
+    assert load_model(MODEL)._before == []
+
+
+def test_a_changed_network_before_is_refused(train):
+    train()
+    config = MODEL / "before" / "1" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"patch_size": [4, 4, 4]}))
+    with pytest.raises(DataError, match=r"before/1/config\.json is not the file that was saved"):
+        load_model(MODEL)
+    config.unlink()
+    with pytest.raises(DataError, match="restore it with dvc checkout"):
+        load_model(MODEL)
+
+
+def test_too_few_folds_are_refused(train):
+    with pytest.raises(DataError, match="2 folds are learned from") as refused:
+        train(before={"network": SMALL, "folds": 3})
+    assert "before.folds" in refused.value.remedy
+
+
+def test_a_map_that_was_cut_short_is_never_taken_for_whole(train, tmp_path):
+    train()
+    first = (MODEL / "weights.safetensors").read_bytes()
+    (handed,) = {path.parent for path in (tmp_path / "home" / "checkpoints" / ORGAN).rglob("*.npy")}
+    (handed / "case_1.npy").rename(handed / ".1.partial.case_1.npy")
+    train()
+    assert (MODEL / "weights.safetensors").read_bytes() == first
+    assert sorted(path.name for path in handed.iterdir()) == [f"{case}.npy" for case in sorted(FOLDS)]
+
+
+def test_what_is_ruled_out_at_inference_needs_no_other_training(train, tmp_path, capsys):
+    accepted = Path("data/accepted") / f"{ORGAN}.parquet"
+    pd.read_parquet(accepted).assign(fg_low=50.0, fg_high=350.0).to_parquet(accepted)
+    train(before=None)
+    capsys.readouterr()
+    train(before=None, inference={"rule_out": True})
+    assert "going on from step 3" in capsys.readouterr().err
+    assert load_model(MODEL).config["rule_out"] == [50.0, 350.0]

@@ -1,0 +1,74 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.labels import UNKNOWN
+from pipeline.training.data import PatchReader, ReadCase
+from pipeline.training.views import Cropped, Within, WithMaps, rows_within
+
+SHAPE = (8, 9, 10)
+
+
+@pytest.fixture
+def volume():
+    values = np.random.default_rng(0).random((2, *SHAPE)).astype(np.float32)
+    values[1] = values[1] > 0.5
+    return ReadCase(values)
+
+
+@pytest.fixture
+def region():
+    given = np.zeros((1, *SHAPE), np.uint8)
+    given[0, 2:6, 3:8, 1:9] = 1
+    return given
+
+
+def test_maps_come_behind_the_image(volume):
+    maps = np.random.default_rng(1).integers(0, 256, (2, *SHAPE)).astype(np.uint8)
+    view = WithMaps(volume, maps)
+    box = view.box((1, 2, 3), (4, 6, 8))
+    inside = np.s_[:, 1:4, 2:6, 3:8]
+    np.testing.assert_array_equal(box[:1], volume.array[:1][inside])
+    np.testing.assert_array_equal(box[1:3], maps[inside])
+    np.testing.assert_array_equal(box[3:], volume.array[1:][inside])
+    assert (view.channels, view.shape, view.image().shape[0]) == (3, SHAPE, 3)
+
+
+def test_outside_a_region_nobody_knows(volume, region):
+    view = Within(volume, region)
+    label = view.label()
+    np.testing.assert_array_equal(label[region[0] > 0], volume.label()[region[0] > 0])
+    assert (label[region[0] == 0] == UNKNOWN).all()
+    np.testing.assert_array_equal(view.image(), volume.image())
+    # The volume itself is as it was.
+    assert volume.label().max() == 1
+
+
+def test_a_crop_begins_at_its_box(volume, region):
+    view = Cropped(volume, region)
+    assert view.shape == (4, 5, 8)
+    np.testing.assert_array_equal(view.box((0, 0, 0), view.shape), volume.array[:, 2:6, 3:8, 1:9])
+    np.testing.assert_array_equal(view.box((1, 1, 1), (2, 3, 4)), volume.array[:, 3:4, 4:6, 2:5])
+
+
+def table(centres):
+    rows = [{"case": "one", "z": z, "y": y, "x": x} for z, y, x in centres]
+    return pd.DataFrame(rows).assign(annotated="", size_z=2, size_y=2, size_x=2)
+
+
+CENTRES = [(3, 4, 2), (0, 0, 0), (5, 7, 8), (7, 4, 2)]
+
+
+def test_centres_outside_are_left_out(region):
+    kept = rows_within(table(CENTRES), {"one": region}, "region")
+    assert kept[["z", "y", "x"]].to_numpy().tolist() == [[3, 4, 2], [5, 7, 8]]
+    assert len(rows_within(table(CENTRES), {"one": region}, "maps")) == len(CENTRES)
+
+
+def test_centres_move_with_the_box(volume, region):
+    kept = rows_within(table(CENTRES), {"one": region}, "box")
+    assert kept[["z", "y", "x"]].to_numpy().tolist() == [[1, 1, 1], [3, 4, 7]]
+    reader = PatchReader(kept, {"one": Cropped(volume, region)}, 1, 0)
+    read = {reader.batch(step)[0].tobytes() for step in range(2)}
+    expected = {volume.array[:, 2:4, 3:5, 1:3].tobytes(), volume.array[:, 4:6, 6:8, 7:9].tobytes()}
+    assert read == expected
