@@ -295,6 +295,63 @@ def networks(
 
 
 @app.command(rich_help_panel="Data and models")
+def leaderboard(
+    organ: Organ,
+    system: Annotated[
+        list[str] | None,
+        typer.Argument(help="Such as unet, or unet,network.dims=2,loss.focal_gamma=2; everything otherwise."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Of each system's training; 200 by default.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(min=1, help="Instead of steps: of each.")] = None,
+    voxels: Annotated[float | None, typer.Option(min=1, help="Instead of steps: seen by each.")] = None,
+    profile: Annotated[str, typer.Option(help="small, or full for a GPU.")] = "small",
+    jobs: Annotated[int, typer.Option(min=1, help="Systems at a time.")] = 1,
+    target: Annotated[Path, typer.Option("--out", help="Folder of the pages.")] = Path("docs/leaderboard"),
+    as_json: AsJson = False,
+) -> None:
+    """Train and judge many systems under one budget; writes a page. Run again, it goes on where it was."""
+    import json
+
+    import pandas as pd
+    from rich.console import Console
+
+    from pipeline.errors import ParamsError
+    from pipeline.leaderboard import board, page
+    from pipeline.leaderboard.systems import Budget, systems
+    from pipeline.params import load_organ
+    from pipeline.progress import console
+
+    amounts = {"steps": steps, "seconds": seconds, "voxels": voxels}
+    given = [Budget(kind, amount) for kind, amount in amounts.items() if amount]
+    if len(given) > 1:
+        raise ParamsError("the budget is one of --steps, --seconds and --voxels: leave out the others")
+    if profile not in ("small", "full"):
+        raise ParamsError(f"--profile is '{profile}': it is small or full")
+    budget = given[0] if given else Budget("steps", 200)
+    root = project_root()
+    rows = board.run_all(root, organ, systems(system or []), budget, profile, jobs)
+    accepted = pd.read_parquet(root / stage_files(root, "train", organ)["accepted"])
+    labels = list(load_organ(root / "params.yaml", organ).ingest.labels)
+    chance = board.chance(accepted[accepted["split"] == "test"], labels)
+    command = " ".join(["hounsfield", *sys.argv[1:]])
+    written = page.write_page(root / target, organ, rows, budget, profile, chance, command)
+    if as_json:
+        print(json.dumps([{key: value for key, value in row.items() if key != "folder"} for row in rows]))
+    else:
+        Console(highlight=False, soft_wrap=True).print(page.as_table(rows))
+        console.print(f"{organ}: the page is {written}", markup=False)
+    failed = [row for row in rows if "error" in row]
+    for row in failed:
+        console.print(
+            f"{row['system']} failed: {row['error']}; its log is {row['folder']}/{board.LOG}", markup=False
+        )
+    if failed:
+        raise typer.Exit(2)
+
+
+@app.command(rich_help_panel="Data and models")
 def doctor(as_json: AsJson = False) -> None:
     """Say what is there and what is missing, with the command that mends it."""
     import json

@@ -45,7 +45,7 @@ class Model:
     def __init__(self, config: dict[str, Any], network: Network, before: Sequence["Model"] = ()) -> None:
         self.config = config
         self._network = network
-        self._before = before
+        self.before = before
         self._device = device()
         self.recipe = Recipe.of(config)
 
@@ -106,9 +106,9 @@ class Model:
 
         held = config.get("rule_out")
         possible = None if held is None else ruled_in(image, held)
-        if not self._before:
+        if not self.before:
             return look(image, possible)
-        found = torch.stack([model.shares(image) for model in self._before]).mean(0)
+        found = torch.stack([model.shares(image) for model in self.before]).mean(0)
         given = given_by(found, config["before"], config["spacing"])
         return look_with(given, config["before"]["gives"], image, look, possible)
 

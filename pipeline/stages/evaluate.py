@@ -52,7 +52,7 @@ def run(
     with atomic_path(cases) as temporary:
         per_case.to_csv(temporary, index=False, float_format="%.6g")
     write_json(metrics, figures | {"cases": len(test)})
-    pictures = _worst(model, per_case, test, raw, params.worst_cases)
+    pictures = worst_pictures(model, per_case, test, raw, params.worst_cases)
     write_report(report, organ, model.config, per_case, pd.read_csv(curves), pictures)
     labels = ", ".join(f"{name} {value:.3f}" for name, value in figures["dice"].items())
     console.print(f"{organ}: Dice on {len(test)} test cases: {labels}; report in {report}")
@@ -67,7 +67,7 @@ def summarise(per_case: pd.DataFrame) -> dict[str, dict[str, float]]:
     return figures
 
 
-def _worst(
+def worst_pictures(
     model: Model, per_case: pd.DataFrame, test: pd.DataFrame, raw: Path, count: int
 ) -> list[tuple[str, bytes]]:
     """Pictures of the cases with the lowest mean Dice, the worst first."""

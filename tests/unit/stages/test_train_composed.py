@@ -86,8 +86,8 @@ def test_a_network_sees_the_maps_beside_the_image(train):
     image = image_of("case_0")
     share = model.shares(image)
     assert share.shape == (3, *image.shape[1:])
-    before = model._before
-    model._before = before[:1]
+    before = model.before
+    model.before = before[:1]
     assert not torch.equal(model.shares(image), share)
 
 
@@ -95,7 +95,7 @@ def test_a_later_training_without_one_before_leaves_nothing_of_it(train):
     train()
     train(before=None)
     assert sorted(path.name for path in MODEL.iterdir()) == ["config.json", "weights.safetensors"]
-    assert load_model(MODEL)._before == []
+    assert load_model(MODEL).before == []
 
 
 def test_a_changed_network_before_is_refused(train):

@@ -1,0 +1,145 @@
+"""All systems of a leaderboard, one process each; what is done already is not done again."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.atomic import read_json, sha256_code, sha256_file, sha256_json, write_json
+from pipeline.errors import MissingError
+from pipeline.leaderboard.systems import Budget, System
+from pipeline.params import load_organ
+from pipeline.progress import console, track
+from pipeline.training.fit import CODE
+from pipeline.workspace import home, stage_files
+
+RESULT, LOG, FAILED = "result.json", "log.txt", "failed.json"
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def run_all(
+    root: Path, organ: str, systems: Sequence[System], budget: Budget, profile: str, jobs: int = 1
+) -> list[dict[str, Any]]:
+    """Train and judge every system on what the stages up to `augment` have made of an organ.
+
+    Args:
+        root: of the project.
+        organ: of `params.yaml`.
+        systems: to stand on the leaderboard.
+        budget: of each.
+        profile: small or full.
+        jobs: systems at a time, each with its share of the processor.
+
+    Returns:
+        A row a system, the best mean Dice first; one that failed has `error` and stands last.
+
+    Raises:
+        MissingError: the stages before have not been run.
+    """
+    params = load_organ(root / "params.yaml", organ).train
+    files = _files(root, organ)
+    for system in systems:
+        system.params(params, profile, 1)
+    section = params.model_dump(mode="json", exclude_defaults=True)
+    board = home(root) / "leaderboard" / organ
+    wanted = {system.name: board / _key(system, budget, profile, section, files) for system in systems}
+    todo = [system for system in systems if not (wanted[system.name] / RESULT).is_file()]
+    if len(todo) < len(systems):
+        console.print(f"{organ}: {len(systems) - len(todo)} of {len(systems)} systems are done already")
+    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    with ThreadPoolExecutor(jobs) as pool:
+        running = {}
+        for system in todo:
+            job = {
+                "organ": organ,
+                "system": asdict(system),
+                "budget": asdict(budget),
+                "profile": profile,
+                "train": section,
+                "files": {role: str(path) for role, path in files.items()},
+                "folder": str(wanted[system.name]),
+            }
+            running[pool.submit(_run, root, wanted[system.name], job, threads)] = system
+        for done in track(as_completed(running), "leaderboard", len(running)):
+            done.result()
+            row = _row(running[done], wanted[running[done].name])
+            said = row.get("error") or f"Dice {row['dice']:.3f} in {row['seconds']:.0f} s"
+            console.print(f"{organ}: {row['system']}: {said}", markup=False)
+    rows = [_row(system, wanted[system.name]) for system in systems]
+    return sorted(rows, key=lambda row: ("error" in row, -(row.get("dice") or 0), row["system"]))
+
+
+def _run(root: Path, folder: Path, job: dict[str, Any], threads: int) -> None:
+    """Run a system in a process of its own, what it says going to a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FAILED).unlink(missing_ok=True)
+    write_json(folder / "job.json", job)
+    environment = os.environ | {name: str(threads) for name in THREADS}
+    with open(folder / LOG, "ab") as log:
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline.leaderboard.one", str(folder / "job.json")],
+            cwd=root,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            check=False,
+        )
+    if done.returncode:
+        last = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        write_json(folder / FAILED, {"error": last[0] if last else f"exit code {done.returncode}"})
+        return
+    # A finished system needs its checkpoints no more.
+    shutil.rmtree(folder / "home", ignore_errors=True)
+
+
+def _row(system: System, folder: Path) -> dict[str, Any]:
+    if (folder / RESULT).is_file():
+        return dict(read_json(folder / RESULT)) | {"folder": str(folder)}
+    failed = read_json(folder / FAILED) if (folder / FAILED).is_file() else {"error": "was not run"}
+    return {"system": system.name, "error": failed["error"], "folder": str(folder)}
+
+
+def _files(root: Path, organ: str) -> dict[str, Path]:
+    """What the systems are made from, by role.
+
+    Raises:
+        MissingError: it is not there.
+    """
+    known = stage_files(root, "train", organ) | stage_files(root, "evaluate", organ)
+    roles = ("raw", "accepted", "patches", "augmentation", "plans", "volumes")
+    files = {role: root / known[role] for role in roles}
+    missing = [path for path in files.values() if not path.exists()]
+    if missing:
+        raise MissingError(
+            f"{organ}: {missing[0].relative_to(root)} is not there", f"run dvc repro augment@{organ}"
+        )
+    return files
+
+
+def _key(
+    system: System, budget: Budget, profile: str, section: dict[str, Any], files: dict[str, Path]
+) -> str:
+    """Name of the folder of a system: a hash of all that its line is made of."""
+    tables = [sha256_file(files[role]) for role in ("accepted", "patches", "augmentation", "plans")]
+    made_of = [asdict(system), asdict(budget), profile, section, tables, sha256_code(*CODE)]
+    return f"{system.folder}-{sha256_json(made_of)[:16]}"
+
+
+def chance(accepted: pd.DataFrame, labels: Sequence[str]) -> float:
+    """The mean Dice of calling every voxel of an image one label: what nothing learned gives at most.
+
+    Args:
+        accepted: rows of the test cases.
+        labels: their names.
+    """
+    voxels = accepted[[f"shape_{axis}" for axis in "zyx"]].prod(axis=1)
+    ml = accepted[[f"spacing_{axis}" for axis in "zyx"]].prod(axis=1) / 1000 * voxels
+    shares = [accepted[f"ml_{name}"] / ml for name in labels]
+    return float(sum((2 * share / (1 + share)).mean() for share in shares) / len(shares))

@@ -1,0 +1,211 @@
+"""One system of a leaderboard, in a process of its own: trained, judged, measured.
+
+The process is its own so that its memory is its own, and that a system that breaks takes none with it. What
+is done is written down part by part; killed and run again it goes on from its last checkpoint.
+"""
+
+import os
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.atomic import atomic_path, read_json, write_json
+from pipeline.errors import HounsfieldError
+from pipeline.inference.model import Model, build, load_model
+from pipeline.leaderboard.systems import Budget, System
+from pipeline.losses.supervised import supervised_loss
+from pipeline.networks import build_network, plan_network
+from pipeline.networks.base import Network
+from pipeline.params import EvaluateParams, NetworkParams, TrainParams
+from pipeline.stages import evaluate, train
+from pipeline.training.profile import choose_profile
+
+TIMED = 3
+"""Steps of which the fastest is taken where the budget is one of seconds."""
+RESULT, TRAINED, PICTURE = "result.json", "trained.json", "worst.png"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the process is told."""
+
+    organ: str
+    system: System
+    budget: Budget
+    profile: str
+    train: dict[str, Any]
+    """The section of the organ."""
+    files: dict[str, str]
+    """What the stages before have made, by role."""
+    folder: str
+    """For all that is made."""
+
+
+def run(job: Job) -> None:
+    """Train, judge and measure the system; what came of it is in `RESULT` of its folder.
+
+    Raises:
+        HounsfieldError: it cannot be trained or judged.
+    """
+    folder = Path(job.folder)
+    files = {role: Path(path) for role, path in job.files.items()}
+    # Checkpoints lie with the rest, and are gone with it.
+    os.environ["HOUNSFIELD_HOME"] = str(folder / "home")
+    steps = _steps(job, folder / "steps.json")
+    params = job.system.params(TrainParams.model_validate(job.train), job.profile, steps)
+    models, curves = folder / "models", folder / "curves.csv"
+    if not (folder / TRAINED).is_file():
+        resumed, began = (folder / "home").is_dir(), time.perf_counter()
+        inputs = {role: files[role] for role in ("accepted", "patches", "augmentation", "plans", "volumes")}
+        train.run(job.organ, params, **inputs, models=models, curves=curves)
+        seconds = time.perf_counter() - began
+        write_json(folder / TRAINED, {"seconds": seconds, "resumed": resumed, "memory_mb": _memory()})
+    began = time.perf_counter()
+    evaluate.run(
+        job.organ,
+        EvaluateParams(worst_cases=0),
+        raw=files["raw"],
+        accepted=files["accepted"],
+        models=models,
+        curves=curves,
+        metrics=folder / "metrics.json",
+        cases=folder / "cases.csv",
+        report=folder / "report.html",
+    )
+    judged = time.perf_counter() - began
+    per_case = pd.read_csv(folder / "cases.csv")
+    model = load_model(models)
+    test = pd.read_parquet(files["accepted"]).loc[lambda table: table["split"] == "test"]
+    for case, png in evaluate.worst_pictures(model, per_case, test, files["raw"], 1):
+        with atomic_path(folder / PICTURE) as temporary:
+            temporary.write_bytes(png)
+        worst = case
+    trained = read_json(folder / TRAINED)
+    write_json(
+        folder / RESULT,
+        {
+            "system": job.system.name,
+            **figures(per_case),
+            "worst_case": worst,
+            "cases": int(test["case"].nunique()),
+            "parameters": sum(_parameters(one) for one in _all(model)),
+            "gflops": sum(_gflops(one) for one in _all(model)),
+            "steps": steps * (1 + len(model.before)),
+            "seconds": trained["seconds"],
+            "resumed": trained["resumed"],
+            "memory_mb": trained["memory_mb"],
+            "seconds_a_case": judged / max(1, test["case"].nunique()),
+        },
+    )
+
+
+def figures(per_case: pd.DataFrame) -> dict[str, float | None]:
+    """Dice, HD95 (where it is finite) and NSD, means over cases, then labels; the Dice of the worst case."""
+    mean = {
+        name: per_case.replace([np.inf, -np.inf], np.nan).groupby("label")[name].mean().mean()
+        for name in ("dice", "hd95", "nsd")
+        if name in per_case
+    }
+    worst = per_case.groupby("case")["dice"].mean().min()
+    return {
+        name: None if pd.isna(value) else float(value) for name, value in (mean | {"worst": worst}).items()
+    }
+
+
+def _steps(job: Job, file: Path) -> int:
+    """Of each training of a system: of several networks, each has its share."""
+    if file.is_file():
+        # A budget of seconds gives another number on every look.
+        return int(read_json(file)["steps"])
+    params = job.system.params(TrainParams.model_validate(job.train), job.profile, 1)
+    trainings = 1 if params.before is None else 1 + params.before.folds
+    budget = job.budget
+    total = budget.amount
+    if budget.kind != "steps":
+        plan = read_json(Path(job.files["plans"]))
+        first = pd.read_parquet(job.files["patches"]).iloc[0]
+        patch = tuple(int(first[f"size_{axis}"]) for axis in "zyx")
+        chosen = [params.network] if params.before is None else [params.network, params.before.network]
+        costs = [_cost(one, params, plan, patch, budget.kind) for one in chosen]
+        # That of the network, and of the one before as often as it is trained.
+        total = trainings * budget.amount / (costs[0] + sum(costs[1:]) * (trainings - 1))
+    steps = max(1, int(total / trainings))
+    write_json(file, {"steps": steps})
+    return steps
+
+
+def _cost(
+    network: NetworkParams, params: TrainParams, plan: dict[str, Any], patch: tuple[int, ...], kind: str
+) -> float:
+    """Of a step, in seconds or voxels."""
+    profile = choose_profile(params)
+    z, y, x = patch
+    options = plan_network(
+        network.name, network.options, (z, y, x), plan["spacing"], small=profile.name == "small"
+    )
+    classes = len(plan["labels"]) + 1
+    built = build_network(network.name, len(plan["normalisation"]), classes, options)
+    output = built.form.fit(patch)
+    if kind == "voxels":
+        return float(profile.batch_size * np.prod(output))
+    image = torch.randn(profile.batch_size, len(plan["normalisation"]), *built.form.input_size(output))
+    label = torch.randint(classes, (profile.batch_size, *output))
+    took = []
+    for _ in range(TIMED):
+        began = time.perf_counter()
+        supervised_loss(built(image), built.form.outputs, label, params.loss).backward()  # type: ignore[no-untyped-call]
+        took.append(time.perf_counter() - began)
+    return min(took)
+
+
+def _all(model: Model) -> list[Model]:
+    return [model, *(one for before in model.before for one in _all(before))]
+
+
+def _parameters(model: Model) -> int:
+    return sum(weight.numel() for weight in build(model.config).parameters())
+
+
+def _gflops(model: Model) -> float:
+    """10^9 multiplications and additions to label one patch."""
+    network: Network = build(model.config).eval()
+    patch = model.config["patch_size"]
+    output = network.form.fit(patch)
+    image = torch.zeros(1, len(model.config["normalisation"]), *network.form.input_size(output))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(image.to(next(network.parameters()).device))
+    return float(counter.get_total_flops() / 1e9 * np.prod(patch) / np.prod(output))
+
+
+def _memory() -> float:
+    """The most that the process has held, 10^6 bytes; on a GPU, of its memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def job_of(path: Path) -> Job:
+    """The job that `path` holds."""
+    content = read_json(path)
+    return Job(**content | {"system": System(**content["system"]), "budget": Budget(**content["budget"])})
+
+
+def write_job(path: Path, job: Job) -> None:
+    """Write a job where its process finds it."""
+    write_json(path, asdict(job))
+
+
+if __name__ == "__main__":
+    try:
+        run(job_of(Path(sys.argv[1])))
+    except HounsfieldError as failure:
+        print(failure, file=sys.stderr)
+        sys.exit(failure.exit_code)

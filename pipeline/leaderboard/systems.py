@@ -1,0 +1,108 @@
+"""What can stand on a leaderboard: a network or composition by name, and changes of `train`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from pipeline.errors import ParamsError
+from pipeline.networks import names
+from pipeline.networks.compositions import NAMED
+from pipeline.params import TrainParams
+
+OWN = ("network", "before", "loss", "start", "steps", "profile", "validate_every")
+"""Keys of `train` that a system has of its own, whatever the organ says."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every system may spend on its training."""
+
+    kind: str
+    """seconds: of steps, as they are timed before; voxels: of patches, as often as they are seen."""
+    amount: float
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"{self.amount:,.0f} {self.kind}"
+
+
+@dataclass(frozen=True)
+class System:
+    """One line of a leaderboard."""
+
+    name: str
+    """As it was asked for: a network or composition, and changes with commas between them."""
+    changes: Mapping[str, Any]
+    """Of the section `train`."""
+
+    @property
+    def folder(self) -> str:
+        """A name for its files."""
+        return "".join(letter if letter.isalnum() or letter in "_.-" else "_" for letter in self.name)
+
+    def params(self, organ: TrainParams, profile: str, steps: int) -> TrainParams:
+        """The section `train` with which it is trained.
+
+        Args:
+            organ: the section of the organ, whose other keys hold for every system.
+            profile: small or full.
+            steps: of each of its trainings.
+
+        Raises:
+            ParamsError: the system is not there, or has no such option.
+        """
+        shared = organ.model_dump(exclude=set(OWN), exclude_defaults=True)
+        own = {"profile": profile, "steps": steps, "validate_every": steps}
+        try:
+            return TrainParams.model_validate(_merged(shared | own, self.changes))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            message = first["msg"].removeprefix("Value error, ")
+            raise ParamsError(
+                f"the system '{self.name}' cannot be: {place and place + ': '}{message}"
+            ) from None
+
+
+def systems(asked: Sequence[str]) -> list[System]:
+    """The systems that were asked for; none: every network and composition there is.
+
+    Args:
+        asked: as `unet`, `monai:SegResNet`, or `unet,network.dims=2,loss.focal_gamma=2`.
+
+    Raises:
+        ParamsError: one cannot be read.
+    """
+    chosen = [_read(name) for name in asked or [*names(), *NAMED]]
+    folders = [system.folder for system in chosen]
+    twice = [system.name for system in chosen if folders.count(system.folder) > 1]
+    if twice:
+        raise ParamsError(f"the system '{twice[0]}' was asked for twice: leave one out")
+    return chosen
+
+
+def _read(asked: str) -> System:
+    name, *changes = asked.split(",")
+    section: dict[str, Any] = {"network": {"name": name.strip()}}
+    for change in changes:
+        place, equals, value = change.partition("=")
+        if not equals or not place.strip():
+            raise ParamsError(
+                f"the change '{change}' of the system '{asked}' is none: write it as loss.focal_gamma=2"
+            )
+        wanted: Any = yaml.safe_load(value)
+        for key in reversed(place.strip().split(".")):
+            wanted = {key: wanted}
+        section = _merged(section, wanted)
+    return System(asked.replace(" ", ""), section)
+
+
+def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(one)
+    for key, value in other.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
