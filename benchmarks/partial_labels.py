@@ -53,7 +53,7 @@ def main() -> None:
             system,
             Budget("steps", given.steps),
             "small",
-            section,
+            section.model_dump(mode="json", exclude_defaults=True),
             files | {"patches": str(folder / "patches.parquet")},
             str(folder),
         )

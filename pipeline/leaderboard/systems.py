@@ -77,8 +77,8 @@ def systems(asked: Sequence[str]) -> list[System]:
         ParamsError: one cannot be read.
     """
     chosen = [_read(name) for name in asked or [*names(), *NAMED]]
-    folders = [system.folder for system in chosen]
-    twice = [system.name for system in chosen if folders.count(system.folder) > 1]
+    found = [system.name for system in chosen]
+    twice = [name for name in found if found.count(name) > 1]
     if twice:
         raise ParamsError(f"the system '{twice[0]}' was asked for twice: leave one out")
     return chosen
