@@ -236,11 +236,26 @@ class LossSample(Section):
     """hardest: those with the largest loss."""
 
 
+class BoundaryWeights(Section):
+    """How much heavier voxels between two objects are: w0 exp(-(d1 + d2)^2 / (2 sigma^2)), added."""
+
+    w0: NonNegative = 0.0
+    """0: no heavier; 10 in the U-Net's paper."""
+    sigma: Positive = 5.0
+    """Millimetres."""
+
+
 class LossParams(Section):
     """What the network is told to make small: Dice and cross-entropy, added."""
 
     dice_weight: Annotated[float, Field(ge=0)] = 1.0
+    """0: cross-entropy alone."""
     cross_entropy_weight: Annotated[float, Field(ge=0)] = 1.0
+    """0: Dice alone."""
+    weights: dict[str, NonNegative] = {}
+    """What a voxel counts in the cross-entropy, by its label or `background`; those that are left out: 1."""
+    boundary_weights: BoundaryWeights = BoundaryWeights()
+    """Added to `weights`."""
     focal_gamma: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Of the focal loss: how little a voxel counts that is right already; 0: as much as any other."""
     sample: LossSample = LossSample()

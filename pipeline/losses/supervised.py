@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.losses.segmentation import segmentation_loss
+from pipeline.labels import UNKNOWN
+from pipeline.losses.segmentation import mean_cross_entropy, segmentation_loss
 from pipeline.networks.base import Output
 from pipeline.params import LossParams
 
@@ -20,25 +21,27 @@ def supervised_loss(
     label: Tensor,
     params: LossParams,
     unknown: Tensor | None = None,
+    boundary: Tensor | None = None,
 ) -> Tensor:
     """The weighted mean of the losses of a network's outputs.
 
     Args:
         given: what the network returned in training: logits, or as many as there are `outputs`.
         outputs: of the network's form.
-        label: (B, Z, Y, X), class indices, int64.
+        label: (B, Z, Y, X), class indices or UNKNOWN, int64.
         params: of the loss of the segmentation.
         unknown: (B, classes) bool, classes that nobody looked for in an element; None: there are none.
+        boundary: (B, Z, Y, X), what a voxel of the segmentation weighs more; None: nothing.
     """
     logits = given if isinstance(given, tuple) else (given,)
     total = logits[0].new_zeros((), dtype=torch.float32)
     for each, output in zip(logits, outputs, strict=True):
         if output.target == "label":
-            loss = segmentation_loss(each, label, params, unknown)
+            loss = segmentation_loss(each, label, params, unknown, boundary)
         elif output.target == "contour":
-            loss = functional.cross_entropy(each.float(), contour(label))
+            loss = _contour_loss(each.float(), label, unknown)
         else:
-            loss = _presence_loss(each.float(), label)
+            loss = _presence_loss(each.float(), label, unknown)
         total = total + output.weight * loss
     return total / sum(output.weight for output in outputs)
 
@@ -46,20 +49,26 @@ def supervised_loss(
 def contour(label: Tensor) -> Tensor:
     """Where a labelled object ends: voxels of a class that have another class beside them.
 
+    A voxel of a class that has only its own class and UNKNOWN beside it may lie at a border or not.
+
     Args:
-        label: (B, Z, Y, X), class indices, int64.
+        label: (B, Z, Y, X), class indices or UNKNOWN, int64.
 
     Returns:
-        (B, Z, Y, X), 1 at a border, else 0.
+        (B, Z, Y, X), 1 at a border, UNKNOWN where nobody can tell, else 0.
     """
-    values = label[:, None].float()
+    unknown = label == UNKNOWN
+    values = label.float()
+    # UNKNOWN is the highest value: it hides no lower one, and as background no higher one.
+    layers = torch.stack([values.masked_fill(unknown, 0), -values, unknown.float()], dim=1)
     # A slice alone has no neighbours in z.
     window = [min(CONTOUR_WIDTH, edge) if edge > 1 else 1 for edge in label.shape[1:]]
     window = [edge if edge % 2 else edge - 1 for edge in window]
     around = [edge // 2 for edge in window]
-    highest = functional.max_pool3d(values, window, 1, around)
-    lowest = -functional.max_pool3d(-values, window, 1, around)
-    return ((highest != lowest) & (values > 0))[:, 0].long()
+    highest, lowest, beside = functional.max_pool3d(layers, window, 1, around).unbind(1)
+    border = (highest != -lowest) & (values > 0)
+    hidden = unknown | ((values > 0) & ~border & (beside > 0))
+    return border.long().masked_fill(hidden, UNKNOWN)
 
 
 def presence(label: Tensor, classes: int) -> Tensor:
@@ -68,6 +77,24 @@ def presence(label: Tensor, classes: int) -> Tensor:
     return (label[:, None] == values).any(dim=(3, 4), keepdim=True).float()
 
 
-def _presence_loss(logits: Tensor, label: Tensor) -> Tensor:
-    """Binary cross-entropy of every class but the background."""
-    return functional.binary_cross_entropy_with_logits(logits[:, 1:], presence(label, logits.shape[1])[:, 1:])
+def _contour_loss(logits: Tensor, label: Tensor, unknown: Tensor | None) -> Tensor:
+    """Cross-entropy of what is known of borders: background may be that of a class nobody looked for."""
+    target = contour(label)
+    if unknown is not None:
+        partly = unknown.to(label.device).any(dim=1)[:, None, None, None]
+        target = target.masked_fill(partly & (label == 0), UNKNOWN)
+    return mean_cross_entropy(logits, target)
+
+
+def _presence_loss(logits: Tensor, label: Tensor, unknown: Tensor | None) -> Tensor:
+    """Binary cross-entropy of every class but the background, where it is known.
+
+    A slice with UNKNOWN voxels and none of a class says nothing about its absence.
+    """
+    target = presence(label, logits.shape[1])[:, 1:]
+    whole = (label != UNKNOWN).all(dim=(2, 3))[:, None, :, None, None]
+    known = (target > 0) | whole
+    if unknown is not None:
+        known = known & ~unknown.to(label.device)[:, 1:, None, None, None]
+    losses = functional.binary_cross_entropy_with_logits(logits[:, 1:], target, reduction="none")
+    return (losses * known).sum() / known.sum().clamp_min(1)

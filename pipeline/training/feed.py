@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.augmentation.intensity import noise_values
 from pipeline.augmentation.policy import Draw, apply, draw
+from pipeline.losses.boundary import boundary_weights
 from pipeline.training.data import PatchReader
 from pipeline.training.gpu import compiled
 from pipeline.training.normalisation import normalise
@@ -32,11 +33,14 @@ class Batch:
     """(B, Z, Y, X), class indices, int64."""
     unknown: Tensor | None
     """(B, classes) bool, classes that nobody looked for; None if there are none in any case."""
+    boundary: Tensor | None = None
+    """(B, Z, Y, X), what voxels between two objects weigh more; None: nothing."""
 
     @property
     def tensors(self) -> list[Tensor]:
         """Those that are there."""
-        return [tensor for tensor in (self.image, self.label, self.unknown) if tensor is not None]
+        there = self.image, self.label, self.unknown, self.boundary
+        return [tensor for tensor in there if tensor is not None]
 
 
 class Draws:
@@ -79,7 +83,7 @@ def feed(reader: PatchReader, setting: Setting, start: int) -> Iterator[tuple[in
         image, label = augment(both.to(setting.device, non_blocking=True), draws.of(step))
         unknown = reader.unknown(step)
         known = None if unknown is None else torch.from_numpy(unknown).to(setting.device)
-        return Batch(image, label, known)
+        return Batch(image, label, known, _between(label, setting))
 
     read = ((step, torch.from_numpy(batch)) for step, batch in reader.batches(start, setting.steps))
     if setting.on_gpu:
@@ -87,6 +91,20 @@ def feed(reader: PatchReader, setting: Setting, start: int) -> Iterator[tuple[in
     else:
         for step, both in read:
             yield step, make(step, both)
+
+
+def _between(label: Tensor, setting: Setting) -> Tensor | None:
+    """What voxels between objects weigh more, of labels as they lie after augmentation.
+
+    Distances are a matter for the CPU: on a GPU the labels come back for them, which costs, and is done only
+    where such weights are asked for.
+    """
+    params = setting.params.loss.boundary_weights
+    if not params.w0:
+        return None
+    patches = label.cpu().numpy()
+    weights = np.stack([boundary_weights(patch, setting.spacing, params) for patch in patches])
+    return torch.from_numpy(weights).to(setting.device)
 
 
 def inside(volume: Tensor, margin: Sequence[int]) -> Tensor:

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from pipeline.atomic import sha256_code, sha256_json
+from pipeline.errors import ParamsError
 from pipeline.inference.composition import FULL, Given
 from pipeline.inference.model import build
 from pipeline.inference.sliding_window import probabilities
+from pipeline.labels import UNKNOWN
 from pipeline.metrics.overlap import dice
 from pipeline.networks import plan_network
 from pipeline.networks.base import Network
-from pipeline.params import AugmentParams, TrainParams
+from pipeline.params import AugmentParams, LossParams, TrainParams
 from pipeline.progress import console
 from pipeline.training.beginning import begin_from
 from pipeline.training.data import PatchReader, unknown_classes
@@ -98,6 +100,7 @@ def fit(
         DataError: the training breaks down.
     """
     profile, where = choose_profile(params), device()
+    params = params.model_copy(update={"loss": by_class(params.loss, material.plan["labels"])})
     torch.manual_seed(params.seed)
     plan = material.plan
     config = _config(material, params, profile, before)
@@ -143,6 +146,27 @@ def fit(
     cases = _looked_at(material.table, watched, volumes, classes)
     weights, curve = train(network, reader, _watch(cases, config, setting), setting)
     return Trained(config, weights, curve, key)
+
+
+def by_class(loss: LossParams, labels: Mapping[str, int]) -> LossParams:
+    """The loss with the weights of all classes in their order, if any was given.
+
+    Args:
+        loss: as the parameters say.
+        labels: names and values in the label maps.
+
+    Raises:
+        ParamsError: a name is no label.
+    """
+    if not loss.weights:
+        return loss
+    classes = ["background", *sorted(labels, key=lambda name: labels[name])]
+    stray = sorted(set(loss.weights) - set(classes))
+    if stray:
+        raise ParamsError(
+            f"train.loss.weights has '{stray[0]}', which is no label", f"it may have {', '.join(classes)}"
+        )
+    return loss.model_copy(update={"weights": {name: loss.weights.get(name, 1.0) for name in classes}})
 
 
 def _looked_at(
@@ -215,6 +239,7 @@ def _watch(
             image = normalise(torch.from_numpy(case.image()).to(setting.device), setting.normalisation)
             share = probabilities(network, image, config["patch_size"], classes, setting.precision)
             predicted, truth = share.argmax(dim=0).cpu().numpy(), case.label()
+            predicted[truth == UNKNOWN] = UNKNOWN
             known = [value for value in range(1, classes) if not unknown[value]]
             scores += [dice(truth, predicted, value) for value in known]
         return float(np.nanmean(scores))

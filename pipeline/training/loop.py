@@ -116,15 +116,18 @@ def _learner(
     parameters = list(network.parameters())
     weight = torch.zeros((), device=setting.device)
 
-    def loss_of(image: Tensor, label: Tensor, unknown: Tensor | None) -> Tensor:
+    def loss_of(image: Tensor, label: Tensor, unknown: Tensor | None, boundary: Tensor | None) -> Tensor:
         with torch.autocast(setting.device.type, setting.precision, setting.precision != torch.float32):
             given = network(image)
-        return supervised_loss(given, network.form.outputs, label, params.loss, unknown)
+        return supervised_loss(given, network.form.outputs, label, params.loss, unknown, boundary)
 
     loss_function = compiled(loss_of) if setting.on_gpu else loss_of
 
-    def update(image: Tensor, label: Tensor, unknown: Tensor | None = None) -> Tensor:
-        loss = loss_function(image, label, unknown)
+    def update(image: Tensor, label: Tensor, *more: Tensor) -> Tensor:
+        # Classes nobody looked for are a matrix of bool, weights a volume of float.
+        unknown = next((tensor for tensor in more if tensor.dtype == torch.bool), None)
+        boundary = next((tensor for tensor in more if tensor.dtype != torch.bool), None)
+        loss = loss_function(image, label, unknown, boundary)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, params.gradient_clip)

@@ -9,6 +9,7 @@ import pytest
 from pipeline.cli import run_stage
 from pipeline.inference.predict import predict_scans
 from pipeline.networks import names
+from pipeline.networks.compositions import NAMED
 from tests.conftest import Project
 
 ORGAN = "abdomen"
@@ -30,7 +31,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-@pytest.mark.parametrize("name", [*names(), "monai:SegResNet"])
+@pytest.mark.parametrize("name", [*names(), *NAMED, "monai:SegResNet"])
 def test_network_is_trained_judged_and_used(
     project: Project, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

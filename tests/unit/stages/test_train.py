@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from pipeline.errors import DataError, MissingError
+from pipeline.errors import DataError, MissingError, ParamsError
 from pipeline.params import TrainParams
 from pipeline.registry.artifacts import content_of
 from pipeline.workspace import stage_files
@@ -259,3 +259,17 @@ def test_a_start_that_is_not_there_is_refused(train, tmp_path, what):
         (kept / "weights.safetensors").write_bytes(b"other")
     with pytest.raises(MissingError, match="--start warm"):
         train(start=content)
+
+
+def test_voxels_between_objects_can_be_made_heavier(train):
+    train()
+    plain = load_file(MODEL / "weights.safetensors")
+    train(loss={"boundary_weights": {"w0": 10, "sigma": 2}})
+    heavier = load_file(MODEL / "weights.safetensors")
+    assert any(not np.array_equal(plain[name], heavier[name]) for name in plain)
+    assert all(np.isfinite(weight).all() for weight in heavier.values())
+
+
+def test_a_weight_of_no_label_is_refused(train):
+    with pytest.raises(ParamsError, match="'liver', which is no label: it may have background, far, near"):
+        train(loss={"weights": {"liver": 2}})

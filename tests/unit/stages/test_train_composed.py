@@ -1,6 +1,7 @@
 """The stage `train` with a network that is given what others before it found."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from pipeline.inference.composition import given_by
 from pipeline.inference.model import load_model
 from pipeline.params import TrainParams
 from pipeline.stages.train import run
-from pipeline.volumes.store import SUFFIX, StoredCase
+from pipeline.volumes.store import SUFFIX, StoredCase, write_case
 from pipeline.workspace import stage_files
 
 ORGAN = "liver"
@@ -107,6 +108,31 @@ def test_a_changed_network_before_is_refused(train):
     config.unlink()
     with pytest.raises(DataError, match="restore it with dvc checkout"):
         load_model(MODEL)
+
+
+def test_what_lies_outside_a_region_teaches_nothing(train, monkeypatch):
+    """Whatever the first network found: here a box that holds a part of the organ."""
+    from pipeline.training import before
+
+    def found(shares, *_):
+        region = np.zeros((1, *shares.shape[1:]), np.uint8)
+        region[0, 3:9, 3:9, 3:8] = 1
+        return region
+
+    monkeypatch.setattr(before, "given_by", found)
+    train("region")
+    first = (MODEL / "weights.safetensors").read_bytes()
+    # Labels outside may be what they like.
+    for path in (Path("data/volumes") / ORGAN).iterdir():
+        case = StoredCase(path)
+        label = case.label()
+        label[:, :, 9:] = 1
+        write_case(path, case.image(), label, {})
+    shutil.rmtree(Path(os.environ["HOUNSFIELD_HOME"]))
+    train("region")
+    changed = [(MODEL / "before" / "0" / "weights.safetensors").read_bytes()]
+    assert (MODEL / "weights.safetensors").read_bytes() == first
+    assert changed[0] != first
 
 
 def test_too_few_folds_are_refused(train):
