@@ -140,7 +140,8 @@ def soft_dice(probabilities: Tensor, label: Tensor) -> Tensor:
     """
     classes = torch.arange(1, probabilities.shape[1], device=label.device)
     truth = (label[:, None] == classes[:, None, None, None]).to(probabilities.dtype)
-    predicted = probabilities[:, 1:] * (label != UNKNOWN)[:, None].to(probabilities.dtype)
+    # All classes, of which then some are taken: their layout, and so the order of a sum, stays what it was.
+    predicted = (probabilities * (label != UNKNOWN)[:, None].to(probabilities.dtype))[:, 1:]
     axes = (0, 2, 3, 4)
     overlap = (predicted * truth).sum(axes)
     total = predicted.sum(axes) + truth.sum(axes)

@@ -96,5 +96,6 @@ def _presence_loss(logits: Tensor, label: Tensor, unknown: Tensor | None) -> Ten
     known = (target > 0) | whole
     if unknown is not None:
         known = known & ~unknown.to(label.device)[:, 1:, None, None, None]
-    losses = functional.binary_cross_entropy_with_logits(logits[:, 1:], target, reduction="none")
-    return (losses * known).sum() / known.sum().clamp_min(1)
+    weight = known.float().expand_as(target)
+    mean = functional.binary_cross_entropy_with_logits(logits[:, 1:], target, weight)
+    return mean * (weight.numel() / weight.sum().clamp_min(1))

@@ -85,7 +85,7 @@ class PatchReader:
         self._centres = list(zip(*(table[axis].tolist() for axis in "zyx"), strict=True))
         first = table.iloc[0]
         self._output = form.fit([int(first[f"size_{axis}"]) for axis in "zyx"])
-        self.margin = form.margin
+        self.margin, self.dims = form.margin, form.dims
         self.size: Index = form.input_size(self._output)
         self._opened: dict[str, Volume] = {
             case: StoredCase(volumes / f"{case}{SUFFIX}") if isinstance(volumes, Path) else volumes[case]

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -83,7 +83,7 @@ def feed(reader: PatchReader, setting: Setting, start: int) -> Iterator[tuple[in
         image, label = augment(both.to(setting.device, non_blocking=True), draws.of(step))
         unknown = reader.unknown(step)
         known = None if unknown is None else torch.from_numpy(unknown).to(setting.device)
-        return Batch(image, label, known, _between(label, setting))
+        return Batch(image, label, known, _between(label, setting, reader.dims))
 
     read = ((step, torch.from_numpy(batch)) for step, batch in reader.batches(start, setting.steps))
     if setting.on_gpu:
@@ -93,7 +93,7 @@ def feed(reader: PatchReader, setting: Setting, start: int) -> Iterator[tuple[in
             yield step, make(step, both)
 
 
-def _between(label: Tensor, setting: Setting) -> Tensor | None:
+def _between(label: Tensor, setting: Setting, dims: Literal[2, 3]) -> Tensor | None:
     """What voxels between objects weigh more, of labels as they lie after augmentation.
 
     Distances are a matter for the CPU: on a GPU the labels come back for them, which costs, and is done only
@@ -103,7 +103,7 @@ def _between(label: Tensor, setting: Setting) -> Tensor | None:
     if not params.w0:
         return None
     patches = label.cpu().numpy()
-    weights = np.stack([boundary_weights(patch, setting.spacing, params) for patch in patches])
+    weights = np.stack([boundary_weights(patch, setting.spacing, params, dims) for patch in patches])
     return torch.from_numpy(weights).to(setting.device)
 
 

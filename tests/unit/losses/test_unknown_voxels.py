@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.labels import UNKNOWN
-from pipeline.losses.segmentation import segmentation_loss
+from pipeline.losses.segmentation import SMOOTH, segmentation_loss, soft_dice
 from pipeline.losses.supervised import contour, supervised_loss
 from pipeline.networks.base import Output
 from pipeline.params import LossParams
@@ -96,3 +96,15 @@ def test_a_slice_that_is_partly_unknown_says_nothing_of_absence():
     taught = (logits.grad[0, 1:, :, 0, 0] != 0).tolist()
     # Class 1 is in the first slice; of class 2 nobody knows; the second slice holds neither.
     assert taught == [[True, True], [False, True]]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_where_all_is_known_dice_has_the_bits_it_had(classes):
+    """As if there were no mask: its sums are made in the same order."""
+    generator = torch.Generator().manual_seed(0)
+    share = torch.randn((2, classes, 12, 20, 16), generator=generator).softmax(1)
+    label = torch.randint(classes, (2, 12, 20, 16), generator=generator)
+    truth = torch.nn.functional.one_hot(label, classes).movedim(-1, 1)[:, 1:].contiguous().float()
+    axes = (0, 2, 3, 4)
+    both, sizes = (share[:, 1:] * truth).sum(axes), share[:, 1:].sum(axes) + truth.sum(axes)
+    assert torch.equal(soft_dice(share, label), (2 * both + SMOOTH) / (sizes + SMOOTH))
