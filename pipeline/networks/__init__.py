@@ -59,7 +59,7 @@ def check(name: str, options: Options) -> None:
     if name.startswith(MONAI):
         return
     if name in NAMED:
-        raise ValueError(f"'{name}' is a composition of networks, which has no place here")
+        raise ValueError(f"'{name}' is a composition of networks, which has no place here: name one network")
     if name not in names():
         there = [*names(), *NAMED]
         raise ValueError(

@@ -152,23 +152,21 @@ def _convolution(before: int, after: int) -> nn.Sequential:
 
 
 def _receptive_field() -> int:
-    """The edge of what an output voxel sees, by way of the coarsest resolution and of all classifiers."""
-    edge = step = 1
-    for level in range(len(MAPS)):
-        if level:
-            edge += step
-            step *= 2
-        edge += 4 * step
-    # The coarsest expanded resolution has two more convolutions in its streams.
-    step //= 2
-    edge += 4 * step
+    """The edge of what an output voxel sees, by way of all classifiers and of the coarsest resolution.
+
+    Voxels of each resolution are counted from the output back, wherever they lie within coarser ones.
+    """
+    voxels = 1
     for level in range(len(WEIGHTS)):
         if level:
             # Interpolation takes from the voxels at both sides.
-            edge += step
-            step //= 2
-        edge += 2 * step
-    return edge
+            voxels = voxels // 2 + 2
+        voxels += 2
+    voxels = (voxels + 4) // 2 + 1
+    voxels += 4
+    for _ in MAPS[1:]:
+        voxels = 2 * voxels + 4
+    return voxels
 
 
 NETWORK = MultiStream
