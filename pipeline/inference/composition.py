@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.sampling.boxes import Index
+from pipeline.volumes.boxes import foreground_box
 
 Given = NDArray[np.uint8]
 Gives = Literal["maps", "region", "box"]
@@ -104,6 +105,7 @@ def grown(region: NDArray[np.bool_], millimetres: float, spacing: Sequence[float
 
 def bounds(region: NDArray[np.bool_]) -> tuple[Index, Index]:
     """The first voxel of the smallest box around a region, and the one behind its last, (z, y, x)."""
-    voxels = [np.flatnonzero(region.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    z, y, x = ((int(found[0]), int(found[-1]) + 1) for found in voxels)
-    return (z[0], y[0], x[0]), (z[1], y[1], x[1])
+    box = foreground_box(region)
+    assert box is not None, "the region holds a voxel"
+    z, y, x = box
+    return (z.start, y.start, x.start), (z.stop, y.stop, x.stop)

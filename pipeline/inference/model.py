@@ -88,7 +88,7 @@ class Model:
         self, image: torch.Tensor, shape: tuple[int, ...], spacing: Triple, target: Triple
     ) -> NDArray[np.intp]:
         """The most probable class (Z, Y, X) on the grid of the scan; probabilities are interpolated."""
-        share = self.shares(image.to(self._device)).cpu().numpy()
+        share = self.shares(image).cpu().numpy()
         z, y, x = shape
         on_scan = np.stack([resample_image(one, target, spacing, (z, y, x)) for one in share])
         best: NDArray[np.intp] = on_scan.argmax(axis=0)
@@ -99,6 +99,7 @@ class Model:
         config = self.config
         classes = len(config["labels"]) + 1
         kind = precision(None, self._device)
+        image = image.to(self._device)
 
         def look(seen: Tensor, where: Tensor | None = None) -> Tensor:
             seen = normalise(seen, config["normalisation"])

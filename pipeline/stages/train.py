@@ -15,7 +15,7 @@ from pipeline.params import TrainParams
 from pipeline.training.before import fit_before
 from pipeline.training.fit import WATCHED, Material, Trained, fit
 from pipeline.training.loop import Curve
-from pipeline.training.profile import choose_profile, device
+from pipeline.training.profile import device
 from pipeline.validation.drift import fingerprint
 
 
@@ -36,10 +36,8 @@ def run(
     Raises:
         DataError: a fold is empty, or the training breaks down.
     """
-    profile, where = choose_profile(params), device()
-    params = params.model_copy(update={"learning_rate": profile.learning_rate})
     # On a GPU pooling and cross-entropy have no deterministic form: PyTorch would refuse to train.
-    torch.use_deterministic_algorithms(where.type == "cpu")
+    torch.use_deterministic_algorithms(device().type == "cpu")
     # Nothing here reads memory it has not written; filling it costs a twentieth of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     plan, cases = read_json(plans), pd.read_parquet(accepted)

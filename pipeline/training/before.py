@@ -82,11 +82,11 @@ def _predicted(
     folds = material.table.drop_duplicates("case").set_index("case")["fold"]
     files = {str(case): folder / f"{case}.npy" for case in folds.index}
     missing = [case for case, file in files.items() if not file.is_file()]
+    how = before.model_dump(include={"gives", "grow_mm"})
     for case in track(missing, "predict", len(missing)):
         asked = [model for model, group in zip(models, groups, strict=True) if folds[case] in group] or models
         image = torch.from_numpy(StoredCase(material.volumes / f"{case}{SUFFIX}").image())
         found = torch.stack([model.shares(image) for model in asked]).mean(0)
-        how = before.model_dump(include={"gives", "grow_mm"})
         with atomic_path(files[case]) as temporary, open(temporary, "wb") as file:
             np.save(file, given_by(found, how, material.plan["spacing"]), allow_pickle=False)
     return {case: np.load(file, mmap_mode="r", allow_pickle=False) for case, file in files.items()}

@@ -1,8 +1,9 @@
 """One network from what the stages before have made: its configuration, its training, its weights."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -84,13 +85,13 @@ def fit(
     learned: pd.DataFrame,
     watched: Sequence[str],
     before: Sequence[Trained] = (),
-    handed: Mapping[str, Given] | None = None,
+    handed: Mapping[str, Given] = MappingProxyType({}),
 ) -> Trained:
     """Train one network, going on from its last checkpoint if there is one.
 
     Args:
         material: what it is made from.
-        params: with a learning rate that is a number.
+        params: of this network.
         learned: rows of the patch table to learn from.
         watched: cases that are looked at meanwhile.
         before: networks whose predictions it is given.
@@ -100,15 +101,15 @@ def fit(
         DataError: the training breaks down.
     """
     profile, where = choose_profile(params), device()
-    params = params.model_copy(update={"loss": by_class(params.loss, material.plan["labels"])})
+    loss = by_class(params.loss, material.plan["labels"])
+    params = params.model_copy(update={"learning_rate": profile.learning_rate, "loss": loss})
     torch.manual_seed(params.seed)
     plan = material.plan
     config = _config(material, params, profile, before)
     network = build(config)
     if params.start != "scratch":
         begin_from(network, home(project_root()) / "champions" / params.start)
-    trusted = where.type != "cpu" or network.bfloat16_on_cpu
-    computed = precision(params, where) if trusted or params.precision != "auto" else torch.float32
+    computed = _precision(network, params)
     key = _key(config, material, learned, f"{where.type} {computed}")
     setting = Setting(
         params=params,
@@ -126,15 +127,9 @@ def fit(
         f"{profile.steps} steps of {profile.batch_size} patches on {where.type} in {setting.precision}"
     )
     classes = sorted(config["labels"], key=lambda name: config["labels"][name])
-    volumes: dict[str, Volume] = {
-        case: StoredCase(material.volumes / f"{case}{SUFFIX}") for case in {*learned["case"], *watched}
-    }
-    if params.before is not None and handed is not None:
-        gives = params.before.gives
-        volumes = {case: VIEWS[gives](volume, handed[case]) for case, volume in volumes.items()}
-        learned = rows_within(learned, handed, gives)
+    volumes = _volumes(material, params, {*learned["case"], *watched}, handed)
     reader = PatchReader(
-        learned,
+        learned if params.before is None else rows_within(learned, handed, params.before.gives),
         volumes,
         profile.batch_size,
         params.seed,
@@ -146,6 +141,24 @@ def fit(
     cases = _looked_at(material.table, watched, volumes, classes)
     weights, curve = train(network, reader, _watch(cases, config, setting), setting)
     return Trained(config, weights, curve, key)
+
+
+def _precision(network: Network, params: TrainParams) -> torch.dtype:
+    """What steps compute in: that of the machine where the network may, or as the parameters insist."""
+    where = device()
+    trusted = where.type != "cpu" or network.bfloat16_on_cpu
+    return precision(params, where) if trusted or params.precision != "auto" else torch.float32
+
+
+def _volumes(
+    material: Material, params: TrainParams, cases: Iterable[str], handed: Mapping[str, Given]
+) -> dict[str, Volume]:
+    """Each case as the network sees it: as it is stored, or with what the networks before hand on."""
+    stored = {case: StoredCase(material.volumes / f"{case}{SUFFIX}") for case in cases}
+    if params.before is None:
+        return dict(stored)
+    view = VIEWS[params.before.gives]
+    return {case: view(volume, handed[case]) for case, volume in stored.items()}
 
 
 def by_class(loss: LossParams, labels: Mapping[str, int]) -> LossParams:

@@ -2,13 +2,12 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 Box = tuple[slice, ...]
 
 
-def foreground_box(label: NDArray[np.uint8]) -> Box | None:
-    """The smallest box of a label map (Z, Y, X) that holds every labelled voxel; None if there is none."""
+def foreground_box(label: NDArray[np.uint8] | NDArray[np.bool_]) -> Box | None:
+    """The smallest box of a label map or mask (Z, Y, X) that holds all of it; None if there is nothing."""
     rows = label.max(axis=2)
     slices, lines = np.flatnonzero(rows.max(axis=1)), np.flatnonzero(rows.max(axis=0))
     if not slices.size:
@@ -20,6 +19,8 @@ def foreground_box(label: NDArray[np.uint8]) -> Box | None:
 
 def class_boxes(label: NDArray[np.uint8]) -> dict[int, Box]:
     """The smallest box of each class that a label map (Z, Y, X) holds, by class index."""
+    from scipy import ndimage
+
     whole = foreground_box(label)
     if whole is None:
         return {}
