@@ -11,15 +11,15 @@ as far as `augment`:
 import argparse
 import json
 import os
-import subprocess
 import sys
 
 import pandas as pd
 
 from pipeline.leaderboard import one
+from pipeline.leaderboard.board import LOG, inputs_of
 from pipeline.leaderboard.systems import Budget, systems
 from pipeline.params import load_organ
-from pipeline.workspace import project_root, stage_files
+from pipeline.workspace import home, project_root
 
 
 def main() -> None:
@@ -29,42 +29,36 @@ def main() -> None:
     parser.add_argument("--network", default="residual_unet")
     given = parser.parse_args()
     root = project_root()
-    known = stage_files(root, "train", given.organ) | stage_files(root, "evaluate", given.organ)
-    roles = ("raw", "accepted", "patches", "augmentation", "plans", "volumes")
-    files = {role: str(root / known[role]) for role in roles}
-    section = load_organ(root / "params.yaml", given.organ).train.model_dump(
-        mode="json", exclude_defaults=True
-    )
+    files = {role: str(path) for role, path in inputs_of(root, given.organ).items()}
+    params = load_organ(root / "params.yaml", given.organ).train
+    section = params.model_dump(mode="json", exclude_defaults=True)
     (system,) = systems([given.network])
+    patches = pd.read_parquet(files["patches"])
+    # An empty list of annotated labels means all of them.
+    tables = {"all": patches, "complete": patches[patches["annotated"] == ""].reset_index(drop=True)}
     results = {}
-    for name in ("all", "complete"):
-        folder = (
-            root / ".hounsfield" / "partial_labels" / f"{given.organ}-{name}-{given.network}-{given.steps}"
-        )
+    for name, table in tables.items():
+        folder = home(root) / "partial_labels" / f"{given.organ}-{name}-{system.folder}-{given.steps}"
         folder.mkdir(parents=True, exist_ok=True)
-        table = pd.read_parquet(files["patches"])
-        if name == "complete":
-            # An empty list of annotated labels means all of them.
-            table = table[table["annotated"] == ""].reset_index(drop=True)
-        table.to_parquet(folder / "patches.parquet")
-        learned = table[table["fold"] != 0]["case"].nunique()
+        own = folder / "patches.parquet"
+        table.to_parquet(own)
         job = one.Job(
             given.organ,
             system,
             Budget("steps", given.steps),
             "small",
-            section.model_dump(mode="json", exclude_defaults=True),
-            files | {"patches": str(folder / "patches.parquet")},
+            section,
+            files | {"patches": str(own)},
             str(folder),
         )
-        if not (folder / one.RESULT).is_file():
-            one.write_job(folder / "job.json", job)
-            command = [sys.executable, "-m", "pipeline.leaderboard.one", str(folder / "job.json")]
-            subprocess.run(command, check=True, env=os.environ, cwd=root)
-        result = json.loads((folder / one.RESULT).read_text())
+        done = (folder / one.RESULT).is_file()
+        if not done and not one.run_apart(job, folder / LOG, len(os.sched_getaffinity(0))):
+            sys.exit(f"{name}: the training failed, {folder / LOG} says why")
+        dice = json.loads((folder / one.RESULT).read_text())["dice"]
+        learned = table[table["fold"] != params.fold]["case"].nunique()
         labels = pd.read_csv(folder / "cases.csv").groupby("label", sort=False)["dice"].mean()
-        results[name] = {"cases": int(learned), "dice": result["dice"], "labels": labels.round(3).to_dict()}
-        print(f"{name}: {learned} cases learned from, mean Dice {result['dice']:.3f}", flush=True)
+        results[name] = {"cases": int(learned), "dice": dice, "labels": labels.round(3).to_dict()}
+        print(f"{name}: {learned} cases learned from, mean Dice {dice:.3f}", flush=True)
     print(json.dumps(results, indent=2))
 
 

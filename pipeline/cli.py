@@ -314,13 +314,11 @@ def leaderboard(
     """Train and judge many systems under one budget; writes a page. Run again, it goes on where it was."""
     import json
 
-    import pandas as pd
     from rich.console import Console
 
     from pipeline.errors import ParamsError
     from pipeline.leaderboard import board, page
-    from pipeline.leaderboard.systems import Budget, systems
-    from pipeline.params import load_organ
+    from pipeline.leaderboard.systems import Budget
     from pipeline.progress import console
 
     amounts = {"steps": steps, "seconds": seconds, "voxels": voxels}
@@ -331,12 +329,10 @@ def leaderboard(
         raise ParamsError(f"--profile is '{profile}': it is small or full")
     budget = given[0] if given else Budget("steps", 200)
     root = project_root()
-    rows = board.run_all(root, organ, systems(system or []), budget, profile, jobs)
-    accepted = pd.read_parquet(root / stage_files(root, "train", organ)["accepted"])
-    labels = list(load_organ(root / "params.yaml", organ).ingest.labels)
-    chance = board.chance(accepted[accepted["split"] == "test"], labels)
     command = " ".join(["hounsfield", *sys.argv[1:]])
-    written = page.write_page(root / target, organ, rows, budget, profile, chance, command)
+    rows, written = board.make(
+        root, organ, system or [], budget, profile=profile, jobs=jobs, target=root / target, command=command
+    )
     if as_json:
         print(json.dumps([{key: value for key, value in row.items() if key != "folder"} for row in rows]))
     else:

@@ -457,7 +457,7 @@ def _organ_of(content: dict[str, Any], organ: str) -> OrganParams:
                 "(DVC tracks the parameters of a stage by it)."
             )
     defaults = {stage: section or {} for stage, section in content["defaults"].items()}
-    merged = _merge({stage: {} for stage in STAGES} | defaults, own)
+    merged = merge({stage: {} for stage in STAGES} | defaults, own)
     try:
         return OrganParams.model_validate(merged)
     except ValidationError as error:
@@ -497,14 +497,14 @@ def check_name(organ: str) -> None:
         )
 
 
-def _merge(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def merge(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """`own` over `defaults`, mapping by mapping; `labels`, and a network that is named, replace."""
     merged = dict(defaults)
     for key, value in own.items():
         inherited = merged.get(key)
         replaced = key == "labels" or (key == "network" and "name" in (value or {}))
         if isinstance(value, Mapping) and isinstance(inherited, Mapping) and not replaced:
-            merged[key] = _merge(inherited, value)
+            merged[key] = merge(inherited, value)
         else:
             merged[key] = value
     return merged

@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
@@ -14,25 +12,49 @@ import pandas as pd
 
 from pipeline.atomic import read_json, sha256_code, sha256_file, sha256_json, write_json
 from pipeline.errors import MissingError
-from pipeline.leaderboard.systems import Budget, System
+from pipeline.leaderboard.one import RESULT, Job, run_apart
+from pipeline.leaderboard.page import write_page
+from pipeline.leaderboard.systems import Budget, System, systems
 from pipeline.params import load_organ
 from pipeline.progress import console, track
 from pipeline.training.fit import CODE
 from pipeline.workspace import home, stage_files
 
-RESULT, LOG, FAILED = "result.json", "log.txt", "failed.json"
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+LOG, FAILED = "log.txt", "failed.json"
+
+
+def make(
+    root: Path,
+    organ: str,
+    asked: Sequence[str],
+    budget: Budget,
+    *,
+    profile: str,
+    jobs: int,
+    target: Path,
+    command: str,
+) -> tuple[list[dict[str, Any]], Path]:
+    """Run the systems that were asked for and write their page; see `run_all` and `write_page`.
+
+    Returns:
+        The rows, and the page.
+    """
+    rows = run_all(root, organ, systems(asked), budget, profile, jobs)
+    accepted = pd.read_parquet(inputs_of(root, organ)["accepted"])
+    labels = list(load_organ(root / "params.yaml", organ).ingest.labels)
+    nothing = chance(accepted[accepted["split"] == "test"], labels)
+    return rows, write_page(target, organ, rows, budget, profile, nothing, command)
 
 
 def run_all(
-    root: Path, organ: str, systems: Sequence[System], budget: Budget, profile: str, jobs: int = 1
+    root: Path, organ: str, chosen: Sequence[System], budget: Budget, profile: str, jobs: int = 1
 ) -> list[dict[str, Any]]:
     """Train and judge every system on what the stages up to `augment` have made of an organ.
 
     Args:
         root: of the project.
         organ: of `params.yaml`.
-        systems: to stand on the leaderboard.
+        chosen: to stand on the leaderboard.
         budget: of each.
         profile: small or full.
         jobs: systems at a time, each with its share of the processor.
@@ -44,56 +66,40 @@ def run_all(
         MissingError: the stages before have not been run.
     """
     params = load_organ(root / "params.yaml", organ).train
-    files = _files(root, organ)
-    for system in systems:
+    files = inputs_of(root, organ)
+    for system in chosen:
         system.params(params, profile, 1)
     section = params.model_dump(mode="json", exclude_defaults=True)
     board = home(root) / "leaderboard" / organ
-    wanted = {system.name: board / _key(system, budget, profile, section, files) for system in systems}
-    todo = [system for system in systems if not (wanted[system.name] / RESULT).is_file()]
-    if len(todo) < len(systems):
-        console.print(f"{organ}: {len(systems) - len(todo)} of {len(systems)} systems are done already")
+    wanted = {system.name: board / _key(system, budget, profile, section, files) for system in chosen}
+    todo = [system for system in chosen if not (wanted[system.name] / RESULT).is_file()]
+    if len(todo) < len(chosen):
+        console.print(f"{organ}: {len(chosen) - len(todo)} of {len(chosen)} systems are done already")
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     with ThreadPoolExecutor(jobs) as pool:
         running = {}
         for system in todo:
-            job = {
-                "organ": organ,
-                "system": asdict(system),
-                "budget": asdict(budget),
-                "profile": profile,
-                "train": section,
-                "files": {role: str(path) for role, path in files.items()},
-                "folder": str(wanted[system.name]),
-            }
-            running[pool.submit(_run, root, wanted[system.name], job, threads)] = system
+            inputs = {role: str(path) for role, path in files.items()}
+            folder = str(wanted[system.name])
+            job = Job(organ, system, budget, profile, section, inputs, folder)
+            running[pool.submit(_run, job, threads)] = system
         for done in track(as_completed(running), "leaderboard", len(running)):
             done.result()
             row = _row(running[done], wanted[running[done].name])
             said = row.get("error") or f"Dice {row['dice']:.3f} in {row['seconds']:.0f} s"
             console.print(f"{organ}: {row['system']}: {said}", markup=False)
-    rows = [_row(system, wanted[system.name]) for system in systems]
+    rows = [_row(system, wanted[system.name]) for system in chosen]
     return sorted(rows, key=lambda row: ("error" in row, -(row.get("dice") or 0), row["system"]))
 
 
-def _run(root: Path, folder: Path, job: dict[str, Any], threads: int) -> None:
-    """Run a system in a process of its own, what it says going to a file."""
+def _run(job: Job, threads: int) -> None:
+    """Run a system, and keep the last that it said if it failed."""
+    folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FAILED).unlink(missing_ok=True)
-    write_json(folder / "job.json", job)
-    environment = os.environ | {name: str(threads) for name in THREADS}
-    with open(folder / LOG, "ab") as log:
-        done = subprocess.run(
-            [sys.executable, "-m", "pipeline.leaderboard.one", str(folder / "job.json")],
-            cwd=root,
-            env=environment,
-            stdout=log,
-            stderr=log,
-            check=False,
-        )
-    if done.returncode:
+    if not run_apart(job, folder / LOG, threads):
         last = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        write_json(folder / FAILED, {"error": last[0] if last else f"exit code {done.returncode}"})
+        write_json(folder / FAILED, {"error": last[0] if last else "it said nothing"})
         return
     # A finished system needs its checkpoints no more.
     shutil.rmtree(folder / "home", ignore_errors=True)
@@ -106,8 +112,8 @@ def _row(system: System, folder: Path) -> dict[str, Any]:
     return {"system": system.name, "error": failed["error"], "folder": str(folder)}
 
 
-def _files(root: Path, organ: str) -> dict[str, Path]:
-    """What the systems are made from, by role.
+def inputs_of(root: Path, organ: str) -> dict[str, Path]:
+    """What systems are made from, by role: the files of the stages before.
 
     Raises:
         MissingError: it is not there.
@@ -133,7 +139,7 @@ def _key(
 
 
 def chance(accepted: pd.DataFrame, labels: Sequence[str]) -> float:
-    """The mean Dice of calling every voxel of an image one label: what nothing learned gives at most.
+    """The mean Dice of calling every voxel of an image one label, which takes no learning.
 
     Args:
         accepted: rows of the test cases.

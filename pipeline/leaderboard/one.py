@@ -6,6 +6,7 @@ is done is written down part by part; killed and run again it goes on from its l
 
 import os
 import resource
+import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -19,18 +20,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.atomic import atomic_path, read_json, write_json
 from pipeline.errors import HounsfieldError
-from pipeline.inference.model import Model, build, load_model
+from pipeline.inference.model import build, load_model
 from pipeline.leaderboard.systems import Budget, System
 from pipeline.losses.supervised import supervised_loss
 from pipeline.networks import build_network, plan_network
-from pipeline.networks.base import Network
 from pipeline.params import EvaluateParams, NetworkParams, TrainParams
 from pipeline.stages import evaluate, train
-from pipeline.training.profile import choose_profile
+from pipeline.training.profile import choose_profile, device
 
 TIMED = 3
 """Steps of which the fastest is taken where the budget is one of seconds."""
 RESULT, TRAINED, PICTURE = "result.json", "trained.json", "worst.png"
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -88,21 +89,20 @@ def run(job: Job) -> None:
         with atomic_path(folder / PICTURE) as temporary:
             temporary.write_bytes(png)
         worst = case
-    trained = read_json(folder / TRAINED)
+    sizes = [_size(one.config) for one in (model, *model.before)]
+    cases = int(test["case"].nunique())
     write_json(
         folder / RESULT,
         {
             "system": job.system.name,
             **figures(per_case),
             "worst_case": worst,
-            "cases": int(test["case"].nunique()),
-            "parameters": sum(_parameters(one) for one in _all(model)),
-            "gflops": sum(_gflops(one) for one in _all(model)),
-            "steps": steps * (1 + len(model.before)),
-            "seconds": trained["seconds"],
-            "resumed": trained["resumed"],
-            "memory_mb": trained["memory_mb"],
-            "seconds_a_case": judged / max(1, test["case"].nunique()),
+            "cases": cases,
+            "parameters": sum(parameters for parameters, _ in sizes),
+            "gflops": sum(gflops for _, gflops in sizes),
+            "steps": steps * len(sizes),
+            **read_json(folder / TRAINED),
+            "seconds_a_case": judged / cases,
         },
     )
 
@@ -166,23 +166,16 @@ def _cost(
     return min(took)
 
 
-def _all(model: Model) -> list[Model]:
-    return [model, *(one for before in model.before for one in _all(before))]
-
-
-def _parameters(model: Model) -> int:
-    return sum(weight.numel() for weight in build(model.config).parameters())
-
-
-def _gflops(model: Model) -> float:
-    """10^9 multiplications and additions to label one patch."""
-    network: Network = build(model.config).eval()
-    patch = model.config["patch_size"]
+def _size(config: dict[str, Any]) -> tuple[int, float]:
+    """Weights of a network, and the 10^9 multiplications and additions to label one patch."""
+    network = build(config).eval()
+    patch = config["patch_size"]
     output = network.form.fit(patch)
-    image = torch.zeros(1, len(model.config["normalisation"]), *network.form.input_size(output))
+    image = torch.zeros(1, len(config["normalisation"]), *network.form.input_size(output), device=device())
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(image.to(next(network.parameters()).device))
-    return float(counter.get_total_flops() / 1e9 * np.prod(patch) / np.prod(output))
+        network(image)
+    parameters = sum(weight.numel() for weight in network.parameters())
+    return parameters, float(counter.get_total_flops() / 1e9 * np.prod(patch) / np.prod(output))
 
 
 def _memory() -> float:
@@ -198,9 +191,26 @@ def job_of(path: Path) -> Job:
     return Job(**content | {"system": System(**content["system"]), "budget": Budget(**content["budget"])})
 
 
-def write_job(path: Path, job: Job) -> None:
-    """Write a job where its process finds it."""
-    write_json(path, asdict(job))
+def run_apart(job: Job, log: Path, threads: int) -> bool:
+    """Run a job in a process of its own; whether it came to its end.
+
+    Args:
+        job: to be run.
+        log: what the process says is added to it.
+        threads: that it computes with.
+    """
+    written = Path(job.folder) / "job.json"
+    write_json(written, asdict(job))
+    environment = os.environ | {name: str(threads) for name in THREADS}
+    with open(log, "ab") as said:
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline.leaderboard.one", str(written)],
+            env=environment,
+            stdout=said,
+            stderr=said,
+            check=False,
+        )
+    return done.returncode == 0
 
 
 if __name__ == "__main__":

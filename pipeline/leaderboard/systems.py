@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pipeline.errors import ParamsError
 from pipeline.networks import names
 from pipeline.networks.compositions import NAMED
-from pipeline.params import TrainParams
+from pipeline.params import TrainParams, merge
 
 OWN = ("network", "before", "loss", "start", "steps", "profile", "validate_every")
 """Keys of `train` that a system has of its own, whatever the organ says."""
@@ -57,14 +57,13 @@ class System:
         shared = organ.model_dump(exclude=set(OWN), exclude_defaults=True)
         own = {"profile": profile, "steps": steps, "validate_every": steps}
         try:
-            return TrainParams.model_validate(_merged(shared | own, self.changes))
+            return TrainParams.model_validate(merge(shared | own, self.changes))
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
             message = first["msg"].removeprefix("Value error, ")
-            raise ParamsError(
-                f"the system '{self.name}' cannot be: {place and place + ': '}{message}"
-            ) from None
+            where = f"{place}: " if place else ""
+            raise ParamsError(f"the system '{self.name}' cannot be: {where}{message}") from None
 
 
 def systems(asked: Sequence[str]) -> list[System]:
@@ -96,13 +95,5 @@ def _read(asked: str) -> System:
         wanted: Any = yaml.safe_load(value)
         for key in reversed(place.strip().split(".")):
             wanted = {key: wanted}
-        section = _merged(section, wanted)
+        section = merge(section, wanted)
     return System(asked.replace(" ", ""), section)
-
-
-def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(one)
-    for key, value in other.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if both else value
-    return merged

@@ -8,28 +8,11 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import Project
 
 ORGAN = "abdomen"
 SYSTEMS = ["fcn", "auto_context", "fcn,loss.focal_gamma=2"]
 BUDGET = ["--steps", "6"]
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """As far as `augment`."""
-    project = Project(tmp_path_factory.mktemp("project"))
-    project.set_params(
-        organs__abdomen__ingest__spacing=[12, 6, 6],
-        organs__abdomen__validate={"spacing_range": [0.1, 30], "test_share": 0.2},
-        organs__abdomen__patches={"per_case": 4, "size": [8, 16, 16]},
-    )
-    project.hounsfield("phantom", "--patients", "10", "--size", "0.3")
-    project.commit("small")
-    project.dvc("repro", f"augment@{ORGAN}")
-    return project
 
 
 def rows(project: Project) -> list[dict[str, object]]:
