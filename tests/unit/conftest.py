@@ -1,24 +1,7 @@
 import functools
 import os
-import sys
 
 import pytest
-
-
-@pytest.fixture(autouse=True)
-def one_torch_thread():
-    """Networks as small as in these tests spend their time waiting for threads, not computing.
-
-    Tests that do not use torch do not wait for its import.
-    """
-    torch = sys.modules.get("torch")
-    if torch is None:
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
