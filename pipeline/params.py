@@ -326,6 +326,8 @@ class EvaluateParams(Section):
 
     worst_cases: Annotated[int, Field(ge=0)] = 4
     """How many of the worst are shown with an overlay in the report."""
+    nsd_tolerance_mm: NonNegative = 1.0
+    """How far apart two surfaces may lie that NSD takes for one: what observers differ by."""
 
 
 class RegisterParams(Section):

@@ -1,7 +1,7 @@
 """A model on cases whose truth is known, in their original geometry: what `evaluate` and the gate use."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline.errors import DataError
 from pipeline.inference.model import Model
 from pipeline.metrics.overlap import overlap
+from pipeline.metrics.surface import surface
 from pipeline.progress import track
 from pipeline.volumes.case_files import CaseFiles
 from pipeline.volumes.cases import annotated_labels
@@ -43,21 +44,26 @@ class Judged:
         return self.scans[0].geometry
 
 
-def judge_cases(model: Model, cases: pd.DataFrame, raw: Path) -> pd.DataFrame:
-    """Overlap of the model's label maps with the truth: a row a case and label.
+def judge_cases(
+    model: Model, cases: pd.DataFrame, raw: Path, nsd_tolerance_mm: float | None = None
+) -> pd.DataFrame:
+    """How well the model's label maps agree with the truth: a row a case and label.
 
     Args:
         model: to be judged.
         cases: rows of the table of accepted cases.
         raw: the folder of their files.
+        nsd_tolerance_mm: of the surfaces' NSD; None: surfaces are not measured.
 
     Returns:
-        case, label, dice, iou, sensitivity, precision, volume_error, truth_ml, predicted_ml; NaN for
-        a label that nobody looked for in a case.
+        case, label, dice, iou, sensitivity, precision, volume_error, hd95, assd, nsd (all three only
+        with a tolerance), truth_ml, predicted_ml; NaN for a label that nobody looked for in a case.
     """
     rows: Rows = []
     for judged in predictions(model, cases, raw):
-        rows += [_row(judged, name, value) for name, value in model.config["labels"].items()]
+        rows += [
+            _row(judged, name, value, nsd_tolerance_mm) for name, value in model.config["labels"].items()
+        ]
     return pd.DataFrame(rows)
 
 
@@ -90,8 +96,9 @@ def _files(cases: pd.DataFrame, raw: Path) -> dict[str, CaseFiles]:
     return found
 
 
-def _row(judged: Judged, name: str, value: int) -> dict[str, Any]:
-    found = overlap(judged.truth == value, judged.predicted == value)
+def _row(judged: Judged, name: str, value: int, nsd_tolerance_mm: float | None) -> dict[str, Any]:
+    masks = judged.truth == value, judged.predicted == value
+    found = overlap(*masks)
     voxel_ml = float(np.prod(judged.geometry.spacing)) / 1000
     row = {
         "dice": found.dice,
@@ -99,8 +106,10 @@ def _row(judged: Judged, name: str, value: int) -> dict[str, Any]:
         "sensitivity": found.sensitivity,
         "precision": found.precision,
         "volume_error": found.volume_error,
-        "truth_ml": found.truth * voxel_ml,
     }
+    if nsd_tolerance_mm is not None:
+        row |= asdict(surface(*masks, judged.geometry.stored_spacing, nsd_tolerance_mm))
+    row["truth_ml"] = found.truth * voxel_ml
     if name not in judged.annotated:
         row = dict.fromkeys(row, np.nan)
     return {"case": judged.case, "label": name, **row, "predicted_ml": found.predicted * voxel_ml}

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pipeline.atomic import write_text
@@ -24,7 +25,9 @@ SETTINGS = {
 EMPTY_MASKS = (
     "Dice, IoU and the other overlaps compare two masks. Where a case has an organ and the prediction has "
     "none of it, or the other way round, Dice is 0 and the case counts. Where both are empty there is "
-    "nothing to compare: the value is undefined, left empty in cases.csv and out of every mean."
+    "nothing to compare: the value is undefined, left empty in cases.csv and out of every mean. Surfaces are "
+    "infinitely far apart where only one of the two masks is empty (NSD is 0, which counts); such a distance "
+    "counts in a median, and no mean of distances has it."
 )
 
 
@@ -35,6 +38,7 @@ def write_report(
     per_case: pd.DataFrame,
     curves: pd.DataFrame | None,
     worst: Sequence[tuple[str, bytes]],
+    nsd_tolerance_mm: float,
 ) -> None:
     """Write the report as one offline HTML file.
 
@@ -45,8 +49,9 @@ def write_report(
         per_case: a row a (case, label), the columns of cases.csv.
         curves: step, loss and dice (empty where not measured); None if there are none.
         worst: case and overlay (PNG), the worst first.
+        nsd_tolerance_mm: within which NSD takes two surfaces for one.
     """
-    write_text(path, report_page(organ, config, per_case, curves, worst))
+    write_text(path, report_page(organ, config, per_case, curves, worst, nsd_tolerance_mm))
 
 
 def report_page(
@@ -55,9 +60,10 @@ def report_page(
     per_case: pd.DataFrame,
     curves: pd.DataFrame | None,
     worst: Sequence[tuple[str, bytes]],
+    nsd_tolerance_mm: float,
 ) -> str:
     """The report as HTML; arguments as of `write_report`."""
-    blocks = [_headline(per_case), _dice_by_label(per_case)]
+    blocks = [_headline(per_case), _dice_by_label(per_case), _surfaces(per_case, nsd_tolerance_mm)]
     if curves is not None and len(curves):
         blocks.append(_learning(curves))
     if worst:
@@ -103,6 +109,26 @@ def _dice_by_label(per_case: pd.DataFrame) -> Html:
         chart(
             strip_chart(groups),
             "Dice of every test case; the bar is the median. Point at a dot for its case.",
+        ),
+    )
+
+
+def _surfaces(per_case: pd.DataFrame, nsd_tolerance_mm: float) -> Html:
+    rows = []
+    for label, cases in per_case.groupby("label", sort=False):
+        known = cases.dropna(subset=["hd95"])
+        far = known["hd95"].replace(np.inf, np.nan).max()
+        distances = (known["hd95"].median(), known["assd"].median(), far)
+        row = [str(label), str(len(known)), *map(_millimetres, distances), _number(known["nsd"].mean())]
+        rows.append([*row, str(int(np.isinf(known["hd95"]).sum()))])
+    columns = ["label", "cases", "HD95", "ASSD", "worst HD95", "NSD", "infinitely far"]
+    return section(
+        "Surfaces by label",
+        table(columns, rows, numbers=columns[1:]),
+        paragraph(
+            "Millimetres; HD95 and ASSD are medians over the cases, the worst HD95 is the worst finite one. "
+            f"NSD is the mean share of both surfaces within {nsd_tolerance_mm:g} mm of each other.",
+            "soft",
         ),
     )
 
@@ -168,6 +194,12 @@ def _empty_masks(per_case: pd.DataFrame) -> Html:
         rows.append([str(label), *(str(int(kind.sum())) for kind in kinds)])
     columns = ["label", "both there", "missed", "invented", "both empty"]
     return section("What empty masks mean", paragraph(EMPTY_MASKS), table(columns, rows, numbers=columns[1:]))
+
+
+def _millimetres(value: float) -> str:
+    if np.isinf(value):
+        return "∞"
+    return "–" if pd.isna(value) else f"{value:.2f}"
 
 
 def _number(value: float) -> str:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from pipeline.atomic import atomic_path, write_json
@@ -14,6 +15,8 @@ from pipeline.reports.evaluation import write_report
 from pipeline.reports.overlay import display_window, overlay_png
 from pipeline.volumes.geometry import to_canonical
 
+FIGURES = ("dice", "iou", "hd95", "assd", "nsd")
+"""Of which the metrics tell the means."""
 SOFT_TISSUE = (-60.0, 140.0)
 """HU of which a CT is shown in a window twice as wide."""
 
@@ -42,7 +45,7 @@ def run(
             f"{organ}: no case is kept back for the test", f"raise organs.{organ}.validate.test_share"
         )
     model = load_model(models)
-    per_case = judge_cases(model, test, raw)
+    per_case = judge_cases(model, test, raw, params.nsd_tolerance_mm)
     if per_case["dice"].isna().all():
         raise DataError(
             f"{organ}: no label is in any of the {len(test)} test cases, neither true nor predicted",
@@ -53,17 +56,21 @@ def run(
         per_case.to_csv(temporary, index=False, float_format="%.6g")
     write_json(metrics, figures | {"cases": len(test)})
     pictures = worst_pictures(model, per_case, test, raw, params.worst_cases)
-    write_report(report, organ, model.config, per_case, pd.read_csv(curves), pictures)
+    tolerance = params.nsd_tolerance_mm
+    write_report(report, organ, model.config, per_case, pd.read_csv(curves), pictures, tolerance)
     labels = ", ".join(f"{name} {value:.3f}" for name, value in figures["dice"].items())
     console.print(f"{organ}: Dice on {len(test)} test cases: {labels}; report in {report}")
 
 
 def summarise(per_case: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Mean Dice and IoU of each label over the cases where it is defined, and the mean of the labels."""
+    """Mean of each figure and label over the cases where it is defined and finite; the mean of the labels."""
     figures: dict[str, dict[str, float]] = {}
-    for figure in ("dice", "iou"):
-        means = per_case.groupby("label", sort=False)[figure].mean().dropna()
-        figures[figure] = {"mean": float(means.mean())} | {str(k): float(v) for k, v in means.items()}
+    for figure in FIGURES:
+        known = per_case[figure].replace(np.inf, np.nan)
+        means = known.groupby(per_case["label"], sort=False).mean().dropna()
+        # Where every prediction is empty no distance is finite, and JSON has no word for that.
+        if len(means):
+            figures[figure] = {"mean": float(means.mean())} | {str(k): float(v) for k, v in means.items()}
     return figures
 
 

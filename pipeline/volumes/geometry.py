@@ -42,6 +42,12 @@ class Geometry:
         return float(z), float(y), float(x)
 
     @property
+    def stored_spacing(self) -> Triple:
+        """Millimetres between voxels of the file's array, (i, j, k)."""
+        i, j, k = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(i), float(j), float(k)
+
+    @property
     def canonical_shape(self) -> tuple[int, int, int]:
         """(Z, Y, X)."""
         axes = io_orientation(self.affine)[:, 0].astype(int)

@@ -33,7 +33,12 @@ def per_case():
         ("case_d", "spleen", np.nan, 0.0, 0.0),
     ]
     table = pd.DataFrame(rows, columns=["case", "label", "dice", "truth_ml", "predicted_ml"])
-    return table.assign(iou=table["dice"] / (2 - table["dice"]))
+    surfaces = {
+        "hd95": [2.0, 3.0, 4.0, 9.0, 1.0, np.inf, np.inf, np.nan],
+        "assd": [1.0, 1.0, 2.0, 2.0, 0.5, np.inf, np.inf, np.nan],
+        "nsd": [0.9, 0.8, 0.7, 0.6, 0.9, 0.0, 0.0, np.nan],
+    }
+    return table.assign(iou=table["dice"] / (2 - table["dice"]), **surfaces)
 
 
 @pytest.fixture
@@ -50,44 +55,51 @@ def cells(html):
 
 
 def test_figures_are_of_the_defined_cases(per_case):
-    html = report_page("abdomen", CONFIG, per_case, None, [])
+    html = report_page("abdomen", CONFIG, per_case, None, [], 1.5)
     rows = cells(html)
     assert ["liver", "4", "0.750", "0.750", "0.600", "+5.0", "case_d"] in rows
     assert ["spleen", "3", "0.200", "0.000", "0.000", "+10.0", "case_b"] in rows
     assert "<b>0.475</b>" in html  # the mean over labels of 0.75 and 0.2
 
 
+def test_surfaces_are_told_with_the_tolerance_and_how_often_they_are_infinitely_far(per_case):
+    html = report_page("abdomen", CONFIG, per_case, None, [], 1.5)
+    assert ["liver", "4", "3.50", "1.50", "9.00", "0.750", "0"] in cells(html)
+    assert ["spleen", "3", "∞", "∞", "1.00", "0.300", "2"] in cells(html)
+    assert "within 1.5 mm" in html
+
+
 def test_empty_masks_are_counted_by_kind(per_case):
-    html = report_page("abdomen", CONFIG, per_case, None, [])
+    html = report_page("abdomen", CONFIG, per_case, None, [], 1.5)
     assert ["spleen", "1", "1", "1", "1"] in cells(html)
     assert "What empty masks mean" in html
 
 
 def test_every_defined_case_is_a_dot(per_case):
-    html = report_page("abdomen", CONFIG, per_case, None, [])
+    html = report_page("abdomen", CONFIG, per_case, None, [], 1.5)
     assert html.count("<circle") == 7
     assert "<title>case_c: 0.700</title>" in html
 
 
 def test_training_is_told_setting_by_setting(per_case):
-    rows = cells(report_page("abdomen", CONFIG, per_case, None, []))
+    rows = cells(report_page("abdomen", CONFIG, per_case, None, [], 1.5))
     assert ["spacing (z, y, x), mm", "3, 1.5, 1.5"] in rows
     assert ["training, loss, dice weight", "1"] in rows
     assert ["network, channels", "12, 24, 48"] in rows
 
 
 def test_curves_are_thinned_and_left_out_where_there_are_none(per_case, curves):
-    html = report_page("abdomen", CONFIG, per_case, curves, [])
+    html = report_page("abdomen", CONFIG, per_case, curves, [], 1.5)
     loss, dice = re.findall(r'<polyline class="curve" points="([^"]*)"', html)
     assert 100 <= len(loss.split()) <= 200
     assert len(dice.split()) == 10
-    assert "How it learnt" not in report_page("abdomen", CONFIG, per_case, None, [])
-    unwatched = report_page("abdomen", CONFIG, per_case, curves.assign(dice=np.nan), [])
+    assert "How it learnt" not in report_page("abdomen", CONFIG, per_case, None, [], 1.5)
+    unwatched = report_page("abdomen", CONFIG, per_case, curves.assign(dice=np.nan), [], 1.5)
     assert unwatched.count("<polyline") == 1
 
 
 def test_worst_cases_are_shown_with_their_dice(per_case):
-    html = report_page("abdomen", CONFIG, per_case, None, [("case_b", b"png"), ("case_d", b"png")])
+    html = report_page("abdomen", CONFIG, per_case, None, [("case_b", b"png"), ("case_d", b"png")], 1.5)
     assert html.count("data:image/png;base64,") == 2
     assert "case_b: Dice of liver 0.800, spleen 0.000" in html
     assert "case_d: Dice of liver 0.600, spleen –" in html
@@ -95,7 +107,7 @@ def test_worst_cases_are_shown_with_their_dice(per_case):
 
 def test_a_label_that_no_test_case_has_is_said_not_computed(per_case):
     per_case.loc[per_case["label"] == "spleen", ["dice", "iou"]] = np.nan
-    html = report_page("abdomen", CONFIG, per_case, None, [])
+    html = report_page("abdomen", CONFIG, per_case, None, [], 1.5)
     assert ["spleen", "0", "–", "–", "–", "–", "–"] in cells(html)
     assert "<b>0.750</b>" in html
 
@@ -104,7 +116,7 @@ def test_the_file_is_one_needs_no_network_and_is_the_same_again(tmp_path, per_ca
     path = tmp_path / "reports/report.html"
     contents = []
     for _ in range(2):
-        write_report(path, "abdomen", CONFIG, per_case, curves, [("case_b", b"png")])
+        write_report(path, "abdomen", CONFIG, per_case, curves, [("case_b", b"png")], 1.5)
         contents.append(path.read_bytes())
     assert contents[0] == contents[1]
     assert [found.name for found in path.parent.iterdir()] == ["report.html"]

@@ -86,7 +86,24 @@ def test_each_case_and_label_has_its_row_and_what_is_undefined_is_empty(evaluate
     assert table.loc[("first", "large"), "truth_ml"] == pytest.approx(4 * 4 * 3 * 0.012)
     assert table.loc[("second", "small"), ["dice", "iou", "sensitivity", "precision"]].isna().all()
     assert table.loc[("second", "small"), "truth_ml"] == 0
-    assert "second,small,,,,,,0,0\n" in CASES.read_text()
+    assert "second,small,,,,,,,,,0,0\n" in CASES.read_text()
+
+
+def test_surfaces_are_measured_in_millimetres_and_an_infinite_distance_is_in_no_mean(evaluate):
+    evaluate(second=SECOND, missed=MISSED)
+    found = json.loads(METRICS.read_text())
+    assert found["hd95"] == found["assd"] == {"large": 0.0, "small": 0.0, "mean": 0.0}
+    assert found["nsd"] == pytest.approx({"large": 0.5, "small": 1.0, "mean": 0.75})
+    evaluate(first=FIRST, missed=MISSED)
+    # Blocks of the same size, two voxels of 2 mm apart.
+    assert json.loads(METRICS.read_text())["hd95"]["large"] == pytest.approx(4.0)
+
+
+def test_metrics_are_json_where_no_distance_is_finite(evaluate):
+    evaluate(missed=({}, {"large": box(2, 4), "small": box(6, 9)}))
+    found = json.loads(METRICS.read_text(), parse_constant=pytest.fail)
+    assert found["nsd"]["mean"] == found["dice"]["mean"] == 0
+    assert not {"hd95", "assd"} & set(found)
 
 
 def test_a_label_that_is_nowhere_has_no_figure_and_does_not_count(evaluate):
@@ -110,7 +127,7 @@ def test_what_nobody_looked_for_in_a_case_does_not_count_there(evaluate, project
         {"large": 0.25, "small": 1.0, "mean": 0.625}
     )
     table = pd.read_csv(CASES).set_index(["case", "label"])
-    figures = ["dice", "iou", "sensitivity", "precision", "volume_error", "truth_ml"]
+    figures = ["dice", "iou", "sensitivity", "precision", "volume_error", "hd95", "assd", "nsd", "truth_ml"]
     assert table.loc[("first", "small"), figures].isna().all()
     assert table.loc[("first", "small"), "predicted_ml"] > 0
 
@@ -154,8 +171,13 @@ def test_the_mean_of_the_labels_counts_every_label_alike():
             "label": ["one", "one", "one", "two"],
             "dice": [0.2, 0.4, float("nan"), 0.9],
             "iou": [0.1, 0.3, float("nan"), 0.8],
+            "hd95": [1.0, 3.0, float("nan"), float("inf")],
+            "assd": [1.0, 2.0, float("nan"), float("inf")],
+            "nsd": [0.5, 0.7, float("nan"), 0.0],
         }
     )
     found = summarise(table)
     assert found["dice"] == pytest.approx({"one": 0.3, "two": 0.9, "mean": 0.6})
     assert found["iou"] == pytest.approx({"one": 0.2, "two": 0.8, "mean": 0.5})
+    assert found["hd95"] == {"one": 2.0, "mean": 2.0}
+    assert found["nsd"] == pytest.approx({"one": 0.6, "two": 0.0, "mean": 0.3})

@@ -87,6 +87,11 @@ def test_spacing_and_shape_belong_to_the_same_axes() -> None:
     assert geometry.canonical_shape == SHAPE
 
 
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_stored_spacing_is_that_of_the_files_axes(orientation: str) -> None:
+    assert _geometry(orientation).stored_spacing == EDGES
+
+
 def test_spacings_that_differ_by_rounding_are_one() -> None:
     assert same_spacing((1.0, 1.0, 1.0), (1.0, 1.0000001, 0.9999))
     assert not same_spacing((1.0, 1.0, 1.0), (1.0, 1.01, 1.0))
