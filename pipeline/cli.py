@@ -255,6 +255,28 @@ def rollback(
     console.print(said, markup=False)
 
 
+@app.command("start-from", rich_help_panel="Data and models")
+def start_from(
+    organ: Organ,
+    other: Annotated[str, typer.Argument(help="The organ whose champion it starts from.")],
+    transfer: Annotated[
+        str, typer.Option(help="full: all is trained; partial: all but the first layers; zero: nothing.")
+    ] = "full",
+    frozen_share: Annotated[
+        float | None, typer.Option(help="Of the layers, where the transfer is partial.")
+    ] = None,
+) -> None:
+    """Have an organ's training start from another organ's champion; writes it into params.yaml."""
+    from pipeline.progress import console
+    from pipeline.runs.beginning import start_from
+
+    content = start_from(project_root(), organ, other, transfer, frozen_share)
+    console.print(
+        f"{organ} starts from the champion of {other}, {content[:12]}, transfer {transfer}", markup=False
+    )
+    console.print(f"next: dvc repro register@{organ}", markup=False)
+
+
 @app.command(rich_help_panel="Data and models")
 def networks(
     name: Annotated[

@@ -33,6 +33,7 @@ from pipeline.workspace import STAGES
 Auto = Literal["auto"]
 LayoutName = Literal["manifest", "datalist", "bids", "msd", "nnunet", "folders", "dicom"]
 Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
 Millimetres = Annotated[float, Field(ge=0.01, le=100)]
 Voxels = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
@@ -216,6 +217,8 @@ class NetworkParams(Section):
     model_config = ConfigDict(extra="allow")
 
     name: str = "residual_unet"
+    init: Literal["default", "normal"] = "default"
+    """What kernels are drawn from; normal: of a width by which activations keep their variance."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -295,6 +298,10 @@ class TrainParams(Section):
     inference: InferenceParams = InferenceParams()
     start: Literal["scratch"] | Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = "scratch"
     """What the weights begin as: random, or those of a registered model, by the hash of its files."""
+    transfer: Literal["full", "partial", "zero"] = "full"
+    """What of the model that `start` names is trained on: all, all but its first layers, or nothing."""
+    frozen_share: Share = 0.5
+    """Of the layers, from the image on: how many stay as they are where the transfer is partial."""
     fold: Annotated[int, Field(ge=0)] = 0
     """The fold that is not trained on but watched."""
     steps: Auto | Annotated[int, Field(ge=1)] = "auto"
@@ -302,6 +309,10 @@ class TrainParams(Section):
     learning_rate: Auto | Annotated[float, Field(gt=0)] = "auto"
     """The highest of the schedule; auto: as the profile says."""
     weight_decay: Annotated[float, Field(ge=0)] = 3e-5
+    dropout: Rate = 0.0
+    """Chance of an output of a hidden layer to be dropped in a step."""
+    drop_connect: Rate = 0.0
+    """Chance of a weight to be dropped in a step."""
     warmup_share: Share = 0.05
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Decay of the moving average of the weights, which is the model that is kept."""
@@ -313,6 +324,15 @@ class TrainParams(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where the processor computes in it and the network may; weights are float32 always."""
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _transfers_something(self) -> "TrainParams":
+        if self.transfer != "full" and self.start == "scratch":
+            raise ValueError(
+                f"transfer is {self.transfer}, but start is scratch: hounsfield start-from ORGAN OTHER names "
+                "a model to start from"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -1,7 +1,10 @@
-"""What of a network is kept on disk, and how it gets back."""
+"""The weights of a network: how they begin, what of them is kept on disk, and how it gets back."""
+
+import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 
 def stored(network: nn.Module) -> dict[str, Tensor]:
@@ -25,3 +28,23 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(weights[name])
+
+
+@torch.no_grad()
+def draw_normal(network: nn.Module) -> None:
+    """Draw every kernel from a normal distribution of variance 2 / (inputs of an output), biases 0.
+
+    However deep the network, activations and gradients keep their size from layer to layer (He et al.,
+    ICCV 2015, as in DeepMedic, Kamnitsas et al. 2017).
+    """
+    for module in network.modules():
+        if not isinstance(module, _ConvNd | nn.Linear):
+            continue
+        inputs = float(module.weight[0].numel())
+        if isinstance(module, _ConvTransposeNd):
+            # Its kernels lie the other way round, and of a kernel only every stride-th number meets a voxel.
+            reach = module.weight[0, 0].numel() / math.prod(module.stride)
+            inputs = module.in_channels // module.groups * max(1.0, reach)
+        module.weight.normal_(0, math.sqrt(2 / inputs))
+        if module.bias is not None:
+            module.bias.zero_()

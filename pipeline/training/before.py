@@ -54,6 +54,7 @@ def fit_before(
             "steps": params.steps if before.steps == "auto" else before.steps,
             "before": None,
             "start": "scratch",
+            "transfer": "full",
         }
     )
     groups = [folds[number :: before.folds] for number in range(before.folds)]

@@ -1,19 +1,52 @@
-"""Where the weights come from that a training begins with: drawn at random, or those of a model."""
+"""What a training begins with: weights drawn at random or those of a model, and which of them stay so."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from pipeline.errors import MissingError
+from pipeline.errors import MissingError, ParamsError
 from pipeline.inference.model import WEIGHTS
-from pipeline.networks.weights import stored
+from pipeline.networks.base import Network
+from pipeline.networks.depth import depths
+from pipeline.networks.weights import draw_normal, stored
+from pipeline.params import TrainParams
 from pipeline.progress import console
 from pipeline.registry.artifacts import content_of
 
 
-def begin_from(network: nn.Module, folder: Path) -> None:
+def begin(network: Network, params: TrainParams, config: Mapping[str, Any], champions: Path) -> None:
+    """Bring `network` to what its training begins with.
+
+    Args:
+        network: as it was built, on its device.
+        params: of its training.
+        config: of the model it will be.
+        champions: folder of the models that a training may begin with, each named by its content.
+
+    Raises:
+        MissingError: the model that `params.start` names is not there.
+        ParamsError: nothing is to be trained, but not every weight is the model's.
+    """
+    if params.network.init == "normal":
+        draw_normal(network)
+    if params.start == "scratch":
+        return
+    taken = begin_from(network, champions / params.start)
+    if params.transfer == "zero" and len(taken) < len(stored(network)):
+        raise ParamsError(
+            f"transfer is zero, but {len(stored(network)) - len(taken)} weights would be random: the model "
+            f"{params.start[:12]} is of another network, width or number of labels",
+            "set train.network to what it is, or train.transfer to partial or full",
+        )
+    if params.transfer == "partial":
+        freeze(network, taken, params.frozen_share, config)
+
+
+def begin_from(network: nn.Module, folder: Path) -> set[str]:
     """Give `network` the weights of the model in `folder`, wherever name and shape are the same.
 
     What the model does not have (another number of labels, another width) keeps its random weights.
@@ -22,13 +55,17 @@ def begin_from(network: nn.Module, folder: Path) -> None:
         network: with random weights.
         folder: of a model; it is named by the hash of its content.
 
+    Returns:
+        The names of what was taken.
+
     Raises:
         MissingError: it is not there, or is another model.
     """
     if not folder.is_dir() or content_of(folder) != folder.name:
         raise MissingError(
             f"the model {folder.name} that train.start names is not at {folder}",
-            "open the run with --start warm, which fetches it, or set train.start to scratch",
+            "fetch it by hounsfield start-from ORGAN OTHER, open the run with --start warm (from the organ's "
+            "own champion), or set train.start to scratch",
         )
     theirs = load_file(folder / WEIGHTS)
     own = stored(network)
@@ -37,3 +74,30 @@ def begin_from(network: nn.Module, folder: Path) -> None:
         for name in fitting:
             own[name].copy_(theirs[name])
     console.print(f"starting from {len(fitting)} of {len(own)} weights of the model {folder.name[:12]}")
+    return set(fitting)
+
+
+def freeze(network: Network, taken: set[str], share: float, config: Mapping[str, Any]) -> None:
+    """Take the first layers out of the training (Yosinski et al., NIPS 2014).
+
+    Running statistics of normalisation are no weights: they go on following the data, as they have to where
+    these come from another scanner or modality (AdaBN, Li et al. 2016).
+
+    Args:
+        network: on its device.
+        taken: names of the weights that are a model's; random ones are never frozen.
+        share: of the layers, those first that an image meets first.
+        config: of the model, with patch size and images.
+    """
+    size = network.form.input_size(network.form.fit(config["patch_size"]))
+    device = next(network.parameters()).device
+    order = depths(network, torch.zeros(1, len(config["normalisation"]), *size, device=device))
+    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in order))
+    first = set(layers[: round(share * len(layers))])
+    frozen = [
+        weight.requires_grad_(False)
+        for name, weight in network.named_parameters()
+        if name in taken and name.rpartition(".")[0] in first
+    ]
+    count = sum(weight.numel() for weight in frozen)
+    console.print(f"{len(first)} of {len(layers)} layers, {count:,} weights, stay as they are")

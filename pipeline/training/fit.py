@@ -20,9 +20,10 @@ from pipeline.labels import UNKNOWN
 from pipeline.metrics.overlap import dice
 from pipeline.networks import plan_network
 from pipeline.networks.base import Network
+from pipeline.networks.weights import stored
 from pipeline.params import AugmentParams, LossParams, TrainParams
 from pipeline.progress import console
-from pipeline.training.beginning import begin_from
+from pipeline.training.beginning import begin
 from pipeline.training.data import PatchReader, unknown_classes
 from pipeline.training.loop import Curve, train
 from pipeline.training.normalisation import normalise
@@ -107,8 +108,7 @@ def fit(
     plan = material.plan
     config = _config(material, params, profile, before)
     network = build(config)
-    if params.start != "scratch":
-        begin_from(network, home(project_root()) / "champions" / params.start)
+    begin(network, params, config, home(project_root()) / "champions")
     computed = _precision(network, params)
     key = _key(config, material, learned, f"{where.type} {computed}")
     setting = Setting(
@@ -121,13 +121,18 @@ def fit(
         precision=computed,
         checkpoints=checkpoints(material.organ) / key,
     )
+    classes = sorted(config["labels"], key=lambda name: config["labels"][name])
+    volumes = _volumes(material, params, {*learned["case"], *watched}, handed)
+    watch = _watch(_looked_at(material.table, watched, volumes, classes), config, setting)
+    if params.transfer == "zero":
+        weights = {name: tensor.detach().clone() for name, tensor in stored(network).items()}
+        dice = watch(network.eval())
+        return Trained(config, weights, [{"step": 0, "loss": float("nan"), "dice": dice}], key)
     count = sum(weight.numel() for weight in network.parameters())
     console.print(
         f"{material.organ}: {profile.name} profile, {count:,} weights, "
         f"{profile.steps} steps of {profile.batch_size} patches on {where.type} in {setting.precision}"
     )
-    classes = sorted(config["labels"], key=lambda name: config["labels"][name])
-    volumes = _volumes(material, params, {*learned["case"], *watched}, handed)
     reader = PatchReader(
         learned if params.before is None else rows_within(learned, handed, params.before.gives),
         volumes,
@@ -138,8 +143,7 @@ def fit(
         threads=reading_threads(where),
         pinned=where.type == "cuda",
     )
-    cases = _looked_at(material.table, watched, volumes, classes)
-    weights, curve = train(network, reader, _watch(cases, config, setting), setting)
+    weights, curve = train(network, reader, watch, setting)
     return Trained(config, weights, curve, key)
 
 
@@ -154,11 +158,11 @@ def _volumes(
     material: Material, params: TrainParams, cases: Iterable[str], handed: Mapping[str, Given]
 ) -> dict[str, Volume]:
     """Each case as the network sees it: as it is stored, or with what the networks before hand on."""
-    stored = {case: StoredCase(material.volumes / f"{case}{SUFFIX}") for case in cases}
+    plain = {case: StoredCase(material.volumes / f"{case}{SUFFIX}") for case in cases}
     if params.before is None:
-        return dict(stored)
+        return dict(plain)
     view = VIEWS[params.before.gives]
-    return {case: view(volume, handed[case]) for case, volume in stored.items()}
+    return {case: view(volume, handed[case]) for case, volume in plain.items()}
 
 
 def by_class(loss: LossParams, labels: Mapping[str, int]) -> LossParams:

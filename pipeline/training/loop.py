@@ -28,6 +28,7 @@ from pipeline.training.checkpoint import Checkpoint, load_checkpoint, save_check
 from pipeline.training.data import PatchReader
 from pipeline.training.feed import Batch, feed
 from pipeline.training.gpu import Replayed, compiled, prepare
+from pipeline.training.regularisation import drop_outputs, drop_weights, kernels
 from pipeline.training.setting import Setting
 
 Curve = list[dict[str, Any]]
@@ -61,6 +62,7 @@ def train(
         # Of all algorithms of a convolution the fastest for these shapes.
         torch.backends.cudnn.benchmark = True
         prepare(network)
+    drop_outputs(network, params.dropout)
     optimizer = _optimizer(network, setting)
     average = {name: tensor.detach().clone() for name, tensor in stored(network).items()}
     start, curve, losses = _resume(network, optimizer, average, setting.checkpoints)
@@ -98,12 +100,17 @@ def _optimizer(network: Network, setting: Setting) -> torch.optim.AdamW:
     """AdamW in one kernel; on a GPU its learning rate is a tensor, which a recorded step reads anew."""
     rate = highest(setting.params)
     return torch.optim.AdamW(
-        network.parameters(),
+        _learning(network).values(),
         lr=torch.tensor(rate, device=setting.device) if setting.on_gpu else rate,
         weight_decay=setting.params.weight_decay,
         fused=True,
         capturable=setting.on_gpu,
     )
+
+
+def _learning(network: Network) -> dict[str, nn.Parameter]:
+    """The weights that are not frozen."""
+    return {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
 
 
 def _learner(
@@ -113,7 +120,7 @@ def _learner(
     params = setting.params
     tensors = stored(network)
     averages, own = [average[name] for name in tensors], list(tensors.values())
-    parameters = list(network.parameters())
+    parameters, connections = list(_learning(network).values()), kernels(network)
     weight = torch.zeros((), device=setting.device)
 
     def loss_of(image: Tensor, label: Tensor, unknown: Tensor | None, boundary: Tensor | None) -> Tensor:
@@ -127,9 +134,10 @@ def _learner(
         # Classes nobody looked for are a matrix of bool, weights a volume of float.
         unknown = next((tensor for tensor in more if tensor.dtype == torch.bool), None)
         boundary = next((tensor for tensor in more if tensor.dtype != torch.bool), None)
-        loss = loss_function(image, label, unknown, boundary)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        with drop_weights(connections, params.drop_connect):
+            loss = loss_function(image, label, unknown, boundary)
+            loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, params.gradient_clip)
         optimizer.step()
         _move(averages, own, weight)
@@ -217,7 +225,7 @@ def _tensors(
     """Everything a training goes on from, by name."""
     tensors = {f"average/{name}": value for name, value in average.items()}
     tensors |= {f"weight/{name}": tensor for name, tensor in stored(network).items()}
-    for name, parameter in network.named_parameters():
+    for name, parameter in _learning(network).items():
         for key in ADAM_STATE:
             tensors[f"{key}/{name}"] = optimizer.state[parameter][key]
     return tensors
@@ -234,7 +242,7 @@ def _resume(
     load_weights(network, {name: tensors[f"weight/{name}"] for name in average})
     for name, moved in average.items():
         moved.copy_(tensors[f"average/{name}"])
-    for name, parameter in network.named_parameters():
+    for name, parameter in _learning(network).items():
         # The layout of the weights matters to the last bit of the update.
         optimizer.state[parameter] = {
             key: tensors[f"{key}/{name}"].to(parameter.device)

@@ -102,10 +102,12 @@ class Bottleneck(nn.Module):
         )
         same = before == after and stride == 1
         self.identity = nn.Sequential(*(() if same else _normalised(dims, before, after, 1, stride)))
+        self.activation = nn.ReLU()
 
     def forward(self, features: Tensor) -> Tensor:
         """Features of the next layer."""
-        return functional.relu(self.layers(features) + self.identity(features))
+        summed: Tensor = self.activation(self.layers(features) + self.identity(features))
+        return summed
 
 
 def _normalised(dims: int, before: int, after: int, kernel: int, stride: int = 1) -> list[nn.Module]:

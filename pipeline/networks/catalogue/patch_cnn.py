@@ -58,6 +58,7 @@ class PatchCNN(Network):
                 convolution(two, three, REMAINING[dims]),
             ]
         )
+        self.activation = nn.ReLU()
         self.head = nn.Sequential(
             nn.Dropout(dropout),
             convolution(three, four, 1),
@@ -85,7 +86,7 @@ class PatchCNN(Network):
         features = as_slices(image) if self._dims == 2 else image
         spread = 1
         for level, layer in enumerate(self.convolutions):
-            features = functional.relu(self._convolved(layer, features, spread))
+            features = self.activation(self._convolved(layer, features, spread))
             if level < len(MAPS):
                 features = self._pooled(features, 1 if dense else POOL, spread)
                 spread *= POOL if dense else 1

@@ -127,7 +127,7 @@ class Triplanar(Network):
                 place = index, slice(first, first + some)
                 # In training without what is between: it is made anew on the way back.
                 part: Tensor = (
-                    checkpoint(self._labelled, views, place, use_reentrant=False, preserve_rng_state=False)
+                    checkpoint(self._labelled, views, place, use_reentrant=False)
                     if self.training
                     else self._labelled(views, place)
                 )
@@ -161,6 +161,7 @@ class PlaneCNN(nn.Module):
         self.convolutions = nn.ModuleList(
             nn.Conv2d(before, after, KERNEL) for before, after in itertools.pairwise(counts)
         )
+        self.activation = nn.ReLU()
         self.score = nn.Conv2d(counts[-1], classes, REMAINING)
 
     def forward(self, patches: Tensor, dense: bool = False) -> Tensor:
@@ -170,7 +171,7 @@ class PlaneCNN(nn.Module):
         """
         features, spread = patches, 1
         for layer in self.convolutions:
-            features = functional.relu(_spread_out(layer, features, spread))
+            features = self.activation(_spread_out(layer, features, spread))
             features = functional.max_pool2d(features, POOL, 1 if dense else POOL, dilation=spread)
             spread *= POOL if dense else 1
         return _spread_out(self.score, features, spread)

@@ -249,6 +249,118 @@ def test_a_model_of_other_width_lends_what_fits(train, tmp_path, capsys):
     assert 0 < taken < of
 
 
+@pytest.fixture
+def donor(train, tmp_path):
+    """A registered model by its content, with its weights."""
+    train()
+    content = content_of(MODEL)
+    kept = tmp_path / "home" / "champions" / content
+    shutil.copytree(MODEL, kept)
+    return content, load_file(kept / "weights.safetensors")
+
+
+def moved(donor):
+    """Of the weights of the model that was trained, those that are not the donor's any more."""
+    own = load_file(MODEL / "weights.safetensors")
+    assert own.keys() == donor.keys()
+    return {name for name in own if not np.array_equal(own[name], donor[name])}
+
+
+def test_in_a_full_transfer_every_layer_learns(train, donor):
+    content, weights = donor
+    train(start=content, seed=1)
+    assert len(moved(weights)) == len(weights)
+
+
+def test_in_a_partial_transfer_the_first_layers_are_bit_for_bit_those_they_were(train, donor, capsys):
+    content, weights = donor
+    train(start=content, seed=1, transfer="partial", frozen_share=0.5)
+    learned = moved(weights)
+    assert 0 < len(learned) < len(weights)
+    assert "encoder.0.first.0.weight" not in learned
+    assert "head.weight" in learned
+    assert "7 of 14 layers" in capsys.readouterr().err
+    train(start=content, seed=1, transfer="partial", frozen_share=0.2)
+    assert learned < moved(weights)
+
+
+def test_what_no_donor_gave_is_never_frozen(train, donor):
+    content, weights = donor
+    train(start=content, transfer="partial", frozen_share=1.0, network={"channels": [4, 8]})
+    own = load_file(MODEL / "weights.safetensors")
+    assert np.array_equal(own["encoder.0.first.0.weight"], weights["encoder.0.first.0.weight"])
+    taken = {name for name in own if name in weights and own[name].shape == weights[name].shape}
+    before = outputs()
+    train(
+        start=content, transfer="partial", frozen_share=1.0, network={"channels": [4, 8]}, learning_rate=0.1
+    )
+    after = load_file(MODEL / "weights.safetensors")
+    assert before != outputs()
+    assert {name for name in own if not np.array_equal(own[name], after[name])} == set(own) - taken
+
+
+def test_in_a_partial_transfer_a_training_goes_on_where_it_was_stopped(train, donor, monkeypatch):
+    content, _ = donor
+    given = {"start": content, "transfer": "partial", "steps": 6}
+    train(**given)
+    undisturbed = outputs()
+    shutil.rmtree(Path(os.environ["HOUNSFIELD_HOME"]) / "checkpoints")
+    saves = []
+
+    def stop(*_given):
+        saves.append(1)
+        if len(saves) == 2:
+            raise KeyboardInterrupt
+        return save(*_given)
+
+    from pipeline.training import loop
+
+    save = loop.save_checkpoint
+    monkeypatch.setattr(loop, "save_checkpoint", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(**given)
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+    train(**given)
+    assert outputs() == undisturbed
+
+
+def test_in_a_zero_transfer_nothing_changes_and_the_model_can_be_used(train, donor):
+    from pipeline.inference.model import load_model
+
+    content, weights = donor
+    train(start=content, seed=1, transfer="zero")
+    assert not moved(weights)
+    curve = pd.read_csv(CURVES)
+    assert curve["step"].tolist() == [0]
+    assert 0 <= curve["dice"].item() <= 1
+    assert load_model(MODEL).config["training"]["transfer"] == "zero"
+
+
+def test_in_a_zero_transfer_no_weight_may_be_random(train, donor):
+    content, _ = donor
+    with pytest.raises(ParamsError, match="weights would be random"):
+        train(start=content, transfer="zero", network={"channels": [4, 8]})
+
+
+@pytest.mark.parametrize("transfer", ["partial", "zero"])
+def test_a_transfer_needs_something_to_start_from(transfer):
+    with pytest.raises(ValueError, match="hounsfield start-from ORGAN OTHER"):
+        TrainParams(transfer=transfer)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"dropout": 0.3}, {"drop_connect": 0.3}, {"network": {"channels": [4, 6], "init": "normal"}}],
+    ids=str,
+)
+def test_what_is_dropped_and_how_weights_are_drawn_makes_another_model(train, change):
+    train()
+    plain = load_file(MODEL / "weights.safetensors")
+    train(**change)
+    assert len(moved(plain)) > len(plain) / 2
+    assert all(np.isfinite(weight).all() for weight in load_file(MODEL / "weights.safetensors").values())
+
+
 @pytest.mark.parametrize("what", ["absent", "changed"])
 def test_a_start_that_is_not_there_is_refused(train, tmp_path, what):
     train()

@@ -130,6 +130,14 @@ def test_a_training_that_was_stopped_ends_like_one_that_was_not(training, tmp_pa
     assert_same(training(sum_of_weights, checkpoints="stopped"), undisturbed)
 
 
+@pytest.mark.parametrize("drop", [{"dropout": 0.3}, {"drop_connect": 0.3}], ids=str)
+def test_what_is_dropped_after_a_stop_is_what_would_have_been(training, drop):
+    undisturbed = training(sum_of_weights, checkpoints="undisturbed", **drop)
+    with pytest.raises(Stop):
+        training(stop_at(2), checkpoints="stopped", **drop)
+    assert_same(training(sum_of_weights, checkpoints="stopped", **drop), undisturbed)
+
+
 @pytest.mark.parametrize("padding", ["same", "valid"])
 def test_what_normalisation_counts_and_dropout_draws_is_not_lost_either(training, padding):
     """Nor what a network by valid convolutions sees around its patch."""

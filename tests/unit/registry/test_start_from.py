@@ -1,0 +1,75 @@
+import pytest
+
+from pipeline.errors import MissingError, ParamsError
+from pipeline.params import load_organ
+from pipeline.registry.artifacts import content_of
+from pipeline.registry.models import Description, ModelRegistry
+from pipeline.runs.beginning import start_from
+
+PARAMS = """\
+defaults: {}
+organs:
+  liver: &liver            # CT
+    ingest: {modality: CT, labels: {liver: 1}}
+    validate: {}
+    patches: {}
+    augment: {}
+    train: {}
+    evaluate: {}
+    register: {}
+  prostate:
+    ingest: {modality: MR, labels: {prostate: 1}}
+    validate: {}
+    patches: {}
+    augment: {}
+    train: {seed: 3}       # by hand
+    evaluate: {}
+    register: {}
+"""
+
+
+@pytest.fixture
+def project(tmp_path, home):
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    return tmp_path
+
+
+@pytest.fixture
+def champion(project):
+    """The content of the champion of the liver."""
+    models = project / "models" / "liver"
+    models.mkdir(parents=True)
+    (models / "config.json").write_text("{}")
+    registry = ModelRegistry(project)
+    version = registry.register("liver", models, [], Description({}, {"mean": 0.9}, "abc"))
+    registry.settle(version, promoted=True)
+    return content_of(models)
+
+
+def test_another_organs_champion_is_named_by_its_content_and_lies_where_train_looks(project, champion, home):
+    assert start_from(project, "prostate", "liver", "partial", 0.25) == champion
+    train = load_organ(project / "params.yaml", "prostate").train
+    assert (train.start, train.transfer, train.frozen_share, train.seed) == (champion, "partial", 0.25, 3)
+    assert content_of(home / "champions" / champion) == champion
+    text = (project / "params.yaml").read_text()
+    assert "# by hand" in text
+    assert load_organ(project / "params.yaml", "liver").train.start == "scratch"
+
+
+@pytest.mark.parametrize(("transfer", "share"), [("some", None), ("partial", 1.5)])
+def test_a_value_that_may_not_be_changes_nothing(project, champion, transfer, share):
+    with pytest.raises(ParamsError, match=r"train\.(transfer|frozen_share)"):
+        start_from(project, "prostate", "liver", transfer, share)
+    assert (project / "params.yaml").read_text() == PARAMS
+
+
+def test_without_a_champion_the_command_that_makes_one_is_named(project):
+    with pytest.raises(MissingError, match="dvc repro register@liver"):
+        start_from(project, "prostate", "liver", "full", None)
+
+
+def test_an_organ_that_is_not_there_is_refused(project, champion):
+    with pytest.raises(ParamsError, match="lung"):
+        start_from(project, "lung", "liver", "full", None)
+    with pytest.raises(ParamsError, match="lung"):
+        start_from(project, "prostate", "lung", "full", None)
