@@ -277,6 +277,21 @@ def start_from(
     console.print(f"next: dvc repro register@{organ}", markup=False)
 
 
+@app.command("hard-negatives", rich_help_panel="Data and models")
+def hard_negatives(
+    organ: Organ,
+    share: Annotated[float, typer.Option(help="Of all patches.")] = 0.2,
+) -> None:
+    """Have patches drawn where the champion finds the organ and it is not; writes it into params.yaml."""
+    from pipeline.progress import console
+    from pipeline.runs.beginning import mine_from_champion
+
+    content = mine_from_champion(project_root(), organ, share)
+    said = f"{organ}: a share of {share:g} of the patches lies where the champion, {content[:12]}, is wrong"
+    console.print(said, markup=False)
+    console.print(f"next: dvc repro register@{organ}", markup=False)
+
+
 @app.command(rich_help_panel="Data and models")
 def networks(
     name: Annotated[

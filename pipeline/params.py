@@ -37,6 +37,7 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 Millimetres = Annotated[float, Field(ge=0.01, le=100)]
 Voxels = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
+HASH = r"^[0-9a-f]{64}$"
 
 
 def _in_order(ends: tuple[float, float]) -> tuple[float, float]:
@@ -169,22 +170,56 @@ class Shares(Section):
     """Where the whole patch holds no labelled voxel."""
     background: Share = 0.17
     """On any unlabelled voxel."""
+    hard: Share = 0.0
+    """On a voxel that looks like the organ; which ones, `hard_negatives` says."""
 
     @model_validator(mode="after")
     def _add_up(self) -> "Shares":
-        total = self.foreground + self.negative + self.background
+        total = self.foreground + self.negative + self.background + self.hard
         if abs(total - 1) > 1e-6:
             raise ValueError(f"the shares add up to {total:g}, not to 1")
+        return self
+
+
+class HardNegatives(Section):
+    """Which voxels look like the organ and are not: those of an intensity, or those a model got wrong."""
+
+    of: Literal["range", "model"] = "range"
+    range: Auto | Range = "auto"
+    """HU, or z-scores of an MR; auto: of the middle nine tenths of the labelled voxels of the case."""
+    within: list[str] = []
+    """Labels to look inside of, such as the lung for what is no nodule; none: the background."""
+    model: Literal["none"] | Annotated[str, Field(pattern=HASH)] = "none"
+    """The registered model whose false positives are taken, by the hash of its files."""
+
+    @model_validator(mode="after")
+    def _has_its_model(self) -> "HardNegatives":
+        if self.of == "model" and self.model == "none":
+            raise ValueError(
+                "of is model, but model is none: hounsfield hard-negatives ORGAN names the champion"
+            )
         return self
 
 
 class PatchesParams(Section):
     """Which patches are drawn from each case."""
 
+    mode: Literal["random", "grid"] = "random"
+    """grid: patches that cover every voxel of a case; how many, its size says."""
     per_case: Annotated[int, Field(ge=1)] = 32
+    """Of a case, where they are random."""
     size: Auto | tuple[Voxels, Voxels, Voxels] = "auto"
     """Voxels as (z, y, x) at the planned spacing; auto: as the plan says."""
+    overlap: Rate = 0.5
+    """Of its edge, the least by which a patch of a grid overlaps the next one."""
     shares: Shares = Shares()
+    balance: dict[str, NonNegative] = {}
+    """By label, what it counts among the foreground centres; those that are left out: 1."""
+    views: Annotated[int, Field(ge=1)] = 1
+    """Patches around each foreground or hard centre, moved at random by up to a quarter of their edge."""
+    hard_negatives: HardNegatives = HardNegatives()
+    supervoxels: Literal[0] | Annotated[float, Field(gt=0)] = 0
+    """Millimetres; centres are drawn by supervoxels of this edge, one as likely as another; 0: by voxels."""
     seed: Seed = 0
 
 
@@ -296,7 +331,7 @@ class TrainParams(Section):
     before: BeforeParams | None = None
     """A network whose predictions this one is given; each case's by one that has not learned from it."""
     inference: InferenceParams = InferenceParams()
-    start: Literal["scratch"] | Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = "scratch"
+    start: Literal["scratch"] | Annotated[str, Field(pattern=HASH)] = "scratch"
     """What the weights begin as: random, or those of a registered model, by the hash of its files."""
     transfer: Literal["full", "partial", "zero"] = "full"
     """What of the model that `start` names is trained on: all, all but its first layers, or nothing."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.atomic import sha256_file, sha256_json
-from pipeline.errors import DataError
+from pipeline.errors import DataError, MissingError
 from pipeline.registry.connection import local_path
 
 
@@ -23,6 +23,24 @@ def files_of(folder: Path) -> dict[str, Path]:
 def content_of(folder: Path) -> str:
     """SHA-256 over names and bytes of the files of `folder`."""
     return sha256_json({name: sha256_file(file) for name, file in files_of(folder).items()})
+
+
+def registered(champions: Path, content: str, parameter: str, remedy: str) -> Path:
+    """Where the files of a registered model lie that a parameter names.
+
+    Args:
+        champions: folder of the models that were fetched, each named by its content.
+        content: hash of the files.
+        parameter: that names it.
+        remedy: what brings them.
+
+    Raises:
+        MissingError: they are not there, or are others.
+    """
+    folder = champions / content
+    if not folder.is_dir() or content_of(folder) != content:
+        raise MissingError(f"the model {content} that {parameter} names is not at {folder}", remedy)
+    return folder
 
 
 def store(client: Any, run: str, place: str, files: Mapping[str, Path]) -> None:

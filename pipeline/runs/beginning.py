@@ -73,19 +73,56 @@ def start_from(root: Path, organ: str, other: str, transfer: str, frozen_share: 
         changes["frozen_share"] = frozen_share
     section = load_organ(path, organ).train.model_dump(exclude_defaults=True)
     load_organ(path, other)
-    champion = ModelRegistry(root, home(root)).champion(other)
-    if champion is None:
-        raise MissingError(
-            f"{other}: there is no champion to start from yet", f"run dvc repro register@{other}"
-        )
-    changes["start"] = champion.content
+    changes["start"] = _fetched_champion(root, other)
     try:
         TrainParams.model_validate(section | changes)
     except ValidationError as error:
         first = error.errors()[0]
         raise ParamsError(f"train.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    _keep(champion.folder, home(root) / "champions" / champion.content)
     _set(path, organ, changes)
+    return str(changes["start"])
+
+
+def mine_from_champion(root: Path, organ: str, share: float) -> str:
+    """Have patches drawn where the champion sees the organ and it is not, from now on.
+
+    Args:
+        root: of the project, whose `params.yaml` is changed.
+        organ: whose champion and patches.
+        share: of such patches; those of the other kinds give way in proportion.
+
+    Returns:
+        The hash of the champion's files.
+
+    Raises:
+        MissingError: there is no champion, or its files are gone.
+        ParamsError: the share is none.
+    """
+    if not 0 < share < 1:
+        raise ParamsError(f"the share of hard negatives is {share:g}: it lies between 0 and 1")
+    path = root / "params.yaml"
+    shares = load_organ(path, organ).patches.shares.model_dump(exclude={"hard"})
+    content = _fetched_champion(root, organ)
+    total = sum(shares.values()) or 1.0
+    wanted = {kind: round((1 - share) * value / total, 6) for kind, value in shares.items()}
+    wanted["hard"] = round(1 - sum(wanted.values()), 6)
+    text = path.read_bytes().decode("utf-8")
+    section = ("organs", organ, "patches")
+    places: dict[tuple[str, ...], Any] = {(*section, "shares", kind): value for kind, value in wanted.items()}
+    places |= {
+        (*section, "hard_negatives", "of"): "model",
+        (*section, "hard_negatives", "model"): content,
+    }
+    write_text(path, with_values(text, places))
+    return content
+
+
+def _fetched_champion(root: Path, organ: str) -> str:
+    """The content of an organ's champion, whose files lie where stages find them."""
+    champion = ModelRegistry(root, home(root)).champion(organ)
+    if champion is None:
+        raise MissingError(f"{organ}: there is no champion yet", f"run dvc repro register@{organ}")
+    _keep(champion.folder, home(root) / "champions" / champion.content)
     return champion.content
 
 

@@ -1,32 +1,58 @@
 """Stage `patches`: which patches are learned from, a row each."""
 
 import hashlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pipeline.atomic import atomic_path, read_json
+from pipeline.errors import ParamsError
+from pipeline.labels import UNKNOWN
 from pipeline.params import PatchesParams
 from pipeline.progress import console, track
+from pipeline.registry.artifacts import registered
 from pipeline.sampling.boxes import Index
-from pipeline.sampling.centres import draw_centres
+from pipeline.sampling.centres import Case, Mask, draw_centres, grid_centres, hard_range
+from pipeline.sampling.supervoxels import supervoxels
+from pipeline.volumes.geometry import Floats
 from pipeline.volumes.store import SUFFIX, StoredCase
+from pipeline.workspace import home, project_root
+
+FETCH = "fetch the champion by hounsfield hard-negatives ORGAN, or set patches.hard_negatives.of to range"
+Hard = Callable[[StoredCase], Mask | None]
 
 
 def run(
     organ: str, params: PatchesParams, *, accepted: Path, plans: Path, volumes: Path, patches: Path
 ) -> None:
-    """Draw the patch centres of every case that is not kept back for the test."""
+    """Draw the patch centres of every case that is not kept back for the test.
+
+    Raises:
+        ParamsError: a name is no label.
+        MissingError: the model whose false positives are asked for is not there.
+    """
     cases = pd.read_parquet(accepted)
-    size = _patch_size(params, plans)
+    plan = read_json(plans)
+    size = _patch_size(params, plan)
+    labels = sorted(plan["labels"], key=lambda name: plan["labels"][name])
+    balance, hard = _balance(params, labels), _hard(params, labels)
     learned = cases[cases["split"] == "train"]
     rows = []
     for case in track(learned.to_dict("records"), "patches", len(learned)):
-        label = StoredCase(volumes / f"{case['case']}{SUFFIX}").label()
-        centres = draw_centres(
-            label, size, params.shares, params.per_case, _generator(params.seed, case["case"])
-        )
+        stored = StoredCase(volumes / f"{case['case']}{SUFFIX}")
+        if params.mode == "grid":
+            centres = grid_centres(stored.label(), size, params.overlap)
+        else:
+            regions = None
+            if params.supervoxels:
+                regions = supervoxels(stored.image()[0], plan["spacing"], params.supervoxels)
+            drawn_from = Case(stored.label(), hard(stored), regions)
+            generator = _generator(params.seed, case["case"])
+            centres = draw_centres(drawn_from, size, params, balance, generator)
         known = {name: case[name] for name in ("case", "fold", "key", "annotated")}
         rows += [known | row for row in centres]
     table = pd.DataFrame(rows).assign(weight=1.0, **_size_columns(size))
@@ -37,9 +63,60 @@ def run(
     console.print(f"{organ}: {len(table)} patches of {edges} voxels from {len(learned)} cases ({kinds})")
 
 
-def _patch_size(params: PatchesParams, plans: Path) -> Index:
-    z, y, x = read_json(plans)["patch_size"] if params.size == "auto" else params.size
+def _patch_size(params: PatchesParams, plan: dict[str, Any]) -> Index:
+    z, y, x = plan["patch_size"] if params.size == "auto" else params.size
     return int(z), int(y), int(x)
+
+
+def _balance(params: PatchesParams, labels: list[str]) -> list[float]:
+    """What each class counts, in the order of the classes; empty: all the same."""
+    _check(params.balance, labels, "balance")
+    return [params.balance.get(name, 1.0) for name in labels] if params.balance else []
+
+
+def _hard(params: PatchesParams, labels: list[str]) -> Hard:
+    """A function that gives the voxels of a case that look like the organ and are not."""
+    asked = params.hard_negatives
+    _check(asked.within, labels, "hard_negatives.within")
+    if not params.shares.hard or params.mode == "grid":
+        return lambda stored: None
+    classes = [labels.index(name) + 1 for name in asked.within] or [0]
+    mistaken = _false_positives(asked.model) if asked.of == "model" else None
+
+    def hard(stored: StoredCase) -> Mask | None:
+        image, label = stored.image(), stored.label()
+        searched = np.isin(label, classes)
+        if mistaken is not None:
+            return searched & mistaken(image, label)
+        ends = hard_range(image[0], label) if asked.range == "auto" else asked.range
+        return None if ends is None else searched & (image[0] >= ends[0]) & (image[0] <= ends[1])
+
+    return hard
+
+
+def _false_positives(content: str) -> Callable[[Floats, NDArray[np.uint8]], Mask]:
+    """A function that gives the voxels that a registered model takes for a class they are not of."""
+    import torch
+
+    from pipeline.inference.model import load_model
+
+    champions = home(project_root()) / "champions"
+    model = load_model(registered(champions, content, "patches.hard_negatives.model", FETCH))
+
+    def mistaken(image: Floats, label: NDArray[np.uint8]) -> Mask:
+        found = model.shares(torch.from_numpy(image)).argmax(0).cpu().numpy()
+        wrong: Mask = (found > 0) & (found != label) & (label != UNKNOWN)
+        return wrong
+
+    return mistaken
+
+
+def _check(names: Iterable[str], labels: list[str], where: str) -> None:
+    stray = sorted(set(names) - set(labels))
+    if stray:
+        raise ParamsError(
+            f"patches.{where} has '{stray[0]}', which is no label", f"it may have {', '.join(labels)}"
+        )
 
 
 def _size_columns(size: Index) -> dict[str, int]:

@@ -8,14 +8,19 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from pipeline.errors import MissingError, ParamsError
+from pipeline.errors import ParamsError
 from pipeline.inference.model import WEIGHTS
 from pipeline.networks.base import Network
 from pipeline.networks.depth import depths
 from pipeline.networks.weights import draw_normal, stored
 from pipeline.params import TrainParams
 from pipeline.progress import console
-from pipeline.registry.artifacts import content_of
+from pipeline.registry.artifacts import registered
+
+FETCH = (
+    "fetch it by hounsfield start-from ORGAN OTHER, open the run with --start warm (from the organ's own "
+    "champion), or set train.start to scratch"
+)
 
 
 def begin(network: Network, params: TrainParams, config: Mapping[str, Any], champions: Path) -> None:
@@ -35,7 +40,7 @@ def begin(network: Network, params: TrainParams, config: Mapping[str, Any], cham
         draw_normal(network)
     if params.start == "scratch":
         return
-    taken = begin_from(network, champions / params.start)
+    taken = begin_from(network, registered(champions, params.start, "train.start", FETCH))
     if params.transfer == "zero" and len(taken) < len(stored(network)):
         raise ParamsError(
             f"transfer is zero, but {len(stored(network)) - len(taken)} weights would be random: the model "
@@ -53,20 +58,11 @@ def begin_from(network: nn.Module, folder: Path) -> set[str]:
 
     Args:
         network: with random weights.
-        folder: of a model; it is named by the hash of its content.
+        folder: of a registered model; it is named by the hash of its content.
 
     Returns:
         The names of what was taken.
-
-    Raises:
-        MissingError: it is not there, or is another model.
     """
-    if not folder.is_dir() or content_of(folder) != folder.name:
-        raise MissingError(
-            f"the model {folder.name} that train.start names is not at {folder}",
-            "fetch it by hounsfield start-from ORGAN OTHER, open the run with --start warm (from the organ's "
-            "own champion), or set train.start to scratch",
-        )
     theirs = load_file(folder / WEIGHTS)
     own = stored(network)
     fitting = [name for name in own if name in theirs and theirs[name].shape == own[name].shape]

@@ -4,7 +4,7 @@ from pipeline.errors import MissingError, ParamsError
 from pipeline.params import load_organ
 from pipeline.registry.artifacts import content_of
 from pipeline.registry.models import Description, ModelRegistry
-from pipeline.runs.beginning import start_from
+from pipeline.runs.beginning import mine_from_champion, start_from
 
 PARAMS = """\
 defaults: {}
@@ -73,3 +73,22 @@ def test_an_organ_that_is_not_there_is_refused(project, champion):
         start_from(project, "lung", "liver", "full", None)
     with pytest.raises(ParamsError, match="lung"):
         start_from(project, "prostate", "lung", "full", None)
+
+
+def test_a_champions_mistakes_take_their_share_of_the_patches(project, champion, home):
+    assert mine_from_champion(project, "liver", 0.3) == champion
+    patches = load_organ(project / "params.yaml", "liver").patches
+    assert (patches.hard_negatives.of, patches.hard_negatives.model) == ("model", champion)
+    assert patches.shares.hard == pytest.approx(0.3, abs=1e-5)
+    assert patches.shares.foreground == pytest.approx(0.7 * 0.66, abs=1e-5)
+    assert content_of(home / "champions" / champion) == champion
+    mine_from_champion(project, "liver", 0.5)
+    patches = load_organ(project / "params.yaml", "liver").patches
+    assert patches.shares.foreground == pytest.approx(0.5 * 0.66, abs=1e-5)
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1])
+def test_a_share_of_none_or_all_is_refused(project, champion, share):
+    with pytest.raises(ParamsError, match="between 0 and 1"):
+        mine_from_champion(project, "liver", share)
+    assert (project / "params.yaml").read_text() == PARAMS

@@ -1,13 +1,16 @@
+import itertools
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.params import Shares
+from pipeline.labels import UNKNOWN
+from pipeline.params import PatchesParams, Shares
 from pipeline.sampling.boxes import patch_start
-from pipeline.sampling.centres import draw_centres
+from pipeline.sampling.centres import Case, draw_centres, grid_centres, hard_range
 
 SIZE = (6, 12, 10)
 SHARES = Shares(foreground=0.5, negative=0.25, background=0.25)
@@ -24,7 +27,14 @@ def _label(*values: int) -> NDArray[np.uint8]:
 def _draw(
     label: NDArray[np.uint8], count: int = 40, shares: Shares = SHARES, seed: int = 0
 ) -> list[dict[str, Any]]:
-    return draw_centres(label, SIZE, shares, count, np.random.default_rng(seed))
+    return _drawn(Case(label), count, seed=seed, shares=shares)
+
+
+def _drawn(
+    case: Case, count: int = 40, balance: Sequence[float] = (), seed: int = 0, **params: Any
+) -> list[dict[str, Any]]:
+    params = {"per_case": count, "shares": SHARES} | params
+    return draw_centres(case, SIZE, PatchesParams(**params), balance, np.random.default_rng(seed))
 
 
 def _kinds(rows: list[dict[str, Any]]) -> dict[str, int]:
@@ -146,3 +156,111 @@ def test_a_row_is_made_of_plain_numbers() -> None:
     for row in _draw(_label(1)):
         assert list(row) == ["kind", "class", "z", "y", "x"]
         assert all(type(row[name]) is int for name in ("class", "z", "y", "x"))
+
+
+ALL_HARD = Shares(foreground=0.4, negative=0.1, background=0.1, hard=0.4)
+
+
+@pytest.mark.parametrize("count", [10, 40, 333])
+def test_hard_negatives_come_in_the_share_that_was_asked_for_and_from_where(count: int) -> None:
+    label = _label(1, 2)
+    hard = np.zeros(label.shape, bool)
+    hard[10:12, 30:35, 20:30] = True
+    rows = _drawn(Case(label, hard), count, shares=ALL_HARD)
+    kinds = _kinds(rows)
+    assert sum(kinds.values()) == count
+    for kind, share in ALL_HARD.model_dump().items():
+        assert abs(kinds[kind] - share * count) < 1
+    assert all(hard[row["z"], row["y"], row["x"]] for row in rows if row["kind"] == "hard")
+
+
+@pytest.mark.parametrize("hard", [None, np.zeros((20, 40, 50), bool)])
+def test_where_nothing_is_hard_background_takes_its_place(hard: NDArray[np.bool_] | None) -> None:
+    kinds = _kinds(_drawn(Case(_label(1, 2), hard), shares=ALL_HARD))
+    assert kinds == {"foreground": 16, "negative": 4, "background": 20}
+
+
+@pytest.mark.parametrize("balance", [(3.0, 1.0, 0.0), (0.2, 0.2, 0.6)])
+def test_classes_come_in_the_shares_of_their_balance(balance: tuple[float, ...]) -> None:
+    label = _label(1, 2, 3)
+    rows = _drawn(Case(label), 160, balance)
+    drawn = Counter(row["class"] for row in rows if row["kind"] == "foreground")
+    for value, weight in enumerate(balance, start=1):
+        assert abs(drawn[value] - 80 * weight / sum(balance)) < 1
+
+
+def test_of_a_case_only_the_classes_that_are_there_share_the_centres() -> None:
+    rows = _drawn(Case(_label(0, 2)), 80, (3.0, 1.0))
+    assert Counter(row["class"] for row in rows if row["kind"] == "foreground") == {2: 40}
+    assert _kinds(_drawn(Case(_label(1)), 80, (0.0, 1.0)))["background"] == 60
+
+
+def test_a_voxel_nobody_looked_at_is_neither_foreground_nor_background() -> None:
+    label = np.full((20, 40, 50), UNKNOWN, np.uint8)
+    label[10] = 0
+    label[10, 5:9, 5:9] = 1
+    rows = _draw(label, 60)
+    assert _kinds(rows) == {"foreground": 30, "background": 30}
+    assert all(row["z"] == 10 for row in rows)
+
+
+@pytest.mark.parametrize("views", [2, 3, 7])
+def test_a_place_has_as_many_views_as_were_asked_for(views: int) -> None:
+    label = np.zeros((20, 40, 50), np.uint8)
+    label[8:10, 15:20, 20:25] = 1
+    rows = _drawn(Case(label), 84, views=views, shares=Shares(foreground=1.0, negative=0.0, background=0.0))
+    assert len(rows) == 84
+    places = [(row["z"], row["y"], row["x"]) for row in rows]
+    assert len(set(places)) > 84 / views
+    for first in range(0, 84 - 84 % views, views):
+        seen = np.array(places[first : first + views])
+        assert (np.ptp(seen, axis=0) <= 2 * (np.array(SIZE) // 4)).all()
+    # Moved, a patch holds the place still.
+    nearest = [min(np.abs(np.array(place) - voxel).max() for voxel in np.argwhere(label)) for place in places]
+    assert max(nearest) <= max(SIZE) // 4
+
+
+@pytest.mark.parametrize("shape", [(20, 40, 50), (6, 12, 10), (4, 13, 31), (7, 100, 10)])
+@pytest.mark.parametrize("overlap", [0.0, 0.5, 0.9])
+def test_a_grid_covers_every_voxel_and_its_patches_overlap(shape: tuple[int, ...], overlap: float) -> None:
+    label = np.zeros(shape, np.uint8)
+    label[1] = 1
+    covered = np.zeros(shape, int)
+    rows = grid_centres(label, SIZE, overlap)
+    starts = set()
+    for row in rows:
+        assert row["kind"] == "grid"
+        assert row["class"] == _at(label, row)
+        start = patch_start((row["z"], row["y"], row["x"]), SIZE, (shape[0], shape[1], shape[2]))
+        starts.add(start)
+        box = [slice(max(0, low), low + edge) for low, edge in zip(start, SIZE, strict=True)]
+        covered[tuple(box)] += 1
+    assert covered.min() >= 1
+    assert len(starts) == len(rows)
+    for axis, edge in enumerate(SIZE):
+        along = sorted({start[axis] for start in starts})
+        assert all(low + edge - high >= int(edge * overlap) for low, high in itertools.pairwise(along))
+
+
+def test_what_looks_like_the_organ_has_the_intensities_of_its_middle() -> None:
+    label = _label(1, 2)
+    image = np.where(label > 0, 450.0, 0.0).astype(np.float32)
+    image[label == 2] = np.linspace(400, 500, int((label == 2).sum()))
+    low, high = hard_range(image, label) or (0.0, 0.0)
+    assert 400 < low < 450 < high < 500
+    assert hard_range(image, np.zeros_like(label)) is None
+
+
+def test_centres_follow_supervoxels_not_their_size() -> None:
+    label = np.zeros((20, 40, 50), np.uint8)
+    label[5:15, 5:25, 5:45] = 1
+    regions = np.zeros(label.shape, np.int32)
+    # One region holds nearly all of the organ, three hold a few voxels of it each.
+    regions[5, 5:8, 5] = [1, 2, 3]
+    only = Shares(foreground=1.0, negative=0.0, background=0.0)
+    rows = _drawn(Case(label, regions=regions), 400, shares=only)
+    drawn = Counter(int(regions[row["z"], row["y"], row["x"]]) for row in rows)
+    assert drawn == {0: 100, 1: 100, 2: 100, 3: 100}
+    assert all(_at(label, row) == 1 for row in rows)
+    without = _drawn(Case(label), 400, shares=only)
+    assert sum(regions[row["z"], row["y"], row["x"]] > 0 for row in without) < 10

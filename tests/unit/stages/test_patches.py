@@ -6,10 +6,12 @@ import pandas as pd
 import pytest
 
 from pipeline.atomic import write_json
-from pipeline.errors import DataError
+from pipeline.errors import DataError, MissingError, ParamsError
 from pipeline.params import PatchesParams
+from pipeline.registry.artifacts import content_of
+from pipeline.sampling.supervoxels import supervoxels
 from pipeline.stages import patches
-from pipeline.volumes.store import write_case
+from pipeline.volumes.store import read_case, write_case
 
 SHAPE = (20, 30, 40)
 
@@ -37,7 +39,8 @@ def _prepare(root: Path, cases: list[str]) -> dict[str, Path]:
     table = pd.DataFrame({"case": cases, "key": keys, "split": splits, "fold": folds})
     table["annotated"] = ["first" if case == "b" else "" for case in cases]
     table.to_parquet(files["accepted"], index=False)
-    write_json(files["plans"], {"patch_size": [8, 16, 16]})
+    plan = {"patch_size": [8, 16, 16], "labels": {"second": 9, "first": 4}, "spacing": [2.0, 1.0, 1.0]}
+    write_json(files["plans"], plan)
     return files
 
 
@@ -114,3 +117,108 @@ def test_a_missing_volume_is_named_with_the_stage_that_makes_it(tmp_path: Path) 
     with pytest.raises(DataError, match=r"b\.b2nd .*dvc repro ingest@volumes"):
         _run(files)
     assert not files["patches"].exists()
+
+
+def test_a_grid_covers_each_case_whatever_it_asks_for_a_case(tmp_path: Path) -> None:
+    table = _run(_prepare(tmp_path, ["a", "b"]), mode="grid", per_case=3)
+    assert set(table["kind"]) == {"grid"}
+    assert dict(table["case"].value_counts()) == {"a": 4 * 3 * 4, "b": 4 * 3 * 4}
+    for axis, edge in zip("zyx", SHAPE, strict=True):
+        half = table[f"size_{axis}"] // 2
+        assert (table[axis] - half).min() == 0
+        assert (table[axis] + half).max() == edge
+
+
+def test_the_balance_is_by_the_names_of_labels_in_the_order_of_their_values(tmp_path: Path) -> None:
+    files = _prepare(tmp_path, ["a"])
+    shares = {"foreground": 1.0, "negative": 0.0, "background": 0.0}
+    # The classes are 1 (first, value 4) and 2 (second, value 9).
+    table = _run(files, per_case=40, shares=shares, balance={"first": 3, "second": 1})
+    assert dict(table["class"].value_counts()) == {1: 30, 2: 10}
+    with pytest.raises(ParamsError, match=r"patches\.balance has 'third', which is no label"):
+        _run(files, balance={"third": 1})
+
+
+HARD = {"foreground": 0.4, "negative": 0.0, "background": 0.2, "hard": 0.4}
+
+
+def test_hard_negatives_have_the_intensity_that_was_asked_for_inside_the_mask(tmp_path: Path) -> None:
+    files = _prepare(tmp_path, ["a"])
+    stored = read_case(files["volumes"] / "a.b2nd")
+    image = np.full(SHAPE, -800, np.float32)
+    image[12:15] = 450
+    image[15:18] = 550
+    write_case(files["volumes"] / "a.b2nd", image, stored.label, {})
+    table = _run(files, per_case=50, shares=HARD, hard_negatives={"range": (400, 500)})
+    hard = table[table["kind"] == "hard"]
+    assert len(hard) == 20
+    assert hard["z"].between(12, 14).all()
+    assert (stored.label[hard["z"], hard["y"], hard["x"]] == 0).all()
+    # Inside of an organ, what is no nodule: the first label stands for the lung.
+    image[stored.label == 1] = 420
+    write_case(files["volumes"] / "a.b2nd", image, stored.label, {})
+    within = {"range": (400, 500), "within": ["first"]}
+    table = _run(files, per_case=50, shares=HARD, hard_negatives=within)
+    hard = table[table["kind"] == "hard"]
+    assert len(hard) == 20
+    assert (stored.label[hard["z"], hard["y"], hard["x"]] == 1).all()
+    assert (hard["class"] == 1).all()
+
+
+def test_without_a_range_it_is_that_of_the_organ(tmp_path: Path) -> None:
+    files = _prepare(tmp_path, ["a"])
+    label = read_case(files["volumes"] / "a.b2nd").label
+    image = np.where(label > 0, 60, -500).astype(np.float32)
+    image[:, 25:] = 60
+    write_case(files["volumes"] / "a.b2nd", image, label, {})
+    table = _run(files, per_case=50, shares=HARD)
+    hard = table[table["kind"] == "hard"]
+    assert len(hard) == 20
+    assert (hard["y"] >= 25).all()
+
+
+def test_hard_negatives_may_be_what_a_registered_model_got_wrong(
+    tmp_path: Path, save_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOUNSFIELD_HOME", str(home))
+    (tmp_path / "params.yaml").write_text("{}")
+    (tmp_path / "dvc.yaml").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    files = _prepare(tmp_path, ["a"])
+    label = read_case(files["volumes"] / "a.b2nd").label
+    image = np.full(SHAPE, -1000, np.float32)
+    image[label == 1] = 100
+    image[label == 2] = 300
+    # Muscle that the model will take for the first label.
+    image[17:19, 25:28, 30:35] = 110
+    write_case(files["volumes"] / "a.b2nd", image, label, {})
+    folder = save_model(tmp_path / "m", {"first": 4, "second": 9}, (-1000, 100, 300), spacing=(2.0, 1.0, 1.0))
+    content = content_of(folder)
+    (home / "champions").mkdir(parents=True)
+    folder.rename(home / "champions" / content)
+    asked = {"of": "model", "model": content}
+    table = _run(files, per_case=50, shares=HARD, hard_negatives=asked)
+    hard = table[table["kind"] == "hard"]
+    assert len(hard) == 20
+    assert (image[hard["z"], hard["y"], hard["x"]] == 110).all()
+    (home / "champions" / content / "config.json").write_text("{}")
+    with pytest.raises(MissingError, match="hounsfield hard-negatives ORGAN"):
+        _run(files, shares=HARD, hard_negatives=asked)
+
+
+def test_a_model_has_to_be_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="hounsfield hard-negatives ORGAN"):
+        PatchesParams(hard_negatives={"of": "model"})
+
+
+def test_centres_may_be_drawn_by_supervoxels(tmp_path: Path) -> None:
+    files = _prepare(tmp_path, ["a"])
+    label = read_case(files["volumes"] / "a.b2nd").label
+    image = (label * 100).astype(np.float32)
+    write_case(files["volumes"] / "a.b2nd", image, label, {})
+    shares = {"foreground": 0.0, "negative": 0.0, "background": 1.0}
+    table = _run(files, per_case=60, shares=shares, supervoxels=4)
+    regions = supervoxels(image, (2.0, 1.0, 1.0), 4)
+    drawn = regions[table["z"], table["y"], table["x"]]
+    assert len(set(drawn)) == 60
