@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -29,6 +29,9 @@ from pipeline import networks
 from pipeline.errors import ParamsError
 from pipeline.networks import compositions
 from pipeline.workspace import STAGES
+
+if TYPE_CHECKING:
+    from pipeline.volumes.annotation import Annotation
 
 Auto = Literal["auto"]
 LayoutName = Literal["manifest", "datalist", "bids", "msd", "nnunet", "folders", "dicom"]
@@ -102,6 +105,34 @@ class Windows(Section):
     windows: tuple[Annotated[tuple[float, float], AfterValidator(_in_order)], ...] = Field(min_length=1)
 
 
+class AnnotationParams(Section):
+    """What the masks of the cases say: all that is there, or less."""
+
+    kind: Literal["full", "sparse", "points", "image"] = "full"
+    """sparse: some slices; points: a voxel marks an organ or lesion; image: only which slices hold it."""
+    unlabelled: Literal["auto"] | Annotated[int, Field(ge=1, le=255)] = "auto"
+    """sparse: the value of voxels nobody looked at; auto: of every axial slice without a label."""
+    size_mm: tuple[Positive, Positive, Positive] | None = None
+    """points: how large what they mark is, as (z, y, x)."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "AnnotationParams":
+        if (self.kind == "points") != (self.size_mm is not None):
+            raise ValueError(
+                "size_mm says how large what points mark is: give it with kind: points, and only there"
+            )
+        if self.unlabelled != "auto" and self.kind != "sparse":
+            raise ValueError("unlabelled is for kind: sparse")
+        return self
+
+    def recipe(self) -> "Annotation":
+        """The same as ingest takes it."""
+        from pipeline.volumes.annotation import Annotation
+
+        value = None if self.unlabelled == "auto" else self.unlabelled
+        return Annotation(self.kind, value, self.size_mm or (0.0, 0.0, 0.0))
+
+
 class IngestParams(Section):
     """What the raw data are and how they become volumes."""
 
@@ -114,6 +145,7 @@ class IngestParams(Section):
     """How the raw scans are laid out; auto: the first layout that fits."""
     rois: dict[str, list[str]] = {}
     """By label, patterns (`*`, `?`) of the names it has in RTSTRUCT, DICOM-SEG and files an organ."""
+    annotation: AnnotationParams = AnnotationParams()
     hu_offset: Auto | float = "auto"
     """Added to a CT's stored values to give HU; auto: found where they are stored without a sign."""
     mr_scale: Literal["zscore", "percentiles"] = "zscore"
@@ -144,6 +176,18 @@ class IngestParams(Section):
         if stray:
             raise ValueError(f"{', '.join(sorted(stray))} is no label of ingest.labels")
         return rois
+
+    @field_validator("annotation")
+    @classmethod
+    def _has_values_of_its_own(cls, annotation: AnnotationParams, info: ValidationInfo) -> AnnotationParams:
+        taken = set(info.data.get("labels", {}).values())
+        if annotation.kind != "full" and 255 in taken:
+            raise ValueError(
+                "no label may have the value 255 where some voxels are unknown: 255 means unknown"
+            )
+        if annotation.unlabelled in taken:
+            raise ValueError(f"unlabelled is {annotation.unlabelled}, which is a label")
+        return annotation
 
 
 class ValidateParams(Section):
@@ -297,6 +341,8 @@ class LossParams(Section):
     focal_gamma: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Of the focal loss: how little a voxel counts that is right already; 0: as much as any other."""
     sample: LossSample = LossSample()
+    presence: Share = 0.0
+    """Above 0, only which classes a slice holds is learned from; a class covers so much of it, roughly."""
 
 
 class BeforeParams(Section):

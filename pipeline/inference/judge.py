@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DataError
 from pipeline.inference.model import Model
+from pipeline.labels import UNKNOWN
 from pipeline.metrics.overlap import overlap
 from pipeline.metrics.surface import surface
 from pipeline.progress import track
 from pipeline.volumes.case_files import CaseFiles
-from pipeline.volumes.cases import annotated_labels
+from pipeline.volumes.cases import annotated_labels, read_truth
 from pipeline.volumes.geometry import Geometry
 from pipeline.volumes.layouts import find_layout
-from pipeline.volumes.masks import read_masks
 from pipeline.volumes.readers import Scan, read_scan
 
 Rows = list[dict[str, Any]]
@@ -34,7 +34,7 @@ class Judged:
     predicted: NDArray[np.uint8]
     """Label map (I, J, K)."""
     truth: NDArray[np.uint8]
-    """Label map (I, J, K)."""
+    """Label map (I, J, K); where it is UNKNOWN, so is what is predicted."""
     annotated: frozenset[str]
     """Labels that somebody looked for; of others the truth knows nothing."""
 
@@ -77,9 +77,13 @@ def predictions(model: Model, cases: pd.DataFrame, raw: Path) -> Iterator[Judged
     recipe = model.recipe
     for case in track(cases["case"].tolist(), "predict", len(cases)):
         scans = [read_scan(*(raw / path for path in paths)) for paths in files[case].images]
-        masks = read_masks(case, raw, files[case].masks, scans[0].geometry, recipe.labels, recipe.rois)
+        masks = read_truth(files[case], raw, scans[0].geometry, recipe)
         annotated = annotated_labels(files[case], masks, recipe)
-        yield Judged(case, scans, model.predict(case, scans), masks.array, frozenset(annotated))
+        predicted = model.predict(case, scans)
+        if recipe.annotation.kind != "full":
+            # Of what nobody looked at there is nothing to be right or wrong about.
+            predicted[masks.array == UNKNOWN] = UNKNOWN
+        yield Judged(case, scans, predicted, masks.array, frozenset(annotated))
 
 
 def _files(cases: pd.DataFrame, raw: Path) -> dict[str, CaseFiles]:

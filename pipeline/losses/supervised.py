@@ -36,14 +36,20 @@ def supervised_loss(
     logits = given if isinstance(given, tuple) else (given,)
     total = logits[0].new_zeros((), dtype=torch.float32)
     for each, output in zip(logits, outputs, strict=True):
-        if output.target == "label":
+        if params.presence and output.target == "label":
+            loss = _presence_loss(in_slices(each.float(), params.presence), label, unknown)
+        elif params.presence and output.target == "contour":
+            # Where a slice's class lies in it, nobody knows.
+            continue
+        elif output.target == "label":
             loss = segmentation_loss(each, label, params, unknown, boundary)
         elif output.target == "contour":
             loss = _contour_loss(each.float(), label, unknown)
         else:
             loss = _presence_loss(each.float(), label, unknown)
         total = total + output.weight * loss
-    return total / sum(output.weight for output in outputs)
+    judged = (output.weight for output in outputs if not (params.presence and output.target == "contour"))
+    return total / sum(judged)
 
 
 def contour(label: Tensor) -> Tensor:
@@ -75,6 +81,26 @@ def presence(label: Tensor, classes: int) -> Tensor:
     """Which classes each slice holds, (B, classes, Z, 1, 1), 1 or 0."""
     values = torch.arange(classes, device=label.device)[:, None, None, None]
     return (label[:, None] == values).any(dim=(3, 4), keepdim=True).float()
+
+
+def in_slices(logits: Tensor, share: float) -> Tensor:
+    """Logits of whether a slice holds a class, from the map of where it is active.
+
+    A class activation map (Zhou et al., CVPR 2016) is what a network with a convolution for its last layer
+    gives: its mean tells whether the class is there. Here it is the mean of its highest voxels, as many as
+    the class covers (Durand et al., CVPR 2017): so a voxel above the background is one of the class. The
+    outputs of several resolutions, each judged, are the multi-scale maps of Feng et al., MICCAI 2017.
+
+    Args:
+        logits: (B, classes, Z, Y, X).
+        share: of a slice that a class covers.
+
+    Returns:
+        (B, classes, Z, 1, 1); 0 for the background.
+    """
+    maps = (logits - logits[:, :1]).flatten(3)
+    highest = maps.topk(max(1, round(share * maps.shape[3])), dim=3).values.mean(3)
+    return highest[..., None, None]
 
 
 def _contour_loss(logits: Tensor, label: Tensor, unknown: Tensor | None) -> Tensor:

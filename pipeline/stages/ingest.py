@@ -91,6 +91,7 @@ def _recipe(params: IngestParams, source: Source) -> Recipe:
         mr_scale=params.mr_scale,
         rois={label: list(patterns) for label, patterns in params.rois.items()},
         channels=_channels(source.complete),
+        annotation=params.annotation.recipe(),
     )
 
 

@@ -36,6 +36,8 @@ from pipeline.workspace import home, project_root
 
 WATCHED = 12
 """Cases of the watched fold that are looked at while training; the test set is judged by `evaluate`."""
+COVERED = 0.05
+"""Of a slice, by a class that is in it, where the parameters do not say."""
 CODE = (
     "training",
     "networks",
@@ -102,7 +104,7 @@ def fit(
         DataError: the training breaks down.
     """
     profile, where = choose_profile(params), device()
-    loss = by_class(params.loss, material.plan["labels"])
+    loss = as_annotated(by_class(params.loss, material.plan["labels"]), material.plan["recipe"])
     params = params.model_copy(update={"learning_rate": profile.learning_rate, "loss": loss})
     torch.manual_seed(params.seed)
     plan = material.plan
@@ -184,6 +186,13 @@ def by_class(loss: LossParams, labels: Mapping[str, int]) -> LossParams:
             f"train.loss.weights has '{stray[0]}', which is no label", f"it may have {', '.join(classes)}"
         )
     return loss.model_copy(update={"weights": {name: loss.weights.get(name, 1.0) for name in classes}})
+
+
+def as_annotated(loss: LossParams, recipe: Mapping[str, Any]) -> LossParams:
+    """The loss, of slices alone where nothing but these was annotated."""
+    if recipe.get("annotation", {}).get("kind") != "image" or loss.presence:
+        return loss
+    return loss.model_copy(update={"presence": COVERED})
 
 
 def _looked_at(

@@ -12,10 +12,19 @@ from numpy.typing import NDArray
 
 from pipeline.atomic import sha256_code, sha256_json
 from pipeline.errors import DataError, HounsfieldError, ResourceError
+from pipeline.labels import UNKNOWN
 from pipeline.volumes import facts
+from pipeline.volumes.annotation import FULL, Annotation
 from pipeline.volumes.calibration import Offset, calibrate_ct, calibrate_mr, soft_tissue_peak
 from pipeline.volumes.case_files import CaseFiles
-from pipeline.volumes.geometry import Floats, Geometry, Triple, resampled_shape, to_canonical
+from pipeline.volumes.geometry import (
+    Floats,
+    Geometry,
+    Triple,
+    from_canonical,
+    resampled_shape,
+    to_canonical,
+)
 from pipeline.volumes.hashes import hash_all
 from pipeline.volumes.masks import Masks, check_aligned, read_masks
 from pipeline.volumes.names import label_of, quoted
@@ -50,6 +59,7 @@ class Recipe:
     rois: dict[str, list[str]] = field(default_factory=dict)
     """By label, patterns of the names it has in masks that name what they hold."""
     channels: int = 1
+    annotation: Annotation = FULL
 
     @property
     def classes(self) -> dict[str, int]:
@@ -59,8 +69,13 @@ class Recipe:
     @classmethod
     def of(cls, plan: Mapping[str, Any]) -> "Recipe":
         """The recipe as a plan or a model's configuration holds it."""
-        z, y, x = plan["recipe"]["spacing"]
-        return cls(**plan["recipe"] | {"spacing": (z, y, x), "offset": Offset(**plan["recipe"]["offset"])})
+        recipe = plan["recipe"]
+        z, y, x = recipe["spacing"]
+        # Models of before have no annotation, which was full.
+        told = recipe.get("annotation")
+        annotation = Annotation(**told | {"size_mm": tuple(told["size_mm"])}) if told else FULL
+        held = {"spacing": (z, y, x), "offset": Offset(**recipe["offset"]), "annotation": annotation}
+        return cls(**recipe | held)
 
 
 @dataclass(frozen=True)
@@ -190,8 +205,8 @@ def ingest_case(job: Job) -> Ingested:
     shape = resampled_shape(geometry.canonical_shape, spacing, target)
     check_memory(f"{files.case}: the planned spacing makes it", shape)
     calibrated, notes = calibrate(files.case, image, scans, job.recipe)
-    masks = read_masks(files.case, job.raw, files.masks, geometry, job.recipe.labels, job.recipe.rois)
-    label = to_classes(masks.array, geometry, job.recipe.labels)
+    masks = read_truth(files, job.raw, geometry, job.recipe)
+    label = to_classes(masks.array, geometry, job.recipe)
     row = _row(job, calibrated, label, scans, masks) | {
         "key": key,
         "content": content,
@@ -201,7 +216,8 @@ def ingest_case(job: Job) -> Ingested:
     channels = [resample_image(one, spacing, target, kinds=kinds) for one in calibrated]
     # One channel need not be copied.
     resampled = channels[0][None] if len(channels) == 1 else np.stack(channels)
-    write_case(job.volume, resampled, resample_labels(label, spacing, target), {"row": row})
+    told = job.recipe.annotation.stored(resample_labels(label, spacing, target))
+    write_case(job.volume, resampled, told, {"row": row})
     return Ingested(row, hashes)
 
 
@@ -247,11 +263,29 @@ def calibrate(
     return calibrated, notes
 
 
-def to_classes(array: NDArray[np.uint8], geometry: Geometry, labels: Mapping[str, int]) -> NDArray[np.uint8]:
-    """Label values (I, J, K) as canonical class indices (Z, Y, X)."""
-    indices = class_indices(labels)
+def read_truth(files: CaseFiles, raw: Path, geometry: Geometry, recipe: Recipe) -> Masks:
+    """The masks of a case, UNKNOWN where its annotation leaves open what a voxel is.
+
+    Raises:
+        DataError: as `read_masks`.
+    """
+    annotation = recipe.annotation
+    masks = read_masks(
+        files.case, raw, files.masks, geometry, recipe.labels, recipe.rois, annotation.unlabelled
+    )
+    if annotation.kind in ("full", "image"):
+        return masks
+    told = annotation.applied(to_canonical(masks.array, geometry), geometry.spacing)
+    return replace(masks, array=from_canonical(told, geometry))
+
+
+def to_classes(array: NDArray[np.uint8], geometry: Geometry, recipe: Recipe) -> NDArray[np.uint8]:
+    """Label values (I, J, K), or UNKNOWN, as canonical class indices (Z, Y, X)."""
+    labels, indices = recipe.labels, recipe.classes
     if any(labels[name] != index for name, index in indices.items()):
         table = np.zeros(256, np.uint8)
+        if recipe.annotation.kind != "full":
+            table[UNKNOWN] = UNKNOWN
         for name, index in indices.items():
             table[labels[name]] = index
         array = table[array]
@@ -322,8 +356,10 @@ def _row(job: Job, images: list[Floats], label: NDArray[np.uint8], scans: list[S
     """The facts of an accepted case, measured on the canonical image before resampling."""
     recipe, geometry = job.recipe, scans[0].geometry
     annotated = annotated_labels(job.files, masks, recipe)
+    # What nobody looked at is no fact of the case.
+    seen = label if recipe.annotation.kind == "full" else np.where(label == UNKNOWN, np.uint8(0), label)
     measured = facts.measure(
-        images[0], label, geometry.spacing, recipe.classes, annotated, modality=recipe.modality
+        images[0], seen, geometry.spacing, recipe.classes, annotated, modality=recipe.modality
     )
     return {
         "case": job.files.case,

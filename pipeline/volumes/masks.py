@@ -51,6 +51,7 @@ def read_masks(
     geometry: Geometry,
     labels: Labels,
     rois: dict[str, list[str]],
+    unlabelled: int | None = None,
 ) -> Masks:
     """Read the masks of a case: one label map, or any number of organs in files, contours or segments.
 
@@ -61,6 +62,7 @@ def read_masks(
         geometry: of the image.
         labels: names and values, 1 to 255.
         rois: by label, patterns of the names that mean it besides its own (`fnmatch`, case does not count).
+        unlabelled: what a label map holds, besides, where nobody looked; None: no such value.
 
     Raises:
         DataError: a file is unreadable, does not lie on the image, holds what is not declared, or
@@ -70,7 +72,7 @@ def read_masks(
     for mask in masks:
         found = _sources(case, root, mask, geometry)
         if found is None and len(masks) == 1:
-            return _label_map(case, root, mask, geometry, labels)
+            return _label_map(case, root, mask, geometry, labels, unlabelled)
         if found is None:
             raise DataError(
                 f"{case}: has {len(masks)} masks, and {mask.paths[0].name} does not say of which organ it is",
@@ -104,13 +106,15 @@ def check_aligned(case: str, image: Geometry, mask: Geometry, what: str = "label
         )
 
 
-def label_values(case: str, array: NDArray[Any], labels: Labels) -> NDArray[np.uint8]:
+def label_values(
+    case: str, array: NDArray[Any], labels: Labels, unlabelled: int | None = None
+) -> NDArray[np.uint8]:
     """The numbers of a label map as they are, in a byte each; bytes are returned, not copied.
 
     Raises:
         DataError: one is no declared label.
     """
-    known = {0, *labels.values()}
+    known = {0, *labels.values()} | ({unlabelled} if unlabelled is not None else set())
     stored = _as_bytes(array)
     # Where every byte up to the highest is known, the highest tells; else all are counted.
     if stored is not None and (
@@ -152,10 +156,12 @@ def _chunks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
     return (flat[start : start + CHUNK] for start in range(0, len(flat), CHUNK))
 
 
-def _label_map(case: str, root: Path, mask: Mask, geometry: Geometry, labels: Labels) -> Masks:
+def _label_map(
+    case: str, root: Path, mask: Mask, geometry: Geometry, labels: Labels, unlabelled: int | None
+) -> Masks:
     scan = read_label_map(*(root / path for path in mask.paths))
     check_aligned(case, geometry, scan.geometry)
-    array = label_values(case, scan.array, labels)
+    array = label_values(case, scan.array, labels, unlabelled)
     return Masks(array, tuple(sorted(labels, key=lambda label: labels[label])), scan.origin.notes)
 
 
