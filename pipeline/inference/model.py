@@ -49,17 +49,18 @@ class Model:
         self._device = device()
         self.recipe = Recipe.of(config)
 
-    def predict(self, name: str, scans: list[Scan]) -> NDArray[np.uint8]:
+    def predict(self, name: str, scans: Sequence[Scan | None]) -> NDArray[np.uint8]:
         """The label map (I, J, K) of a case, in the geometry of its scan, with the values of `labels`.
 
         Args:
             name: for messages.
-            scans: a channel each.
+            scans: a channel each; None: it is missing, which only some networks can do with.
 
         Raises:
-            DataError: the scan's values are not what the model was trained on; `name` says which.
+            DataError: the scan's values are not what the model was trained on, or a channel is missing that
+                it cannot do without; `name` says which.
         """
-        geometry, target = scans[0].geometry, self.recipe.spacing
+        geometry, target = self.given(name, scans)[0].geometry, self.recipe.spacing
         images = self.calibrated(name, scans)
         kinds = interpolation(geometry.spacing)
         resampled = np.stack([resample_image(one, geometry.spacing, target, kinds=kinds) for one in images])
@@ -67,22 +68,37 @@ class Model:
         values = np.array([0, *sorted(self.recipe.labels.values())], np.uint8)
         return np.ascontiguousarray(from_canonical(values[classes], geometry))
 
-    def calibrated(self, name: str, scans: list[Scan]) -> list[Floats]:
-        """Each channel as a canonical array (Z, Y, X) in HU or z-scores.
+    def given(self, name: str, scans: Sequence[Scan | None]) -> list[Scan]:
+        """The scans that are there.
+
+        Raises:
+            DataError: too few for the model.
+        """
+        there = [scan for scan in scans if scan is not None]
+        every, asked = self.recipe.channels, len(scans)
+        if not there or asked != every or (len(there) < every and not self._network.form.missing_channels):
+            raise DataError(
+                f"{name}: {len(there)} images, but the model was trained on {every} channels",
+                "give all channels of a case, or use a model of a network that can do without (multistream)",
+            )
+        return there
+
+    def calibrated(self, name: str, scans: Sequence[Scan | None]) -> list[Floats]:
+        """Each channel as a canonical array (Z, Y, X) in HU or z-scores; one that is missing is 0 everywhere.
 
         Raises:
             DataError: as `predict`.
         """
-        if len(scans) != self.recipe.channels:
-            raise DataError(
-                f"{name}: {len(scans)} images, but the model was trained on {self.recipe.channels} channels",
-                "give all channels of a case, or use another model",
-            )
-        for number, scan in enumerate(scans[1:], start=1):
-            check_aligned(name, scans[0].geometry, scan.geometry, f"channel {number}")
-        arrays = [to_canonical(scan.array, scans[0].geometry) for scan in scans]
-        images, _ = calibrate(name, arrays, scans, self.recipe)
-        return images
+        there = self.given(name, scans)
+        geometry = there[0].geometry
+        for number, scan in enumerate(scans):
+            if scan is not None:
+                check_aligned(name, geometry, scan.geometry, f"channel {number}")
+        arrays = [to_canonical(scan.array, geometry) for scan in there]
+        images = iter(calibrate(name, arrays, there, self.recipe)[0])
+        return [
+            np.zeros(geometry.canonical_shape, np.float32) if scan is None else next(images) for scan in scans
+        ]
 
     def _classes(
         self, image: torch.Tensor, shape: tuple[int, ...], spacing: Triple, target: Triple

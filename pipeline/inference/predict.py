@@ -8,7 +8,7 @@ from pipeline.errors import DataError, HounsfieldError, MissingError
 from pipeline.inference.model import CONFIG, Model, load_model
 from pipeline.params import load_organ
 from pipeline.progress import console, track
-from pipeline.volumes.layouts.volume_files import SUFFIXES, case_name, scan_files, stem, volume_file
+from pipeline.volumes.layouts.volume_files import CHANNEL, SUFFIXES, case_name, scan_files, stem, volume_file
 from pipeline.volumes.readers import read_scan
 from pipeline.volumes.readers.nifti import write_labels
 from pipeline.workspace import stage_files
@@ -100,7 +100,7 @@ class Input:
 
     name: str
     images: tuple[tuple[Path, ...], ...]
-    """A channel each: a file, or the slices of a DICOM series."""
+    """A channel each: a file, or the slices of a DICOM series; none: it is missing."""
     output: Path
 
 
@@ -129,7 +129,7 @@ def _inputs(source: Path, target: Path, channels: int) -> list[Input]:
     """
     if source.is_file():
         output = target if target.name.endswith(WRITTEN) else target / _output_name(source)
-        return [Input(source.name, ((source,),), output)]
+        return [Input(source.name, _by_channel([source], channels), output)]
     scans = scan_files(source)
     if not scans:
         return _series(source, target)
@@ -139,9 +139,17 @@ def _inputs(source: Path, target: Path, channels: int) -> list[Input]:
     for scan in scans:
         cases.setdefault(case_name(scan), []).append(scan)
     return [
-        Input(case, tuple((file,) for file in files), target / f"{case}.nii.gz")
-        for case, files in cases.items()
+        Input(case, _by_channel(files, channels), target / f"{case}.nii.gz") for case, files in cases.items()
     ]
+
+
+def _by_channel(files: list[Path], channels: int) -> tuple[tuple[Path, ...], ...]:
+    """The files of a case; where there are too few and their names say which channel, each in its place."""
+    numbers = [int(found[0][1:]) for file in files if (found := CHANNEL.search(stem(file)))]
+    if len(files) >= channels or len(numbers) < len(files) or max(numbers) >= channels:
+        return tuple((file,) for file in files)
+    places = dict(zip(numbers, files, strict=True))
+    return tuple((places[number],) if number in places else () for number in range(channels))
 
 
 def _series(source: Path, target: Path) -> list[Input]:
@@ -185,8 +193,8 @@ def _output_name(scan: Path) -> str:
 
 
 def _label(model: Model, one: Input) -> None:
-    images = [_files(paths) for paths in one.images]
+    images = [_files(paths) if paths else () for paths in one.images]
     if one.output.resolve() in {path.resolve() for paths in images for path in paths}:
         raise DataError(f"{one.name}: the label map would overwrite the scan", "give another OUT")
-    scans = [read_scan(*paths) for paths in images]
-    write_labels(one.output, model.predict(one.name, scans), scans[0].geometry)
+    scans = [read_scan(*paths) if paths else None for paths in images]
+    write_labels(one.output, model.predict(one.name, scans), model.given(one.name, scans)[0].geometry)

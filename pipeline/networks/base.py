@@ -40,6 +40,8 @@ class Form:
     multiple: Index = (1, 1, 1)
     remainder: Index = (0, 0, 0)
     """The edge of an output is a multiple and the remainder."""
+    missing_channels: bool = False
+    """Whether an image may lack channels: one that is the same everywhere counts as missing."""
     outputs: tuple[Output, ...] = (Output(),)
     """In training; the first is the segmentation, which is all there is in evaluation."""
 

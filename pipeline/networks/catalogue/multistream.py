@@ -65,6 +65,7 @@ class MultiStream(Network):
             3,
             (edge, edge, edge),
             multiple=(step, step, step),
+            missing_channels=True,
             outputs=tuple(Output(weight) for weight in WEIGHTS),
         )
 

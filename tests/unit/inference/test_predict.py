@@ -172,6 +172,26 @@ def test_the_channels_of_a_case_become_one_label_map(two_channels, tmp_path):
     assert "1 images, but the model was trained on 2 channels" in summary.failed["c"]
 
 
+def test_a_network_that_can_do_without_a_channel_labels_the_case_that_lacks_one(root, save_model, tmp_path):
+    network = {"name": "nearest_intensity", "does_without": True}
+    model = root / "models" / "liver"
+    save_model(model, {"liver": 5}, (AIR, LIVER), spacing=(1.0, 1.5, 2.0), channels=2, network=network)
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    write_scan(folder / "a_0001.nii.gz", 1)
+    write_scan(folder / "b_0000.nii.gz", 2)
+    write_scan(folder / "c.nii.gz")
+    summary = predict_scans(root, "liver", folder, tmp_path / "out", "auto")
+    assert [Path(path).name for path in summary.written] == ["a.nii.gz", "b.nii.gz"]
+    assert_labels(tmp_path / "out" / "a.nii.gz", 1)
+    assert_labels(tmp_path / "out" / "b.nii.gz", 2)
+    # Which channel it is, its name does not say.
+    assert "multistream" in summary.failed["c"]
+    alone = predict_scans(root, "liver", folder / "a_0001.nii.gz", tmp_path / "alone.nii.gz", "auto")
+    assert alone.failed == {}
+    assert_labels(tmp_path / "alone.nii.gz", 1)
+
+
 def test_a_single_file_is_no_case_of_two_channels(two_channels, scans, tmp_path):
     summary = predict_scans(two_channels, "liver", scans / "a.nii.gz", tmp_path / "out", "auto")
     assert summary.written == []
