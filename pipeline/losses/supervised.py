@@ -23,7 +23,10 @@ def supervised_loss(
     unknown: Tensor | None = None,
     boundary: Tensor | None = None,
 ) -> Tensor:
-    """The weighted mean of the losses of a network's outputs.
+    """The weighted sum of the losses of a network's outputs, as deep supervision adds them.
+
+    A sum, so that what auxiliary outputs say comes to the first layers on top of what the last one says
+    (Lee et al., AISTATS 2015; Dou et al., Med Image Anal 41, 2017).
 
     Args:
         given: what the network returned in training: logits, or as many as there are `outputs`.
@@ -48,8 +51,7 @@ def supervised_loss(
         else:
             loss = _presence_loss(each.float(), label, unknown)
         total = total + output.weight * loss
-    judged = (output.weight for output in outputs if not (params.presence and output.target == "contour"))
-    return total / sum(judged)
+    return total
 
 
 def contour(label: Tensor) -> Tensor:

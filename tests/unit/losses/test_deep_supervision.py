@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from pipeline.losses.supervised import supervised_loss
+from pipeline.networks import build_network, plan_network
+from pipeline.networks.depth import depths
+from pipeline.params import LossParams
+
+PATCH = (16, 32, 32)
+SUPERVISED = [
+    ("dsn3d", {}),
+    ("unet_mds", {}),
+    ("voxresnet", {}),
+    ("hed3d", {}),
+    ("unet", {"deep_supervision": True}),
+    ("residual_unet", {"deep_supervision": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), SUPERVISED)
+def test_auxiliary_losses_reach_the_first_layer_more_strongly(name, options):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_network(name, 1, 3, plan_network(name, options, PATCH, (1, 1, 1), small=True))
+        output = network.form.fit(PATCH)
+        image = torch.randn(2, 1, *network.form.input_size(output))
+        label = torch.zeros(2, *output, dtype=torch.int64)
+        label[:, 4:12, 8:20, 8:20] = 1
+        label[:, 6:10, 20:26, 8:20] = 2
+        first = network.get_parameter(next(iter(depths(network, image[:1]))))
+
+        def gradient(judged):
+            network.zero_grad()
+            loss = supervised_loss(
+                network(image)[:judged], network.form.outputs[:judged], label, LossParams()
+            )
+            loss.backward()
+            return first.grad.norm()
+
+        outputs = len(network.form.outputs)
+        assert outputs > 1
+        assert gradient(outputs) > gradient(1)
