@@ -438,6 +438,8 @@ class RegisterParams(Section):
     """Dice a class may lose, with the confidence below, for the challenger to count as not worse."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     resamples: Annotated[int, Field(ge=100)] = 10000
+    collapse: Share = 0.1
+    """Dice that a group of test cases may lose (by scanner, spacing, size), whatever all gain together."""
     minimum_dice: Share = 0.5
     """A model whose mean Dice is below this never becomes champion, not even the first."""
     approval: Literal["none", "required"] = "none"

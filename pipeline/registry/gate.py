@@ -11,7 +11,9 @@ sides says nothing about the difference and is left out.
 """
 
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,8 @@ class Comparison:
     lower_bound: float
     """Of the one-sided confidence interval of the mean difference."""
     cases: int
+    rank_p: float = math.nan
+    """Of Wilcoxon's signed rank test that the challenger is no better; it decides nothing."""
 
     @property
     def difference(self) -> float:
@@ -65,20 +69,28 @@ class Comparison:
             "difference": _number(self.difference),
             "lower_bound": _number(self.lower_bound),
             "cases": self.cases,
+            "rank_p": _number(self.rank_p),
         }
 
 
-def decide(challenger: pd.DataFrame, champion: pd.DataFrame | None, params: RegisterParams) -> Decision:
+def decide(
+    challenger: pd.DataFrame,
+    champion: pd.DataFrame | None,
+    params: RegisterParams,
+    groups: Mapping[str, Collection[str]] = MappingProxyType({}),
+) -> Decision:
     """Whether the challenger becomes the champion.
 
     It does if its mean Dice reaches `minimum_dice` and, where there is a champion, it is not worse on
-    any class the champion knows (with `confidence`, the mean difference is above `-margin`) and
-    better over all classes (with `confidence`, the mean difference is above 0).
+    any class the champion knows (with `confidence`, the mean difference is above `-margin`),
+    better over all classes (with `confidence`, the mean difference is above 0), and in no group of
+    cases worse by more than `collapse`.
 
     Args:
         challenger: columns case, label, dice; a row a (case, label); an undefined Dice is NaN.
         champion: the same for the same cases; None if there is no champion.
         params: the section `register`.
+        groups: names of cases by the name of their group.
 
     Raises:
         DataError: a pair of case and label is missing or there twice, or the two models were not
@@ -94,8 +106,9 @@ def decide(challenger: pd.DataFrame, champion: pd.DataFrame | None, params: Regi
     if champion is None:
         conditions.append((True, "There is no champion yet, so there is none to beat."))
     else:
-        against, evidence["overall"], evidence["classes"] = _against(own, champion, params)
+        against, found = _against(own, champion, params, groups)
         conditions += against
+        evidence |= found
     return Decision(
         promoted=all(met for met, _ in conditions),
         reasons=tuple(reason for _, reason in conditions),
@@ -104,9 +117,9 @@ def decide(challenger: pd.DataFrame, champion: pd.DataFrame | None, params: Regi
 
 
 def _against(
-    own: pd.DataFrame, champion: pd.DataFrame, params: RegisterParams
-) -> tuple[list[tuple[bool, str]], dict[str, Any], dict[str, Any]]:
-    """Conditions, overall evidence and evidence by class of the comparison with the champion."""
+    own: pd.DataFrame, champion: pd.DataFrame, params: RegisterParams, groups: Mapping[str, Collection[str]]
+) -> tuple[list[tuple[bool, str]], dict[str, Any]]:
+    """Conditions and evidence of the comparison with the champion."""
     other = _table(champion, "the champion")
     if set(own.index) != set(other.index):
         raise DataError(
@@ -126,7 +139,53 @@ def _against(
     conditions += [_not_worse(label, comparison, params) for label, comparison in classes.items()]
     conditions += [(True, f"{label}: new, the champion does not segment it.") for label in new]
     conditions.append(_better(overall, params))
-    return conditions, overall.evidence(), {label: found.evidence() for label, found in classes.items()}
+    of_groups = _by_group(own[shared], other.loc[own.index, shared], groups)
+    conditions += _none_collapsed(of_groups, params)
+    return conditions, {
+        "overall": overall.evidence(),
+        "classes": {label: found.evidence() for label, found in classes.items()},
+        "subgroups": of_groups,
+    }
+
+
+def _by_group(
+    challenger: pd.DataFrame, champion: pd.DataFrame, groups: Mapping[str, Collection[str]]
+) -> dict[str, dict[str, float | int]]:
+    """Mean difference and number of cases of each group that enough cases speak for."""
+    differences = _paired(challenger, champion).mean(axis=1).dropna()
+    found: dict[str, dict[str, float | int]] = {}
+    for name, cases in groups.items():
+        own = differences[differences.index.isin(list(cases))]
+        if len(own) >= LEAST_PAIRS:
+            found[name] = {"difference": round(float(own.mean()), DIGITS), "cases": len(own)}
+    return found
+
+
+def _none_collapsed(
+    groups: Mapping[str, Mapping[str, float | int]], params: RegisterParams
+) -> list[tuple[bool, str]]:
+    if not groups:
+        return []
+    collapsed = {name: one for name, one in groups.items() if one["difference"] < -params.collapse}
+    if collapsed:
+        return [
+            (
+                False,
+                f"{name}: Dice {one['difference']:+.4f} in {one['cases']} cases; collapsed, "
+                f"as no group may lose more than {params.collapse:g}.",
+            )
+            for name, one in collapsed.items()
+        ]
+    worst = min(groups, key=lambda name: groups[name]["difference"])
+    least = f"{groups[worst]['difference']:+.4f} ({worst}, {groups[worst]['cases']} cases)"
+    return [(True, f"Of {len(groups)} groups of cases none collapsed; the least difference is {least}.")]
+
+
+def _paired(challenger: pd.DataFrame, champion: pd.DataFrame) -> pd.DataFrame:
+    """What the challenger gains in each pair; NaN where neither has anything to find."""
+    undefined = challenger.isna() & champion.isna()
+    gained: pd.DataFrame = (challenger.fillna(1.0) - champion.fillna(1.0)).mask(undefined)
+    return gained
 
 
 def compare(
@@ -161,7 +220,18 @@ def _comparison(ours: Array, theirs: Array, means: Array, confidence: float) -> 
     drawn = present.any(axis=1)
     averaged = np.nan_to_num(means).sum(axis=1)[drawn] / present.sum(axis=1)[drawn]
     bound = float(np.quantile(averaged, expanded_level(confidence, cases)))
-    return Comparison(_mean(ours), _mean(theirs), round(bound, DIGITS), cases)
+    return Comparison(_mean(ours), _mean(theirs), round(bound, DIGITS), cases, _rank_p(ours - theirs))
+
+
+def _rank_p(differences: Array) -> float:
+    """Wilcoxon's signed rank test of the cases' mean differences, one-sided; 1 where all are 0."""
+    from scipy.stats import wilcoxon
+
+    rows = differences[~np.isnan(differences).all(axis=1)]
+    means = np.round(np.nanmean(rows, axis=1), DIGITS)
+    if not means.any():
+        return 1.0
+    return round(float(wilcoxon(means, alternative="greater").pvalue), DIGITS)
 
 
 def _resampled_means(differences: Array, resamples: int) -> Array:
@@ -219,6 +289,7 @@ def _figures(comparison: Comparison, params: RegisterParams) -> str:
         f"Dice {comparison.challenger:.4f} against the champion's {comparison.champion:.4f} in "
         f"{comparison.cases} cases, difference {comparison.difference:+.4f}, "
         f"with {100 * params.confidence:g} % confidence above {comparison.lower_bound:+.4f}"
+        f" (rank test: p = {comparison.rank_p:.2g})"
     )
 
 

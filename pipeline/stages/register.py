@@ -24,9 +24,12 @@ from pipeline.params import RegisterParams
 from pipeline.progress import console
 from pipeline.registry.gate import decide
 from pipeline.registry.models import Description, ModelRegistry, RegisteredModel, Version
+from pipeline.registry.subgroups import subgroups
 from pipeline.registry.version import AWAITING, KEPT, PROMOTED
 from pipeline.validation.drift import FINGERPRINT, drift, verdict
 
+CODE = ("stages/register.py", "registry/gate.py", "registry/subgroups.py", "inference", "metrics")
+"""What decides."""
 Judge = Callable[[RegisteredModel, pd.DataFrame, Path], pd.DataFrame]
 """Figures of a model (rows as in `cases.csv`) on test rows of the accepted table, from raw scans."""
 
@@ -149,7 +152,8 @@ def _decided(challenge: Challenge, version: Version, models_known: ModelRegistry
             figures = judge(champion, challenge.test, challenge.raw)
             figures.to_csv(evidence[-1], index=False, float_format="%.6g")
             theirs = _figures(evidence[-1], challenge.test)
-        decision = decide(challenge.figures, theirs, challenge.params)
+        groups = subgroups(challenge.test)
+        decision = decide(challenge.figures, theirs, challenge.params, groups)
         compared_with = champion.version if champion else None
         verdict_now = _verdict(decision.promoted, challenge.params)
         outcome = _document(challenge, version) | {
@@ -251,7 +255,9 @@ def _inputs(test: pd.DataFrame, cases: Path, params: RegisterParams) -> str:
             "test": test[["case", "key"]].astype(str).to_numpy().tolist(),
             "cases": sha256_file(cases),
             "params": params.model_dump(mode="json"),
-            "code": sha256_code("stages/register.py", "registry/gate.py", "inference", "metrics"),
+            "code": sha256_code(
+                "stages/register.py", "registry/gate.py", "registry/subgroups.py", "inference", "metrics"
+            ),
         }
     )
 

@@ -162,3 +162,46 @@ def test_evidence_is_json_also_where_nothing_is_defined():
 def test_the_level_widens_for_few_cases_and_is_the_plain_one_for_many():
     assert expanded_level(0.95, 100_000) == pytest.approx(0.05, abs=1e-4)
     assert expanded_level(0.95, 4) < expanded_level(0.95, 20) < 0.05
+
+
+def cases(*numbers):
+    return [f"case_{number:03}" for number in numbers]
+
+
+def test_better_on_average_but_collapsed_on_a_group_of_cases_is_refused_with_its_name():
+    champion = np.full((20, 2), 0.8) + np.linspace(-0.01, 0.01, 20)[:, None]
+    challenger = champion + 0.06
+    challenger[:4] -= 0.2
+    groups = {"scanner A": cases(*range(4)), "scanner B": cases(*range(4, 20))}
+    params = RegisterParams(resamples=500, margin=0.1, confidence=0.6)
+    assert decide(figures(challenger), figures(champion), params).promoted
+    decision = decide(figures(challenger), figures(champion), params, groups)
+    assert not decision.promoted
+    (reason,) = [reason for reason in decision.reasons if "collapsed" in reason]
+    assert reason.startswith("scanner A: Dice -0.1400 in 4 cases")
+    assert decision.evidence["subgroups"]["scanner B"] == {"difference": 0.06, "cases": 16}
+
+
+def test_where_no_group_collapsed_the_worst_is_told():
+    champion = np.full((20, 2), 0.8)
+    challenger = champion + 0.05
+    challenger[:5] -= 0.06
+    groups = {"thick": cases(*range(5)), "thin": cases(*range(5, 20)), "two": cases(0, 1)}
+    decision = decide(figures(challenger), figures(champion), PARAMS, groups)
+    assert decision.promoted
+    assert decision.reasons[-1] == (
+        "Of 2 groups of cases none collapsed; the least difference is -0.0100 (thick, 5 cases)."
+    )
+
+
+def test_a_rank_test_stands_beside_the_bootstrap():
+    from scipy.stats import wilcoxon
+
+    rng = np.random.default_rng(0)
+    champion = rng.uniform(0.7, 0.9, (15, 2))
+    gains = rng.normal(0.01, 0.02, (15, 2))
+    decision = decide(figures(champion + gains), figures(champion), PARAMS)
+    expected = wilcoxon(gains.mean(1), alternative="greater").pvalue
+    assert decision.evidence["overall"]["rank_p"] == pytest.approx(expected, abs=1e-6)
+    same = decide(figures(champion), figures(champion), PARAMS)
+    assert same.evidence["overall"]["rank_p"] == 1
