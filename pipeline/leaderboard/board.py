@@ -40,10 +40,12 @@ def make(
         The rows, and the page.
     """
     rows = run_all(root, organ, systems(asked), budget, profile, jobs)
-    accepted = pd.read_parquet(inputs_of(root, organ)["accepted"])
+    files = inputs_of(root, organ)
+    accepted, first = pd.read_parquet(files["accepted"]), pd.read_parquet(files["patches"]).iloc[0]
+    z, y, x = (int(first[f"size_{axis}"]) for axis in "zyx")
     labels = list(load_organ(root / "params.yaml", organ).ingest.labels)
     nothing = chance(accepted[accepted["split"] == "test"], labels)
-    return rows, write_page(target, organ, rows, budget, profile, nothing, command)
+    return rows, write_page(target, organ, rows, budget, profile, (z, y, x), nothing, command)
 
 
 def run_all(

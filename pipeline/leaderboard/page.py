@@ -15,6 +15,7 @@ from rich.table import Table
 from pipeline.atomic import atomic_path, write_json, write_text
 from pipeline.leaderboard.one import PICTURE
 from pipeline.leaderboard.systems import Budget
+from pipeline.networks.base import Index
 
 Rows = Sequence[dict[str, Any]]
 COLUMNS = (
@@ -34,7 +35,14 @@ DOTS = "#0072b2"
 
 
 def write_page(
-    folder: Path, organ: str, rows: Rows, budget: Budget, profile: str, chance: float, command: str
+    folder: Path,
+    organ: str,
+    rows: Rows,
+    budget: Budget,
+    profile: str,
+    patch: Index,
+    chance: float,
+    command: str,
 ) -> Path:
     """Write page, table and pictures; returns the page.
 
@@ -44,6 +52,7 @@ def write_page(
         rows: as `run_all` returned them.
         budget: of each system.
         profile: small or full.
+        patch: (z, y, x) voxels of what they were trained on.
         chance: the Dice of a model that has learned nothing.
         command: that made it.
     """
@@ -60,6 +69,7 @@ def write_page(
         "organ": organ,
         "budget": {"kind": budget.kind, "amount": budget.amount},
         "profile": profile,
+        "patch": list(patch),
         "chance": chance,
         "machine": machine(),
         "date": datetime.now(UTC).date().isoformat(),
@@ -116,12 +126,14 @@ def dice_against_cost(rows: Rows) -> bytes:
 def _markdown(organ: str, rows: Rows, content: dict[str, Any], budget: Budget) -> str:
     done = [row for row in rows if "error" not in row]
     cases = max((row["cases"] for row in done), default=0)
+    edges = " × ".join(map(str, content["patch"]))
     lines = [
         f"# Leaderboard: {organ}",
         "",
-        f"Every system was trained on the same patches with the same seed and budget, {budget} (networks",
-        f"that are composed share it), in the profile `{content['profile']}`, and judged on the same {cases}",
-        f"frozen test cases. Calling every voxel one label would give a Dice of {content['chance']:.3f}.",
+        f"Every system was trained on the same patches, of {edges} voxels, with the same seed and",
+        f"budget, {budget} (networks that are composed share it), in the profile `{content['profile']}`, and",
+        f"judged on the same {cases} frozen test cases. Calling every voxel one label would give a Dice of",
+        f"{content['chance']:.3f}.",
         "",
         f"    {content['command']}",
         "",

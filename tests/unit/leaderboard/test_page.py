@@ -35,7 +35,14 @@ def test_the_page_holds_every_system_and_how_it_came_about(tmp_path):
         {"system": "fcn", "error": "no", "folder": "/x"},
     ]
     page = write_page(
-        tmp_path, "liver", rows, Budget("steps", 200), "small", 0.05, "hounsfield leaderboard liver"
+        tmp_path,
+        "liver",
+        rows,
+        Budget("steps", 200),
+        "small",
+        (8, 16, 24),
+        0.05,
+        "hounsfield leaderboard liver",
     )
     said = page.read_text()
     assert "| unet | 0.800 | 0.400 | 1.50 | - | 1,234,567 | 8.00 | 12 | 0.10 | 700 |" in said
@@ -44,6 +51,7 @@ def test_the_page_holds_every_system_and_how_it_came_about(tmp_path):
     assert "* `fcn`: no" in said
     assert "    hounsfield leaderboard liver" in said
     assert "0.050" in said
+    assert "8 × 16 × 24 voxels" in said
     stored = json.loads((tmp_path / "liver" / "leaderboard.json").read_text())
     assert [system["system"] for system in stored["systems"]] == ["unet", "vnet", "fcn"]
     assert "/nowhere" not in json.dumps(stored)
@@ -55,7 +63,7 @@ def test_the_picture_of_a_worst_case_is_beside_the_page(tmp_path):
     folder.mkdir()
     (folder / "worst.png").write_bytes(b"picture")
     rows = [row("unet", 0.8, folder=str(folder))]
-    write_page(tmp_path / "pages", "liver", rows, Budget("steps", 2), "small", 0.05, "")
+    write_page(tmp_path / "pages", "liver", rows, Budget("steps", 2), "small", (8, 16, 24), 0.05, "")
     assert (tmp_path / "pages" / "liver" / "worst" / "unet.png").read_bytes() == b"picture"
 
 
