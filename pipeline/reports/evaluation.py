@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline.atomic import write_text
+from pipeline.metrics.bootstrap import interval
 from pipeline.reports.charts import line_chart, strip_chart
 from pipeline.reports.page import Html, chart, charts, facts, page, paragraph, picture, section, table
 
@@ -22,6 +24,7 @@ SETTINGS = {
     "training": "training",
 }
 """Keys of config.json that are shown, and how they are called."""
+SURE = "95 % interval"
 EMPTY_MASKS = (
     "Dice, IoU and the other overlaps compare two masks. Where a case has an organ and the prediction has "
     "none of it, or the other way round, Dice is 0 and the case counts. Where both are empty there is "
@@ -39,6 +42,7 @@ def write_report(
     curves: pd.DataFrame | None,
     worst: Sequence[tuple[str, bytes]],
     nsd_tolerance_mm: float,
+    groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> None:
     """Write the report as one offline HTML file.
 
@@ -50,8 +54,9 @@ def write_report(
         curves: step, loss and dice (empty where not measured); None if there are none.
         worst: case and overlay (PNG), the worst first.
         nsd_tolerance_mm: within which NSD takes two surfaces for one.
+        groups: cases that are alike in something, by the name of their group.
     """
-    write_text(path, report_page(organ, config, per_case, curves, worst, nsd_tolerance_mm))
+    write_text(path, report_page(organ, config, per_case, curves, worst, nsd_tolerance_mm, groups))
 
 
 def report_page(
@@ -61,9 +66,12 @@ def report_page(
     curves: pd.DataFrame | None,
     worst: Sequence[tuple[str, bytes]],
     nsd_tolerance_mm: float,
+    groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> str:
     """The report as HTML; arguments as of `write_report`."""
     blocks = [_headline(per_case), _dice_by_label(per_case), _surfaces(per_case, nsd_tolerance_mm)]
+    if groups:
+        blocks.append(_by_group(per_case, groups))
     if curves is not None and len(curves):
         blocks.append(_learning(curves))
     if worst:
@@ -96,16 +104,21 @@ def _dice_by_label(per_case: pd.DataFrame) -> Html:
         dice = known["dice"]
         worst = known["case"].iloc[0] if len(known) else "–"
         volume = (known["predicted_ml"] - known["truth_ml"]).median()
-        row = [str(label), str(len(known)), *map(_number, (dice.mean(), dice.median(), dice.min()))]
+        row = [str(label), str(len(known)), _number(dice.mean()), _interval(dice)]
+        row += map(_number, (dice.median(), dice.min()))
         rows.append([*row, "–" if pd.isna(volume) else f"{volume:+.1f}", str(worst)])
         groups[str(label)] = [
             (str(case), float(value)) for case, value in zip(known["case"], dice, strict=True)
         ]
-    columns = ["label", "cases", "mean", "median", "worst", "volume, ml", "worst case"]
+    columns = ["label", "cases", "mean", SURE, "median", "worst", "volume, ml", "worst case"]
     return section(
         "Dice by label",
         table(columns, rows, numbers=columns[1:-1]),
-        paragraph("Volume: the median of predicted minus true millilitres.", "soft"),
+        paragraph(
+            f"{SURE}: where the mean of other such patients is expected, by resampling the cases. "
+            "Volume: the median of predicted minus true millilitres.",
+            "soft",
+        ),
         chart(
             strip_chart(groups),
             "Dice of every test case; the bar is the median. Point at a dot for its case.",
@@ -129,6 +142,24 @@ def _surfaces(per_case: pd.DataFrame, nsd_tolerance_mm: float) -> Html:
             "Millimetres; HD95 and ASSD are medians over the cases, the worst HD95 is the worst finite one. "
             f"NSD is the mean share of both surfaces within {nsd_tolerance_mm:g} mm of each other.",
             "soft",
+        ),
+    )
+
+
+def _by_group(per_case: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> Html:
+    means = per_case.groupby("case")["dice"].mean()
+    rows = []
+    for name, cases in groups.items():
+        own, others = means[means.index.isin(list(cases))].dropna(), means[~means.index.isin(list(cases))]
+        apart = own.mean() - others.mean()
+        told = "–" if pd.isna(apart) else f"{apart:+.3f}"
+        rows.append([name, str(len(own)), _number(own.mean()), _interval(own), _number(own.min()), told])
+    columns = ["cases with", "cases", "mean", SURE, "worst", "against the others"]
+    return section(
+        "Where it does better and worse",
+        table(columns, rows, numbers=columns[1:]),
+        paragraph(
+            "Dice of a case is the mean of its labels. Few cases say little: look at the interval.", "soft"
         ),
     )
 
@@ -194,6 +225,11 @@ def _empty_masks(per_case: pd.DataFrame) -> Html:
         rows.append([str(label), *(str(int(kind.sum())) for kind in kinds)])
     columns = ["label", "both there", "missed", "invented", "both empty"]
     return section("What empty masks mean", paragraph(EMPTY_MASKS), table(columns, rows, numbers=columns[1:]))
+
+
+def _interval(dice: "pd.Series[float]") -> str:
+    found = interval(np.asarray(dice, dtype=np.float64))
+    return "–" if found is None else f"{found[0]:.3f} to {found[1]:.3f}"
 
 
 def _millimetres(value: float) -> str:

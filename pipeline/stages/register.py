@@ -20,15 +20,15 @@ import pandas as pd
 
 from pipeline.atomic import read_json, sha256_code, sha256_file, sha256_json, write_json
 from pipeline.errors import DataError, MissingError
+from pipeline.metrics.subgroups import subgroups
 from pipeline.params import RegisterParams
 from pipeline.progress import console
 from pipeline.registry.gate import decide
 from pipeline.registry.models import Description, ModelRegistry, RegisteredModel, Version
-from pipeline.registry.subgroups import subgroups
 from pipeline.registry.version import AWAITING, KEPT, PROMOTED
 from pipeline.validation.drift import FINGERPRINT, drift, verdict
 
-CODE = ("stages/register.py", "registry/gate.py", "registry/subgroups.py", "inference", "metrics")
+CODE = ("stages/register.py", "registry/gate.py", "inference", "metrics")
 """What decides."""
 Judge = Callable[[RegisteredModel, pd.DataFrame, Path], pd.DataFrame]
 """Figures of a model (rows as in `cases.csv`) on test rows of the accepted table, from raw scans."""
@@ -255,9 +255,7 @@ def _inputs(test: pd.DataFrame, cases: Path, params: RegisterParams) -> str:
             "test": test[["case", "key"]].astype(str).to_numpy().tolist(),
             "cases": sha256_file(cases),
             "params": params.model_dump(mode="json"),
-            "code": sha256_code(
-                "stages/register.py", "registry/gate.py", "registry/subgroups.py", "inference", "metrics"
-            ),
+            "code": sha256_code("stages/register.py", "registry/gate.py", "inference", "metrics"),
         }
     )
 

@@ -57,8 +57,8 @@ def cells(html):
 def test_figures_are_of_the_defined_cases(per_case):
     html = report_page("abdomen", CONFIG, per_case, None, [], 1.5)
     rows = cells(html)
-    assert ["liver", "4", "0.750", "0.750", "0.600", "+5.0", "case_d"] in rows
-    assert ["spleen", "3", "0.200", "0.000", "0.000", "+10.0", "case_b"] in rows
+    assert ["liver", "4", "0.750", "0.650 to 0.850", "0.750", "0.600", "+5.0", "case_d"] in rows
+    assert ["spleen", "3", "0.200", "0.000 to 0.600", "0.000", "0.000", "+10.0", "case_b"] in rows
     assert "<b>0.475</b>" in html  # the mean over labels of 0.75 and 0.2
 
 
@@ -67,6 +67,14 @@ def test_surfaces_are_told_with_the_tolerance_and_how_often_they_are_infinitely_
     assert ["liver", "4", "3.50", "1.50", "9.00", "0.750", "0"] in cells(html)
     assert ["spleen", "3", "∞", "∞", "1.00", "0.300", "2"] in cells(html)
     assert "within 1.5 mm" in html
+
+
+def test_groups_of_cases_are_held_against_the_others(per_case):
+    groups = {"scanner A": ["case_a", "case_d"], "scanner B": ["case_b"]}
+    rows = cells(report_page("abdomen", CONFIG, per_case, None, [], 1.5, groups))
+    # Means of the cases: 0.75, 0.4, 0.35, 0.6.
+    assert ["scanner A", "2", "0.675", "0.600 to 0.750", "0.600", "+0.300"] in rows
+    assert ["scanner B", "1", "0.400", "–", "0.400", "-0.167"] in rows
 
 
 def test_empty_masks_are_counted_by_kind(per_case):
@@ -108,7 +116,7 @@ def test_worst_cases_are_shown_with_their_dice(per_case):
 def test_a_label_that_no_test_case_has_is_said_not_computed(per_case):
     per_case.loc[per_case["label"] == "spleen", ["dice", "iou"]] = np.nan
     html = report_page("abdomen", CONFIG, per_case, None, [], 1.5)
-    assert ["spleen", "0", "–", "–", "–", "–", "–"] in cells(html)
+    assert ["spleen", "0", "–", "–", "–", "–", "–", "–"] in cells(html)
     assert "<b>0.750</b>" in html
 
 

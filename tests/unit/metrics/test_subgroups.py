@@ -1,6 +1,6 @@
 import pandas as pd
 
-from pipeline.registry.subgroups import subgroups
+from pipeline.metrics.subgroups import subgroups
 
 TEST = pd.DataFrame(
     {

@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+
+from pipeline.metrics.bootstrap import interval
+
+
+def test_the_interval_holds_the_mean_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        low, high = interval(rng.normal(0.8, 0.1, 40), resamples=500)
+        held += low <= 0.8 <= high
+    assert held / 400 == pytest.approx(0.95, abs=0.04)
+
+
+def test_what_is_undefined_is_left_out_and_the_same_values_give_the_same_ends():
+    values = np.array([0.7, 0.8, np.nan, 0.9])
+    assert interval(values) == interval(np.array([0.7, 0.8, 0.9]))
+    low, high = interval(values)
+    assert 0.699 < low < 0.8 < high < 0.901
+
+
+def test_of_one_value_nothing_can_be_said():
+    assert interval(np.array([0.7, np.nan])) is None
+    assert interval(np.array([])) is None
