@@ -1,5 +1,6 @@
 """A trained model on disk, and what it says of a scan."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -115,11 +116,23 @@ class Model:
         config = self.config
         classes = len(config["labels"]) + 1
         kind = precision(None, self._device)
+        mirrored = ["zyx".index(axis) - 3 for axis in config.get("mirror_axes", [])]
+        sides = range(len(mirrored) + 1)
+        flips = [axes for count in sides for axes in itertools.combinations(mirrored, count)]
         image = image.to(self._device)
 
         def look(seen: Tensor, where: Tensor | None = None) -> Tensor:
             seen = normalise(seen, config["normalisation"])
-            return probabilities(self._network, seen, config["patch_size"], classes, kind, where=where)
+            total: Tensor | None = None
+            for axes in flips:
+                turned = None if where is None else _flipped(where, axes)
+                share = probabilities(
+                    self._network, _flipped(seen, axes), config["patch_size"], classes, kind, where=turned
+                )
+                share = _flipped(share, axes)
+                total = share if total is None else total + share
+            assert total is not None
+            return total / len(flips) if mirrored else total
 
         held = config.get("rule_out")
         possible = None if held is None else ruled_in(image, held)
@@ -128,6 +141,11 @@ class Model:
         found = torch.stack([model.shares(image) for model in self.before]).mean(0)
         given = given_by(found, config["before"], config["spacing"])
         return look_with(given, config["before"]["gives"], image, look, possible)
+
+
+def _flipped(volume: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Mirrored along `axes`; without any it is not copied."""
+    return volume.flip(axes) if axes else volume
 
 
 def build(config: dict[str, Any]) -> Network:

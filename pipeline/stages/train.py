@@ -53,6 +53,8 @@ def run(
         trained = fit(material, params, learned, watched, before=before, handed=handed)
     if params.inference.rule_out:
         trained.config["rule_out"] = labelled_range(cases[cases["split"] == "train"])
+    if params.inference.mirror_axes:
+        trained.config["mirror_axes"] = list(params.inference.mirror_axes)
     _save(models, trained, before)
     _save_curve(curves, trained.curve)
 

@@ -262,3 +262,17 @@ def test_a_network_has_an_input_for_every_channel(folder):
         }
     )
     assert network(torch.zeros(1, 3, 8, 8, 8)).shape == (1, 3, 8, 8, 8)
+
+
+@pytest.mark.parametrize("axes", [["x"], ["z", "y"]])
+def test_mirrored_it_is_the_mean_of_what_is_seen_from_each_side(folder, axes):
+    config = load_model(folder).config | {"network": {"name": "residual_unet", "channels": [4, 6]}}
+    torch.manual_seed(0)
+    network = build(config).eval()
+    plain, mirrored = Model(config, network), Model(config | {"mirror_axes": axes}, network)
+    image = torch.randn(1, 10, 12, 9) * 100
+    places = ["zyx".index(axis) - 3 for axis in axes]
+    flips = [(), *[(place,) for place in places], *([tuple(places)] if len(places) > 1 else [])]
+    expected = torch.stack([plain.shares(image.flip(each)).flip(each) for each in flips]).mean(0)
+    torch.testing.assert_close(mirrored.shares(image), expected)
+    assert not torch.allclose(mirrored.shares(image), plain.shares(image), atol=1e-4)
