@@ -624,6 +624,14 @@ def merge(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
+def first_problem(error: ValidationError) -> str:
+    """Where the first of what is wrong lies, and what it is."""
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message
+
+
 def _explain(error: ValidationError, organ: str) -> str:
     first = error.errors()[0]
     location = _location(first)

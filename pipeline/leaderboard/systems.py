@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pipeline.errors import ParamsError
 from pipeline.networks import names
 from pipeline.networks.compositions import NAMED
-from pipeline.params import TrainParams, merge
+from pipeline.params import TrainParams, first_problem, merge
 
 OWN = ("network", "before", "loss", "start", "steps", "profile", "validate_every")
 """Keys of `train` that a system has of its own, whatever the organ says."""
@@ -59,11 +59,7 @@ class System:
         try:
             return TrainParams.model_validate(merge(shared | own, self.changes))
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            message = first["msg"].removeprefix("Value error, ")
-            where = f"{place}: " if place else ""
-            raise ParamsError(f"the system '{self.name}' cannot be: {where}{message}") from None
+            raise ParamsError(f"the system '{self.name}' cannot be: {first_problem(error)}") from None
 
 
 def systems(asked: Sequence[str]) -> list[System]:

@@ -152,7 +152,8 @@ def _by_group(
     challenger: pd.DataFrame, champion: pd.DataFrame, groups: Mapping[str, Collection[str]]
 ) -> dict[str, dict[str, float | int]]:
     """Mean difference and number of cases of each group that enough cases speak for."""
-    differences = _paired(challenger, champion).mean(axis=1).dropna()
+    ours, theirs = _filled(challenger, champion)
+    differences = pd.DataFrame(ours - theirs, index=challenger.index).mean(axis=1).dropna()
     found: dict[str, dict[str, float | int]] = {}
     for name, cases in groups.items():
         own = differences[differences.index.isin(list(cases))]
@@ -181,11 +182,12 @@ def _none_collapsed(
     return [(True, f"Of {len(groups)} groups of cases none collapsed; the least difference is {least}.")]
 
 
-def _paired(challenger: pd.DataFrame, champion: pd.DataFrame) -> pd.DataFrame:
-    """What the challenger gains in each pair; NaN where neither has anything to find."""
-    undefined = challenger.isna() & champion.isna()
-    gained: pd.DataFrame = (challenger.fillna(1.0) - champion.fillna(1.0)).mask(undefined)
-    return gained
+def _filled(challenger: pd.DataFrame, champion: pd.DataFrame) -> tuple[Array, Array]:
+    """Dice of both (cases, classes): NaN on one side counts as 1, and on both sides stays."""
+    ours, theirs = (np.asarray(table, dtype=np.float64) for table in (challenger, champion))
+    undefined = np.isnan(ours) & np.isnan(theirs)
+    ours, theirs = (np.where(undefined, np.nan, np.nan_to_num(dice, nan=1.0)) for dice in (ours, theirs))
+    return ours, theirs
 
 
 def compare(
@@ -198,10 +200,8 @@ def compare(
     (Hesterberg, The American Statistician 69:371, 2015), because the plain one is too narrow for the
     few cases a test set has.
     """
-    ours, theirs = (np.asarray(table, dtype=np.float64) for table in (challenger, champion))
-    undefined = np.isnan(ours) & np.isnan(theirs)
-    ours, theirs = (np.where(undefined, np.nan, np.nan_to_num(dice, nan=1.0)) for dice in (ours, theirs))
-    informative = ~undefined.all(axis=1)
+    ours, theirs = _filled(challenger, champion)
+    informative = ~np.isnan(ours).all(axis=1)
     ours, theirs = ours[informative], theirs[informative]
     means = _resampled_means(ours - theirs, params.resamples)
     classes = {}

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from pipeline.atomic import write_text
 from pipeline.errors import MissingError, ParamsError
-from pipeline.params import TrainParams, load_organ
+from pipeline.params import TrainParams, first_problem, load_organ
 from pipeline.progress import console
 from pipeline.registry.artifacts import content_of
 from pipeline.registry.models import ModelRegistry
@@ -77,8 +77,7 @@ def start_from(root: Path, organ: str, other: str, transfer: str, frozen_share: 
     try:
         TrainParams.model_validate(section | changes)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ParamsError(f"train.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ParamsError(f"train.{first_problem(error)}") from None
     _set(path, organ, changes)
     return str(changes["start"])
 
