@@ -127,14 +127,8 @@ def fit(
     volumes = _volumes(material, params, {*learned["case"], *watched}, handed)
     watch = _watch(_looked_at(material.table, watched, volumes, classes), config, setting)
     if params.transfer == "zero":
-        weights = {name: tensor.detach().clone() for name, tensor in stored(network).items()}
-        dice = watch(network.eval())
-        return Trained(config, weights, [{"step": 0, "loss": float("nan"), "dice": dice}], key)
-    count = sum(weight.numel() for weight in network.parameters())
-    console.print(
-        f"{material.organ}: {profile.name} profile, {count:,} weights, "
-        f"{profile.steps} steps of {profile.batch_size} patches on {where.type} in {setting.precision}"
-    )
+        return Trained(config, *_as_it_is(network, watch), key)
+    _tell(material.organ, profile, network, setting)
     reader = PatchReader(
         learned if params.before is None else rows_within(learned, handed, params.before.gives),
         volumes,
@@ -147,6 +141,20 @@ def fit(
     )
     weights, curve = train(network, reader, watch, setting)
     return Trained(config, weights, curve, key)
+
+
+def _as_it_is(network: Network, watch: Callable[[Network], float]) -> tuple[dict[str, Tensor], Curve]:
+    """Weights and curve of a network that is used untrained."""
+    weights = {name: tensor.detach().clone() for name, tensor in stored(network).items()}
+    return weights, [{"step": 0, "loss": float("nan"), "dice": watch(network.eval())}]
+
+
+def _tell(organ: str, profile: Profile, network: Network, setting: Setting) -> None:
+    count = sum(weight.numel() for weight in network.parameters())
+    console.print(
+        f"{organ}: {profile.name} profile, {count:,} weights, {profile.steps} steps "
+        f"of {profile.batch_size} patches on {setting.device.type} in {setting.precision}"
+    )
 
 
 def _precision(network: Network, params: TrainParams) -> torch.dtype:
