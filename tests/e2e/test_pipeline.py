@@ -167,9 +167,10 @@ def kill(project: Project, stage: str, delay: float) -> bool:
         return False
     os.killpg(repro.pid, signal.SIGKILL)
     repro.wait()
-    # DVC needs a moment to leave after its books are written.
+    # DVC needs a moment to leave after its books are written: the cache of runs first, the lock after it.
     lock = yaml.safe_load((project.folder / "dvc.lock").read_text())
-    return f"{stage}@abdomen" not in lock["stages"]
+    written = any(path.is_file() for path in (project.folder / ".dvc/cache/runs").rglob("*"))
+    return not written and f"{stage}@abdomen" not in lock["stages"]
 
 
 def _runs(process: int, stage: str) -> bool:
