@@ -100,6 +100,14 @@ def test_a_voxel_takes_the_class_at_its_centre() -> None:
     assert resample_labels(labels, (1, 1, 1), (1, 1, 3)).ravel().tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("at", [(6, 6, 6), (6, 1, 1), (1, 6, 1), (1, 1, 6)])
+def test_a_class_that_lies_between_the_new_voxels_is_not_there(at: tuple[int, int, int]) -> None:
+    labels = np.zeros((14, 14, 14), np.uint8)
+    labels[0, 0, 0], labels[at] = 2, 1
+    # New centres lie at 3, 10, …: a voxel weighs on a centre nearer than one voxel only.
+    assert not resample_labels(labels, ONE, (7.0, 7.0, 7.0)).any()
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_a_label_map_comes_back_in_its_original_shape(seed: int) -> None:
     generator = np.random.default_rng(seed)
