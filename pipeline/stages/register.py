@@ -255,7 +255,7 @@ def _inputs(test: pd.DataFrame, cases: Path, params: RegisterParams) -> str:
             "test": test[["case", "key"]].astype(str).to_numpy().tolist(),
             "cases": sha256_file(cases),
             "params": params.model_dump(mode="json"),
-            "code": sha256_code("stages/register.py", "registry/gate.py", "inference", "metrics"),
+            "code": sha256_code(*CODE),
         }
     )
 

@@ -141,7 +141,7 @@ def _along(volume: Floats, matrix: Floats, axis: int) -> Floats:
 def _as_rows(volume: Floats, axis: int) -> Floats:
     """The volume as matrices of which `axis` is the first axis, or the last if it is the last."""
     if axis == 0:
-        # Each length said: of a class that lies between the new voxels nothing is left, and -1 is not defined.
+        # Every length is said: of a class between the new voxels nothing is left, and -1 is not defined.
         return volume.reshape(1, volume.shape[0], volume.shape[1] * volume.shape[2])
     return volume
 

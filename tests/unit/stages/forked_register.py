@@ -5,7 +5,8 @@ A process of its own loads MLflow once and has no database open that its childre
     python forked_register.py FOLDER
 
 Prints as JSON what is left: "killed" at every step and run again, "same" model in four projects with
-one registry at once, "other" models in four such projects at once.
+one registry at once, "other" models in four such projects at once, "crowd" of twenty, of which every
+second is killed on the way and run again.
 """
 
 import json
@@ -36,6 +37,8 @@ STEPS = (
     "delete_registered_model_alias",
 )
 """What changes the registry; each file comes into its place by a rename, those come on top."""
+CROWD = [0.7 + place % 7 / 100 + place / 1000 for place in range(20)]
+"""Dice of twenty models, neither from the worst to the best nor the other way round."""
 
 
 def main(folder):
@@ -48,6 +51,7 @@ def main(folder):
         "killed": killed_at_every_step(folder / "killed"),
         "same": at_once(folder / "same", [0.8, 0.8, 0.8, 0.8]),
         "other": at_once(folder / "other", [0.8, 0.83, 0.86, 0.89]),
+        "crowd": at_once(folder / "crowd", CROWD, kill_at=[1 + 3 * place % 13 for place in range(10)]),
     }
     print(json.dumps(found))
 
@@ -62,15 +66,28 @@ def be_quick():
     event.listen(Engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
 
 
-def at_once(folder, dice):
-    """What is left after a project for each Dice has registered its model in one new registry."""
+def at_once(folder, dice, kill_at=()):
+    """What is left after a project for each Dice has registered its model in one new registry.
+
+    Args:
+        folder: of the projects.
+        dice: of the models.
+        kill_at: the step at which the second, fourth, … is killed; those are run again, at once as well.
+    """
     home = os.environ["HOUNSFIELD_HOME"] = str(folder / "home")
     projects = [folder / f"project_{number}" for number in range(len(dice))]
     for project, value in zip(projects, dice, strict=True):
         write_project(project, value)
-    children = [fork(stage, project) for project in projects]
-    assert [wait(child) for child in children] == [0] * len(projects)
-    return forked_result(state, Path(home), projects)
+    steps = dict(zip(projects[1::2], kill_at, strict=False))
+    children = {project: fork(stage, project, kill_at=steps.get(project)) for project in projects}
+    ended = {project: wait(child) for project, child in children.items()}
+    killed = [project for project, code in ended.items() if code == -signal.SIGKILL and project in steps]
+    assert [code for project, code in ended.items() if project not in killed] == [0] * (
+        len(projects) - len(killed)
+    )
+    again = [fork(stage, project) for project in killed]
+    assert [wait(child) for child in again] == [0] * len(killed)
+    return {"killed": len(killed)} | forked_result(state, Path(home), projects)
 
 
 def killed_at_every_step(folder):

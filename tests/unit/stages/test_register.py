@@ -270,6 +270,24 @@ def test_four_models_at_once_each_meet_the_champion_of_their_turn(forked):
     assert best["challenger_version"] == champion
 
 
+def test_twenty_at_once_and_half_of_them_killed_leave_one_champion_and_no_gap(forked):
+    left = forked["crowd"]
+    assert left["killed"] >= 8
+    assert left["versions"] == list(range(1, 21))
+    assert left["runs"] == left["decided"] == len(set(left["contents"])) == 20
+    outcomes = {outcome["challenger_version"]: outcome for outcome in map(json.loads, left["outcomes"])}
+    assert sorted(outcomes) == left["versions"]
+    # Every step is an improvement here, so the best has to be on the throne, and its way there is known.
+    champion = left["aliases"]["champion"]
+    best = max(outcomes.values(), key=lambda outcome: outcome["evidence"]["mean_dice"])
+    assert champion == best["challenger_version"]
+    reign = [outcomes[champion]]
+    while (before := reign[-1]["compared_with"]) is not None:
+        reign.append(outcomes[before])
+    assert {one["decision"] for one in reign} == {"promoted"}
+    assert len(reign) == sum(outcome["decision"] == "promoted" for outcome in outcomes.values())
+
+
 APPROVED = RegisterParams(resamples=200, approval="required")
 
 
