@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -164,13 +164,17 @@ def predict(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A scan, or a folder of scans.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="A label map, or a folder for them.")],
     model: Annotated[str, typer.Option(help="auto, champion, latest, or the folder of a model.")] = "auto",
+    written_as: Annotated[
+        Literal["nifti", "dicom-seg"], typer.Option("--format", help="dicom-seg: for DICOM series.")
+    ] = "nifti",
     as_json: AsJson = False,
 ) -> None:
     """Label scans with the current model, in the geometry of each: same shape, affine, orientation."""
     from pipeline.inference.predict import predict_scans
 
     started = time.perf_counter()
-    summary = predict_scans(project_root(), organ, source.absolute(), target.absolute(), model)
+    source, target = source.absolute(), target.absolute()
+    summary = predict_scans(project_root(), organ, source, target, model, written_as)
     summary.show(as_json, time.perf_counter() - started)
     if summary.failed:
         raise typer.Exit(2)

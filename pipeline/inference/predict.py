@@ -1,20 +1,22 @@
 """Label maps for scans on disk, by the current model."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from pipeline.errors import DataError, HounsfieldError, MissingError
 from pipeline.inference.model import CONFIG, Model, load_model
 from pipeline.params import load_organ
 from pipeline.progress import console, track
 from pipeline.volumes.layouts.volume_files import CHANNEL, SUFFIXES, case_name, scan_files, stem, volume_file
-from pipeline.volumes.readers import read_scan
+from pipeline.volumes.readers import begins_as_dicom, read_scan
 from pipeline.volumes.readers.nifti import write_labels
 from pipeline.workspace import stage_files
 
 WRITTEN = (".nii.gz", ".nii")
 """What label maps are written as."""
+Format = Literal["nifti", "dicom-seg"]
 
 
 @dataclass
@@ -36,7 +38,9 @@ class Summary:
         console.print(f"{len(self.written)} label maps by {self.model} in {seconds:.1f} s", markup=False)
 
 
-def predict_scans(root: Path, organ: str, source: Path, target: Path, which: str) -> Summary:
+def predict_scans(
+    root: Path, organ: str, source: Path, target: Path, which: str, written_as: Format = "nifti"
+) -> Summary:
     """Label every scan of `source`; one that cannot be labelled does not stop the others.
 
     Args:
@@ -45,6 +49,7 @@ def predict_scans(root: Path, organ: str, source: Path, target: Path, which: str
         source: a scan, or a folder of scans.
         target: where the label map goes, or a folder for them (for a folder of scans always).
         which: auto (champion, else the latest), champion, latest, or the folder of a model.
+        written_as: NIfTI, or for DICOM series a segmentation (SEG) that refers to the series.
 
     Raises:
         MissingError: there is no model, or no such source.
@@ -53,6 +58,8 @@ def predict_scans(root: Path, organ: str, source: Path, target: Path, which: str
     _check_target(source, target)
     model, name = current_model(root, organ, which)
     inputs = _inputs(source, target, model.recipe.channels)
+    if written_as == "dicom-seg":
+        inputs = [replace(one, output=_segmentation_path(source, target, one.output)) for one in inputs]
     summary = Summary(name)
     for one in track(inputs, "predict", len(inputs)):
         try:
@@ -60,7 +67,7 @@ def predict_scans(root: Path, organ: str, source: Path, target: Path, which: str
                 raise DataError(
                     f"{one.name}: {one.output.name} is the label map of another scan", "rename one of them"
                 )
-            _label(model, one)
+            _label(model, one, name if written_as == "dicom-seg" else None)
         except HounsfieldError as error:
             summary.failed[one.name] = str(error)
         else:
@@ -192,9 +199,28 @@ def _output_name(scan: Path) -> str:
     return scan.name if scan.name.endswith(WRITTEN) else f"{stem(scan)}.nii.gz"
 
 
-def _label(model: Model, one: Input) -> None:
+def _segmentation_path(source: Path, target: Path, label_map: Path) -> Path:
+    """Where the DICOM segmentation goes that is written in place of a label map."""
+    if source.is_file() and target.name.endswith(".dcm"):
+        return target
+    return label_map.with_name(f"{stem(label_map).removesuffix('.dcm')}.dcm")
+
+
+def _label(model: Model, one: Input, maker: str | None) -> None:
+    """Write the label map; as a DICOM segmentation where `maker` says what the model is called."""
     images = [_files(paths) if paths else () for paths in one.images]
     if one.output.resolve() in {path.resolve() for paths in images for path in paths}:
         raise DataError(f"{one.name}: the label map would overwrite the scan", "give another OUT")
+    first = next((paths for paths in images if paths), ())
+    if maker is not None and not all(map(begins_as_dicom, first)):
+        raise DataError(
+            f"{one.name} is no DICOM series, so it has no DICOM segmentation", "write NIfTI, without --format"
+        )
     scans = [read_scan(*paths) if paths else None for paths in images]
-    write_labels(one.output, model.predict(one.name, scans), model.given(one.name, scans)[0].geometry)
+    labels = model.predict(one.name, scans)
+    if maker is None:
+        write_labels(one.output, labels, model.given(one.name, scans)[0].geometry)
+        return
+    from pipeline.volumes.dicom_seg import write_segmentation
+
+    write_segmentation(one.output, labels, first, model.recipe.labels, maker)

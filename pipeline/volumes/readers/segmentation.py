@@ -116,7 +116,21 @@ class Segments:
     def _decoded(self, frames: Indices) -> list[NDArray[Any]]:
         with reading(self._file):
             indices = [int(frame) for frame in frames]
+            if (
+                self._dataset.BitsAllocated == 1
+                and not self._dataset.file_meta.TransferSyntaxUID.is_encapsulated
+            ):
+                return [self._unpacked(frame) for frame in indices]
             pixels = list(pydicom.pixels.iter_pixels(self._dataset, indices=indices))
         if any(frame.shape != self._size for frame in pixels):
             raise DataError(f"{self._file}: its frames are not grey", "export it as BINARY")
         return pixels
+
+    def _unpacked(self, frame: int) -> NDArray[np.uint8]:
+        """A frame of single bits, which need not begin with a byte; pydicom 3 reads only those that do."""
+        count = self._size[0] * self._size[1]
+        first = frame * count
+        end = -(-(first + count) // 8)
+        packed = np.frombuffer(self._dataset.PixelData, np.uint8)[first // 8 : end]
+        bits = np.unpackbits(packed, bitorder="little")
+        return bits[first % 8 :][:count].reshape(self._size)

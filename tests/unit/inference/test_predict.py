@@ -237,6 +237,39 @@ def test_every_dicom_series_in_a_folder_is_labelled(trained, tmp_path, monkeypat
         np.testing.assert_array_equal(labels, np.where(box(number), 5, 0))
 
 
+def test_a_dicom_series_gets_a_segmentation_that_refers_to_it(trained, tmp_path, monkeypatch):
+    import pydicom
+    from highdicom.seg import segread
+
+    monkeypatch.setenv("HOUNSFIELD_SALT", "of this test")
+    write_series(tmp_path / "scans" / "study", 1)
+    summary = predict_scans(trained, "liver", tmp_path / "scans", tmp_path / "out", "auto", "dicom-seg")
+    assert summary.failed == {}
+    (written,) = map(Path, summary.written)
+    assert written.parent == tmp_path / "out"
+    assert "Doe" not in written.name
+    found = segread(written)
+    slices = [pydicom.dcmread(path) for path in (tmp_path / "scans" / "study").iterdir()]
+    assert found.PatientID == "Doe 1"
+    for keyword in ("StudyInstanceUID", "FrameOfReferenceUID"):
+        assert found[keyword].value == slices[0][keyword].value
+    assert found.SeriesInstanceUID != slices[0].SeriesInstanceUID
+    assert found.segment_numbers == [1]
+    assert found.get_segment_description(1).SegmentLabel == "liver"
+    assert found.get_segment_description(1).segmented_property_type.meaning == "Liver"
+    slices.sort(key=lambda image: image.InstanceNumber)
+    uids = [image.SOPInstanceUID for image in slices]
+    masks = found.get_pixels_by_source_instance(uids, assert_missing_frames_are_empty=True)[..., 0]
+    np.testing.assert_array_equal(masks.transpose(2, 1, 0), box(1))
+
+
+def test_a_file_that_is_no_dicom_gets_no_segmentation(trained, scans, tmp_path):
+    summary = predict_scans(trained, "liver", scans / "a.nii.gz", tmp_path / "out", "auto", "dicom-seg")
+    assert summary.written == []
+    assert "a.nii.gz is no DICOM series" in summary.failed["a.nii.gz"]
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_series_of_another_modality_is_told(trained, tmp_path, monkeypatch):
     import pydicom
 

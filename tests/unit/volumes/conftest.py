@@ -88,6 +88,22 @@ def _ct_series(geometry: Geometry) -> list[Any]:
     return slices
 
 
+def _write_ct_series(folder: Path, geometry: Geometry) -> list[Path]:
+    """Write that CT; its files, first slice first."""
+    folder.mkdir(parents=True)
+    paths = []
+    for image in _ct_series(geometry):
+        image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
+        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+        image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+        image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 16, 15, 1
+        image.RescaleSlope, image.RescaleIntercept = 1, 0
+        image.PixelData = bytes(2 * image.Rows * image.Columns)
+        paths.append(folder / f"{image.InstanceNumber}.dcm")
+        image.save_as(paths[-1], enforce_file_format=True)
+    return paths
+
+
 def _write_seg(
     path: Path,
     geometry: Geometry,
@@ -145,6 +161,11 @@ def _write_seg(
 @pytest.fixture
 def write_rtstruct() -> Any:
     return _write_rtstruct
+
+
+@pytest.fixture
+def write_ct_series() -> Any:
+    return _write_ct_series
 
 
 @pytest.fixture

@@ -1,0 +1,142 @@
+"""Label maps as DICOM segmentations (SEG), in the study of the series they were made from."""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+
+from pipeline.atomic import atomic_path
+from pipeline.errors import DataError
+from pipeline.volumes.readers.dicom import slices
+from pipeline.volumes.readers.dicom_files import open_dataset, reading
+
+SERIES_NUMBER = 900
+"""Behind the series of the scanner."""
+STUDY = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+"""What a derived object repeats of its series; the standard lets each be empty, but not absent."""
+SIDES = ("left", "right")
+ABNORMAL = ("tumor", "tumour", "lesion", "mass", "cyst", "metastasis", "gtv")
+"""Words of labels that are no organ."""
+
+
+def write_segmentation(
+    path: Path, labels: NDArray[np.uint8], series: Sequence[Path], names: Mapping[str, int], model: str
+) -> None:
+    """Write a label map as a binary segmentation of a series, whole or not at all.
+
+    Every label is a segment, in the order of the values, also one of which nothing was found. As the standard
+    demands, the file repeats who the patient is and which study this is.
+
+    Args:
+        path: to write.
+        labels: (I, J, K) as the series is read: column, row, slice.
+        series: all files of the series, in any order.
+        names: value of each label.
+        model: what made it, for the description of the series.
+
+    Raises:
+        DataError: the series is no volume, or says too little of itself for a segmentation to refer to it.
+    """
+    images, pixels = _on_images(labels, slices(*series))
+    numbers = {value: number for number, value in enumerate(sorted(names.values()), start=1)}
+    renumbered = np.zeros(256, np.uint8)
+    for value, number in numbers.items():
+        renumbered[value] = number
+    described = sorted(names, key=names.__getitem__)
+    with reading(f"a DICOM series of {len(series)} files", "making a segmentation of"):
+        found = _segmentation(images, renumbered[pixels], described, model)
+        with atomic_path(path) as temporary:
+            found.save_as(temporary)
+
+
+def _on_images(
+    labels: NDArray[np.uint8], places: Sequence[tuple[Path, int]]
+) -> tuple[list[Dataset], NDArray[np.uint8]]:
+    """The source images, and the label map as one plane (row, column) for each of their frames."""
+    files = list(dict.fromkeys(path for path, _ in places))
+    with reading(f"a DICOM series of {len(files)} files"):
+        images = [_completed(open_dataset(path)) for path in files]
+        frames = int(images[0].get("NumberOfFrames") or 1)
+    planes = labels.transpose(2, 1, 0)
+    if frames == 1:
+        return images, planes
+    if len(files) > 1:
+        raise DataError(
+            f"a DICOM series of {len(files)} enhanced objects cannot have one segmentation",
+            "write NIfTI, without --format",
+        )
+    # Frames lie in any order in an enhanced object, and it may hold some twice.
+    pixels = np.zeros((frames, *planes.shape[1:]), np.uint8)
+    for plane, (_, frame) in zip(planes, places, strict=True):
+        pixels[frame] = plane
+    return images, pixels
+
+
+def _completed(image: Dataset) -> Dataset:
+    for keyword in STUDY:
+        if keyword not in image:
+            setattr(image, keyword, None)
+    return image
+
+
+def _segmentation(images: list[Dataset], pixels: NDArray[np.uint8], names: list[str], model: str) -> Any:
+    from highdicom import UID, AlgorithmIdentificationSequence
+    from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentDescription
+    from pydicom.sr.codedict import codes
+
+    release = version("hounsfield")
+    algorithm = AlgorithmIdentificationSequence("Hounsfield", codes.DCM.ArtificialIntelligence, release)
+    described = []
+    for number, name in enumerate(names, start=1):
+        category, kind = _coded(name)
+        described.append(
+            SegmentDescription(
+                segment_number=number,
+                segment_label=name[:64],
+                segmented_property_category=category,
+                segmented_property_type=kind,
+                algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+                algorithm_identification=algorithm,
+            )
+        )
+    return Segmentation(
+        source_images=images,
+        pixel_array=pixels,
+        segmentation_type="BINARY",
+        segment_descriptions=described,
+        series_instance_uid=UID(),
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=UID(),
+        instance_number=1,
+        manufacturer="Hounsfield",
+        manufacturer_model_name="Hounsfield",
+        software_versions=release,
+        device_serial_number="none",
+        series_description=f"Segmentation by {model}"[:64],
+    )
+
+
+def _coded(name: str) -> tuple[Any, Any]:
+    """Category and type of a label in SNOMED CT, as far as its name is a term there; the side is no part."""
+    from pydicom.sr.codedict import codes
+
+    words = [word for word in name.lower().replace("-", "_").split("_") if word and word not in SIDES]
+    category = codes.SCT.AnatomicalStructure
+    if set(words) & set(ABNORMAL):
+        return codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Mass
+    keyword = "".join(word.capitalize() for word in words)
+    return category, getattr(codes.SCT, keyword, None) or codes.SCT.Organ
