@@ -165,7 +165,8 @@ def predict(
     target: Annotated[Path, typer.Argument(metavar="OUT", help="A label map, or a folder for them.")],
     model: Annotated[str, typer.Option(help="auto, champion, latest, or the folder of a model.")] = "auto",
     written_as: Annotated[
-        Literal["nifti", "dicom-seg"], typer.Option("--format", help="dicom-seg: for DICOM series.")
+        Literal["nifti", "dicom-seg", "rtstruct"],
+        typer.Option("--format", help="dicom-seg, rtstruct: of DICOM series, to which they refer."),
     ] = "nifti",
     as_json: AsJson = False,
 ) -> None:

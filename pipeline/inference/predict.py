@@ -16,7 +16,7 @@ from pipeline.workspace import stage_files
 
 WRITTEN = (".nii.gz", ".nii")
 """What label maps are written as."""
-Format = Literal["nifti", "dicom-seg"]
+Format = Literal["nifti", "dicom-seg", "rtstruct"]
 
 
 @dataclass
@@ -49,7 +49,8 @@ def predict_scans(
         source: a scan, or a folder of scans.
         target: where the label map goes, or a folder for them (for a folder of scans always).
         which: auto (champion, else the latest), champion, latest, or the folder of a model.
-        written_as: NIfTI, or for DICOM series a segmentation (SEG) that refers to the series.
+        written_as: NIfTI, or for DICOM series a segmentation (SEG) or contours (RTSTRUCT) that refer to the
+            series.
 
     Raises:
         MissingError: there is no model, or no such source.
@@ -58,8 +59,8 @@ def predict_scans(
     _check_target(source, target)
     model, name = current_model(root, organ, which)
     inputs = _inputs(source, target, model.recipe.channels)
-    if written_as == "dicom-seg":
-        inputs = [replace(one, output=_segmentation_path(source, target, one.output)) for one in inputs]
+    if written_as != "nifti":
+        inputs = [replace(one, output=_dicom_path(source, target, one.output)) for one in inputs]
     summary = Summary(name)
     for one in track(inputs, "predict", len(inputs)):
         try:
@@ -67,7 +68,7 @@ def predict_scans(
                 raise DataError(
                     f"{one.name}: {one.output.name} is the label map of another scan", "rename one of them"
                 )
-            _label(model, one, name if written_as == "dicom-seg" else None)
+            _label(model, one, written_as, name)
         except HounsfieldError as error:
             summary.failed[one.name] = str(error)
         else:
@@ -199,28 +200,30 @@ def _output_name(scan: Path) -> str:
     return scan.name if scan.name.endswith(WRITTEN) else f"{stem(scan)}.nii.gz"
 
 
-def _segmentation_path(source: Path, target: Path, label_map: Path) -> Path:
-    """Where the DICOM segmentation goes that is written in place of a label map."""
+def _dicom_path(source: Path, target: Path, label_map: Path) -> Path:
+    """Where the DICOM object goes that is written in place of a label map."""
     if source.is_file() and target.name.endswith(".dcm"):
         return target
     return label_map.with_name(f"{stem(label_map).removesuffix('.dcm')}.dcm")
 
 
-def _label(model: Model, one: Input, maker: str | None) -> None:
-    """Write the label map; as a DICOM segmentation where `maker` says what the model is called."""
+def _label(model: Model, one: Input, written_as: Format, maker: str) -> None:
     images = [_files(paths) if paths else () for paths in one.images]
     if one.output.resolve() in {path.resolve() for paths in images for path in paths}:
         raise DataError(f"{one.name}: the label map would overwrite the scan", "give another OUT")
     first = next((paths for paths in images if paths), ())
-    if maker is not None and not all(map(begins_as_dicom, first)):
+    if written_as != "nifti" and not all(map(begins_as_dicom, first)):
         raise DataError(
-            f"{one.name} is no DICOM series, so it has no DICOM segmentation", "write NIfTI, without --format"
+            f"{one.name} is no DICOM series, which {written_as} would refer to",
+            "write NIfTI, without --format",
         )
     scans = [read_scan(*paths) if paths else None for paths in images]
     labels = model.predict(one.name, scans)
-    if maker is None:
+    if written_as == "nifti":
         write_labels(one.output, labels, model.given(one.name, scans)[0].geometry)
         return
-    from pipeline.volumes.dicom_seg import write_segmentation
+    from pipeline.volumes.writers.rtstruct import write_rtstruct
+    from pipeline.volumes.writers.segmentation import write_segmentation
 
-    write_segmentation(one.output, labels, first, model.recipe.labels, maker)
+    write = write_segmentation if written_as == "dicom-seg" else write_rtstruct
+    write(one.output, labels, first, model.recipe.labels, maker)

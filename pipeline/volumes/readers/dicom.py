@@ -79,13 +79,13 @@ def geometry(*paths: Path) -> Geometry:
     return _series(paths).geometry
 
 
-def slices(*paths: Path) -> list[tuple[Path, int]]:
-    """File and frame (from 0) of each slice of a series, in the order of the last axis of its array.
+def planes(*paths: Path) -> list[Plane]:
+    """The slices of a series, in the order of the last axis of its array.
 
     Raises:
         DataError: as `geometry`.
     """
-    return [(plane.path, plane.frame) for plane in _series(paths).grid.planes]
+    return list(_series(paths).grid.planes)
 
 
 def _series(paths: Sequence[Path]) -> _Series:

@@ -263,8 +263,21 @@ def test_a_dicom_series_gets_a_segmentation_that_refers_to_it(trained, tmp_path,
     np.testing.assert_array_equal(masks.transpose(2, 1, 0), box(1))
 
 
-def test_a_file_that_is_no_dicom_gets_no_segmentation(trained, scans, tmp_path):
-    summary = predict_scans(trained, "liver", scans / "a.nii.gz", tmp_path / "out", "auto", "dicom-seg")
+def test_a_dicom_series_gets_contours_that_refer_to_it(trained, tmp_path, monkeypatch):
+    from pipeline.volumes.readers import read_geometry
+    from pipeline.volumes.readers.rtstruct import rasterise
+
+    monkeypatch.setenv("HOUNSFIELD_SALT", "of this test")
+    write_series(tmp_path / "scans" / "study", 1)
+    summary = predict_scans(trained, "liver", tmp_path / "scans", tmp_path / "out", "auto", "rtstruct")
+    assert summary.failed == {}
+    geometry = read_geometry(*(tmp_path / "scans" / "study").iterdir())
+    np.testing.assert_array_equal(rasterise(Path(summary.written[0]), "liver", geometry).array, box(1))
+
+
+@pytest.mark.parametrize("written_as", ["dicom-seg", "rtstruct"])
+def test_a_file_that_is_no_dicom_has_nothing_to_refer_to(trained, scans, tmp_path, written_as):
+    summary = predict_scans(trained, "liver", scans / "a.nii.gz", tmp_path / "out", "auto", written_as)
     assert summary.written == []
     assert "a.nii.gz is no DICOM series" in summary.failed["a.nii.gz"]
     assert not (tmp_path / "out").exists()

@@ -11,23 +11,11 @@ from pydicom import Dataset
 
 from pipeline.atomic import atomic_path
 from pipeline.errors import DataError
-from pipeline.volumes.readers.dicom import slices
-from pipeline.volumes.readers.dicom_files import open_dataset, reading
+from pipeline.volumes.readers.dicom_files import reading
+from pipeline.volumes.writers.study import MAKER, sources
 
 SERIES_NUMBER = 900
 """Behind the series of the scanner."""
-STUDY = (
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-)
-"""What a derived object repeats of its series; the standard lets each be empty, but not absent."""
 SIDES = ("left", "right")
 ABNORMAL = ("tumor", "tumour", "lesion", "mass", "cyst", "metastasis", "gtv")
 """Words of labels that are no organ."""
@@ -51,7 +39,7 @@ def write_segmentation(
     Raises:
         DataError: the series is no volume, or says too little of itself for a segmentation to refer to it.
     """
-    images, pixels = _on_images(labels, slices(*series))
+    images, pixels = _on_images(labels, series)
     numbers = {value: number for number, value in enumerate(sorted(names.values()), start=1)}
     renumbered = np.zeros(256, np.uint8)
     for value, number in numbers.items():
@@ -63,34 +51,24 @@ def write_segmentation(
             found.save_as(temporary)
 
 
-def _on_images(
-    labels: NDArray[np.uint8], places: Sequence[tuple[Path, int]]
-) -> tuple[list[Dataset], NDArray[np.uint8]]:
+def _on_images(labels: NDArray[np.uint8], series: Sequence[Path]) -> tuple[list[Dataset], NDArray[np.uint8]]:
     """The source images, and the label map as one plane (row, column) for each of their frames."""
-    files = list(dict.fromkeys(path for path, _ in places))
-    with reading(f"a DICOM series of {len(files)} files"):
-        images = [_completed(open_dataset(path)) for path in files]
-        frames = int(images[0].get("NumberOfFrames") or 1)
+    ordered, headers = sources(series)
+    images = list(headers.values())
+    frames = int(images[0].get("NumberOfFrames") or 1)
     planes = labels.transpose(2, 1, 0)
     if frames == 1:
         return images, planes
-    if len(files) > 1:
+    if len(images) > 1:
         raise DataError(
-            f"a DICOM series of {len(files)} enhanced objects cannot have one segmentation",
+            f"a DICOM series of {len(images)} enhanced objects cannot have one segmentation",
             "write NIfTI, without --format",
         )
     # Frames lie in any order in an enhanced object, and it may hold some twice.
     pixels = np.zeros((frames, *planes.shape[1:]), np.uint8)
-    for plane, (_, frame) in zip(planes, places, strict=True):
-        pixels[frame] = plane
+    for plane, source in zip(planes, ordered, strict=True):
+        pixels[source.frame] = plane
     return images, pixels
-
-
-def _completed(image: Dataset) -> Dataset:
-    for keyword in STUDY:
-        if keyword not in image:
-            setattr(image, keyword, None)
-    return image
 
 
 def _segmentation(images: list[Dataset], pixels: NDArray[np.uint8], names: list[str], model: str) -> Any:
@@ -99,7 +77,7 @@ def _segmentation(images: list[Dataset], pixels: NDArray[np.uint8], names: list[
     from pydicom.sr.codedict import codes
 
     release = version("hounsfield")
-    algorithm = AlgorithmIdentificationSequence("Hounsfield", codes.DCM.ArtificialIntelligence, release)
+    algorithm = AlgorithmIdentificationSequence(MAKER, codes.DCM.ArtificialIntelligence, release)
     described = []
     for number, name in enumerate(names, start=1):
         category, kind = _coded(name)
@@ -122,8 +100,8 @@ def _segmentation(images: list[Dataset], pixels: NDArray[np.uint8], names: list[
         series_number=SERIES_NUMBER,
         sop_instance_uid=UID(),
         instance_number=1,
-        manufacturer="Hounsfield",
-        manufacturer_model_name="Hounsfield",
+        manufacturer=MAKER,
+        manufacturer_model_name=MAKER,
         software_versions=release,
         device_serial_number="none",
         series_description=f"Segmentation by {model}"[:64],

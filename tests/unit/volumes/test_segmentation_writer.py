@@ -7,10 +7,10 @@ import pytest
 import SimpleITK
 from highdicom.seg import segread
 
-from pipeline.volumes.dicom_seg import write_segmentation
 from pipeline.volumes.geometry import Geometry
 from pipeline.volumes.readers import read_geometry, read_scan
 from pipeline.volumes.readers.segmentation import Segments
+from pipeline.volumes.writers.segmentation import write_segmentation
 
 DATA = os.environ.get("HOUNSFIELD_DATA")
 needs_data = pytest.mark.skipif(DATA is None, reason="HOUNSFIELD_DATA names no folder")

@@ -1,0 +1,41 @@
+"""What a derived DICOM object takes over from the series it was made from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydicom import Dataset
+
+from pipeline.volumes.readers.dicom import planes
+from pipeline.volumes.readers.dicom_files import open_dataset, reading
+from pipeline.volumes.readers.dicom_planes import Plane
+
+STUDY = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+"""The standard lets each be empty, but not absent."""
+MAKER = "Hounsfield"
+
+
+def sources(series: Sequence[Path]) -> tuple[list[Plane], dict[Path, Dataset]]:
+    """The slices of a series in the order of the last axis of its array, and the headers of its files.
+
+    Raises:
+        DataError: the files are no regular volume of one series.
+    """
+    ordered = planes(*series)
+    files = dict.fromkeys(plane.path for plane in ordered)
+    with reading(f"a DICOM series of {len(series)} files"):
+        images = {path: open_dataset(path) for path in files}
+        for image in images.values():
+            for keyword in STUDY:
+                if keyword not in image:
+                    setattr(image, keyword, None)
+    return ordered, images
