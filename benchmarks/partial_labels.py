@@ -5,7 +5,7 @@ those of the cases in which every label was looked for. What is not annotated is
 (the marginal loss); in the test only annotated organs count. In a clone of the project whose organ has come
 as far as `augment`:
 
-    python benchmarks/partial_labels.py head_and_neck --steps 600
+    python benchmarks/partial_labels.py head_and_neck --steps 2500
 """
 
 import argparse
@@ -25,7 +25,7 @@ from pipeline.workspace import home, project_root
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("organ")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--network", default="residual_unet")
     given = parser.parse_args()
     root = project_root()
