@@ -182,6 +182,23 @@ def predict(
 
 
 @app.command(rich_help_panel="Data and models")
+def card(
+    organ: Organ,
+    version: Annotated[int | None, typer.Option(help="Its number; by default the champion's.")] = None,
+) -> None:
+    """Print the model card of a version: what it is for, what it learned from, how good it is, its limits."""
+    from pipeline.errors import MissingError
+    from pipeline.registry.card import NAME
+    from pipeline.registry.models import ModelRegistry
+
+    registry = ModelRegistry(project_root())
+    number = version if version is not None else registry.champion_version(organ)
+    if number is None:
+        raise MissingError(f"{organ}: there is no champion yet", f"run dvc repro register@{organ}")
+    print(registry.evidence(registry.version(organ, number), NAME), end="")
+
+
+@app.command(rich_help_panel="Data and models")
 def results(as_json: AsJson = False) -> None:
     """Show what came out: Dice of every organ, where the report is, which version is champion."""
     import json

@@ -124,6 +124,23 @@ class ModelRegistry:
         return version_of(self._client.get_model_version(version.organ, str(version.number)))
 
     @reached()
+    def evidence(self, version: Version, name: str) -> str:
+        """A text file that was kept with the decision about a version.
+
+        Raises:
+            MissingError: there is none of that name.
+        """
+        kept = {Path(entry.path).name for entry in self._client.list_artifacts(version.run, EVIDENCE)}
+        if name not in kept:
+            raise MissingError(
+                f"{version.organ}: version {version.number} has no {name}, but {', '.join(sorted(kept))}",
+                f"decide about it again: dvc repro --force register@{version.organ}",
+            )
+        with tempfile.TemporaryDirectory() as scratch:
+            uri = f"{self._client.get_run(version.run).info.artifact_uri}/{EVIDENCE}/{name}"
+            return download(self._client, uri, Path(scratch)).read_text(encoding="utf-8")
+
+    @reached()
     def version(self, organ: str, number: int) -> Version:
         """A version by its number.
 

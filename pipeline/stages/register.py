@@ -23,6 +23,7 @@ from pipeline.errors import DataError, MissingError
 from pipeline.metrics.subgroups import subgroups
 from pipeline.params import RegisterParams
 from pipeline.progress import console
+from pipeline.registry.card import NAME, model_card
 from pipeline.registry.gate import decide
 from pipeline.registry.models import Description, ModelRegistry, RegisteredModel, Version
 from pipeline.registry.version import AWAITING, KEPT, PROMOTED
@@ -41,6 +42,8 @@ class Challenge:
     organ: str
     params: RegisterParams
     raw: Path
+    models: Path
+    """The challenger's folder."""
     test: pd.DataFrame
     """Test rows of the accepted table."""
     figures: pd.DataFrame
@@ -86,6 +89,7 @@ def run(
         organ=organ,
         params=params,
         raw=raw,
+        models=models,
         test=test,
         figures=_figures(cases, test),
         evidence=[metrics, cases, report],
@@ -164,7 +168,10 @@ def _decided(challenge: Challenge, version: Version, models_known: ModelRegistry
             "evidence": decision.evidence,
             "drift": _drift(challenge.fingerprint, champion),
         }
-        return models_known.record(version, outcome, evidence)
+        card = Path(scratch) / NAME
+        text = model_card(_config(challenge.models), outcome, challenge.figures, groups, _commit())
+        card.write_text(text, encoding="utf-8")
+        return models_known.record(version, outcome, [*evidence, card])
 
 
 def _verdict(won: bool, params: RegisterParams) -> str:

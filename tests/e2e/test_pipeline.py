@@ -63,6 +63,10 @@ def test_results_tell_dice_report_and_champion(project: Project) -> None:
     assert "left_kidney" in said
     assert "reports/abdomen/report.html" in said
     assert "version 1 is the registered champion" in said
+    card = project.hounsfield("card", "abdomen")
+    assert card.startswith("# abdomen, version 1\n")
+    assert "| left_kidney |" in card
+    assert "There is no champion yet" in card
     found = json.loads(project.hounsfield("results", "--json"))
     assert found[0]["champion"] == 1
 

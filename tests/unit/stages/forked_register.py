@@ -121,7 +121,14 @@ def write_project(project, dice):
     """A project whose model has this Dice in every case; the model's weights say so, too."""
     for folder in ("models", "metrics", "reports"):
         (project / folder).mkdir(parents=True, exist_ok=True)
-    config = {"network": {"name": "residual_unet"}, "training": {"steps": 3, "profile": "small"}}
+    config = {
+        "network": {"name": "residual_unet"},
+        "training": {"steps": 3, "profile": "small"},
+        "labels": {"left": 1},
+        "modality": "CT",
+        "spacing": [1.0, 1.0, 1.0],
+        "recipe": {},
+    }
     (project / "models" / "config.json").write_text(json.dumps(config))
     (project / "models" / "weights.safetensors").write_text(str(dice))
     (project / "metrics" / f"{ORGAN}.json").write_text(json.dumps({"dice": {"mean": dice, "left": dice}}))

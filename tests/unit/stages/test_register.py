@@ -46,7 +46,14 @@ class Project:
         """A model called `name` with this Dice (cases, labels), evaluated."""
         for folder in ("models", "metrics", "reports"):
             (self.root / folder).mkdir(exist_ok=True)
-        config = {"network": {"name": "residual_unet", "channels": [8]}, "training": {"steps": 7, "loss": {}}}
+        config = {
+            "network": {"name": "residual_unet", "channels": [8]},
+            "training": {"steps": 7, "loss": {}},
+            "labels": {"left": 1, "right": 2},
+            "modality": "CT",
+            "spacing": [3.0, 1.0, 1.0],
+            "recipe": {"channels": 1},
+        }
         (self.root / "models" / "config.json").write_text(json.dumps(config))
         (self.root / "models" / "weights.safetensors").write_text(name)
         figures = pd.DataFrame({"case": np.repeat(CASES, 2), "label": LABELS * 6, "dice": np.ravel(dice)})
