@@ -57,6 +57,6 @@ export HOUNSFIELD_HOME=$PWD/.hounsfield/other
 mkdir -p "$HOUNSFIELD_HOME"
 python -m pipeline register hippocampus
 git checkout --quiet --force all
-dvc checkout --quiet --force
+dvc checkout --quiet --force data/raw/hippocampus.dvc {validate,train,evaluate}@hippocampus
 python -m pipeline register hippocampus
 tell "all against a tenth"
