@@ -11,6 +11,7 @@ from pipeline.volumes.readers.rtstruct import rasterise
 from pipeline.volumes.writers.rtstruct import outlines, write_rtstruct
 
 DATA = os.environ.get("HOUNSFIELD_DATA")
+PATIENTS = sorted(Path(DATA, "sarcoma_dicom").glob("*/")) if DATA else []
 needs_data = pytest.mark.skipif(DATA is None, reason="HOUNSFIELD_DATA names no folder")
 GEOMETRY = Geometry((9, 7, 5), np.diag([-2.0, -1.5, 3.0, 1.0]))
 NAMES = {"tumour": 7, "left_kidney": 3, "nowhere": 200}
@@ -86,9 +87,9 @@ def test_it_refers_to_its_series_and_to_the_slice_of_each_contour(series, tmp_pa
 
 
 @needs_data
-def test_a_real_ct_gets_contours_that_come_back_voxel_for_voxel(tmp_path):
-    folder = sorted(path for path in (Path(DATA) / "sarcoma_dicom").iterdir() if path.is_dir())[0]
-    series = sorted((folder / "CT" / "image").glob("*.dcm"))
+@pytest.mark.parametrize("patient", PATIENTS, ids=lambda folder: folder.name)
+def test_a_real_ct_gets_contours_that_come_back_voxel_for_voxel(patient, tmp_path):
+    series = sorted((patient / "CT" / "image").glob("*.dcm"))
     scan = read_scan(*series)
     bone = (scan.array > 250).astype(np.uint8)
     write_rtstruct(tmp_path / "rt.dcm", bone, series, {"bone": 1}, "a model")
