@@ -154,7 +154,7 @@ def _inputs(source: Path, target: Path, channels: int) -> list[Input]:
 def _by_channel(files: list[Path], channels: int) -> tuple[tuple[Path, ...], ...]:
     """The files of a case; where there are too few and their names say which channel, each in its place."""
     numbers = [int(found[0][1:]) for file in files if (found := CHANNEL.search(stem(file)))]
-    if len(files) >= channels or len(numbers) < len(files) or max(numbers) >= channels:
+    if len(files) >= channels or len(set(numbers)) < len(files) or max(numbers) >= channels:
         return tuple((file,) for file in files)
     places = dict(zip(numbers, files, strict=True))
     return tuple((places[number],) if number in places else () for number in range(channels))

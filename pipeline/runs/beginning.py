@@ -95,14 +95,19 @@ def mine_from_champion(root: Path, organ: str, share: float) -> str:
 
     Raises:
         MissingError: there is no champion, or its files are gone.
-        ParamsError: the share is none.
+        ParamsError: the share is none, or no other kind has one.
     """
     if not 0 < share < 1:
         raise ParamsError(f"the share of hard negatives is {share:g}: it lies between 0 and 1")
     path = root / "params.yaml"
     shares = load_organ(path, organ).patches.shares.model_dump(exclude={"hard"})
+    total = sum(shares.values())
+    if not total:
+        raise ParamsError(
+            f"{organ}: no other kind of patch has a share, so the rest of {1 - share:g} would be of none",
+            f"give them one, under organs.{organ}.patches.shares",
+        )
     content = _fetched_champion(root, organ)
-    total = sum(shares.values()) or 1.0
     wanted = {kind: round((1 - share) * value / total, 6) for kind, value in shares.items()}
     wanted["hard"] = round(1 - sum(wanted.values()), 6)
     text = path.read_bytes().decode("utf-8")

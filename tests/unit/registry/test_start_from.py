@@ -92,3 +92,13 @@ def test_a_share_of_none_or_all_is_refused(project, champion, share):
     with pytest.raises(ParamsError, match="between 0 and 1"):
         mine_from_champion(project, "liver", share)
     assert (project / "params.yaml").read_text() == PARAMS
+
+
+def test_where_all_patches_are_hard_there_is_nobody_to_share_with(project, champion):
+    path = project / "params.yaml"
+    only_hard = "patches: {shares: {foreground: 0, negative: 0, background: 0, hard: 1}}"
+    text = PARAMS.replace("patches: {}", only_hard, 1)
+    path.write_text(text)
+    with pytest.raises(ParamsError, match="no other kind of patch"):
+        mine_from_champion(project, "liver", 0.3)
+    assert path.read_text() == text
