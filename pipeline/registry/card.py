@@ -71,7 +71,7 @@ def _data(fingerprint: Mapping[str, Any]) -> list[str]:
             rows.append(f"* spacing {axis}: {min(values):g} to {max(values):g} mm")
     for name, values in fingerprint.get("volumes", {}).items():
         if values:
-            rows.append(f"* size of {name}: {min(values):.3g} to {max(values):.3g} ml")
+            rows.append(f"* size of {name}: {min(values):.4g} to {max(values):.4g} ml")
     scanners = fingerprint.get("scanners", {})
     if scanners:
         rows.append("* scanners: " + ", ".join(f"{name} {count}" for name, count in scanners.items()))
