@@ -23,10 +23,10 @@ from pipeline.networks.weights import load_weights
 from pipeline.training.normalisation import normalise
 from pipeline.training.profile import device, precision
 from pipeline.volumes.cases import Recipe, calibrate
-from pipeline.volumes.geometry import Floats, Triple, from_canonical, to_canonical
+from pipeline.volumes.geometry import Floats, from_canonical, to_canonical
 from pipeline.volumes.masks import check_aligned
 from pipeline.volumes.readers import Scan
-from pipeline.volumes.resampling import interpolation, resample_image
+from pipeline.volumes.resampling import interpolation, most_probable, resample_image
 
 CONFIG, WEIGHTS, BEFORE = "config.json", "weights.safetensors", "before"
 NEEDED = ("labels", "modality", "recipe", "spacing", "patch_size", "normalisation", "network", "sha256")
@@ -65,7 +65,10 @@ class Model:
         images = self.calibrated(name, scans)
         kinds = interpolation(geometry.spacing)
         resampled = np.stack([resample_image(one, geometry.spacing, target, kinds=kinds) for one in images])
-        classes = self._classes(torch.from_numpy(resampled), images[0].shape, geometry.spacing, target)
+        # As large as the scan itself, and of no more use.
+        del images
+        share = self.shares(torch.from_numpy(resampled)).cpu().numpy()
+        classes = most_probable(share, target, geometry.spacing, geometry.canonical_shape)
         values = np.array([0, *sorted(self.recipe.labels.values())], np.uint8)
         return np.ascontiguousarray(from_canonical(values[classes], geometry))
 
@@ -100,16 +103,6 @@ class Model:
         return [
             np.zeros(geometry.canonical_shape, np.float32) if scan is None else next(images) for scan in scans
         ]
-
-    def _classes(
-        self, image: torch.Tensor, shape: tuple[int, ...], spacing: Triple, target: Triple
-    ) -> NDArray[np.intp]:
-        """The most probable class (Z, Y, X) on the grid of the scan; probabilities are interpolated."""
-        share = self.shares(image).cpu().numpy()
-        z, y, x = shape
-        on_scan = np.stack([resample_image(one, target, spacing, (z, y, x)) for one in share])
-        best: NDArray[np.intp] = on_scan.argmax(axis=0)
-        return best
 
     def shares(self, image: Tensor) -> Tensor:
         """Class probabilities (classes, Z, Y, X) of an image (C, Z, Y, X), calibrated and resampled."""

@@ -28,6 +28,8 @@ REACH = 14
 """Voxels to either side that a cubic's weights reach: beyond, they are below 1e-7."""
 ROWS = 32
 """Rows of a banded matrix that are multiplied at once."""
+SLAB = 2**28
+"""Bytes of the shares of all classes that are interpolated at once."""
 BACKGROUND_WINS = 1e-6
 """Shares closer than this are a tie."""
 
@@ -63,6 +65,39 @@ def resample_image(
     result = _along_all(image, shape, steps, kinds)
     if "cubic" in kinds:
         np.clip(result, image.min(), image.max(), out=result)
+    return result
+
+
+def most_probable(shares: Floats, spacing: Triple, target: Triple, shape: Index3) -> NDArray[np.uint8]:
+    """The class that weighs most at each voxel of another grid: what is interpolated are the shares.
+
+    The new grid is filled slab by slab, so that what is held beside the result is bounded (`SLAB`).
+
+    Args:
+        shares: of each class (classes, Z, Y, X), 256 at most.
+        spacing: millimetres of `shares`, (z, y, x).
+        target: millimetres wanted.
+        shape: of the result.
+    """
+    _, depth, height, width = shares.shape
+    result = np.empty(shape, np.uint8)
+    aside = same_spacing(spacing, target) and shape == (depth, height, width)
+    steps = tuple(new / old for new, old in zip(target, spacing, strict=True))
+    matrix = _matrix(depth, shape[0], steps[0], "linear")
+    rows = max(1, SLAB // (4 * len(shares) * shape[1] * shape[2]))
+    for start in range(0, shape[0], rows):
+        slab = slice(start, start + rows)
+        if aside:
+            result[slab] = shares[:, slab].argmax(axis=0)
+            continue
+        weights = matrix[slab]
+        used = np.flatnonzero(weights.any(axis=0))
+        below = slice(int(used[0]), int(used[-1]) + 1)
+        # At the depths of the slab first; then a plane is as any other.
+        planes = [_along(np.ascontiguousarray(one[below]), weights[:, below], 0) for one in shares]
+        within = (len(weights), *shape[1:])
+        on_slab = [_along_all(one, within, (1.0, *steps[1:]), ("linear",) * 3) for one in planes]
+        result[slab] = np.argmax(on_slab, axis=0)
     return result
 
 

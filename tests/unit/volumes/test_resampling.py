@@ -5,11 +5,13 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from pipeline.volumes import resampling
 from pipeline.volumes.geometry import Triple, resampled_shape
 from pipeline.volumes.resampling import (
     BACKGROUND_WINS,
     Kind,
     interpolation,
+    most_probable,
     resample_image,
     resample_labels,
 )
@@ -98,6 +100,18 @@ def test_labels_keep_their_values_and_their_volumes(target: Triple) -> None:
 def test_a_voxel_takes_the_class_at_its_centre() -> None:
     labels = np.array([0, 1, 1, 2, 2, 2], np.uint8).reshape(1, 1, 6)
     assert resample_labels(labels, (1, 1, 1), (1, 1, 3)).ravel().tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("slab", [1, 4000, 2**28])
+@pytest.mark.parametrize(
+    ("target", "shape"),
+    [((1.0, 1.0, 1.0), (9, 11, 8)), ((0.4, 0.6, 1.0), (22, 18, 8)), ((2.5, 0.6, 3.0), (4, 18, 3))],
+)
+def test_the_most_probable_class_is_that_of_all_shares_interpolated(slab, target, shape, monkeypatch) -> None:
+    monkeypatch.setattr(resampling, "SLAB", slab)
+    shares = np.random.default_rng(0).random((3, 9, 11, 8), np.float32)
+    whole = np.stack([resample_image(one, ONE, target, shape) for one in shares])
+    assert np.array_equal(most_probable(shares, ONE, target, shape), whole.argmax(axis=0))
 
 
 @pytest.mark.parametrize("at", [(6, 6, 6), (6, 1, 1), (1, 6, 1), (1, 1, 6)])
