@@ -363,6 +363,8 @@ class BeforeParams(Section):
 class InferenceParams(Section):
     """How a trained network is used; no other training follows from it."""
 
+    clean: Literal["auto", "none"] = "auto"
+    """auto: small pieces dropped, the largest alone kept, holes filled where that helps folds left out."""
     rule_out: bool = False
     """Leave out where the intensity is that of no labelled voxel: faster where much of a scan is air."""
     mirror_axes: tuple[Literal["z", "y", "x"], ...] = ()
@@ -394,6 +396,8 @@ class TrainParams(Section):
     """Of the layers, from the image on: how many stay as they are where the transfer is partial."""
     fold: Annotated[int, Field(ge=0)] = 0
     """The fold that is not trained on but watched."""
+    ensemble: Annotated[int, Field(ge=1)] = 1
+    """So many networks, each without another fold, from `fold` on; their mean is the model."""
     steps: Auto | Annotated[int, Field(ge=1)] = "auto"
     batch_size: Auto | Annotated[int, Field(ge=1)] = "auto"
     learning_rate: Auto | Annotated[float, Field(gt=0)] = "auto"

@@ -1,7 +1,7 @@
 """A trained model on disk, and what it says of a scan."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,22 @@ from torch import Tensor
 
 from pipeline.atomic import read_json, sha256_file
 from pipeline.errors import DataError, MissingError
+from pipeline.inference.cleaning import clean
 from pipeline.inference.composition import given_by, look_with
 from pipeline.inference.rule_out import ruled_in
-from pipeline.inference.sliding_window import probabilities
+from pipeline.inference.sliding_window import slabs, softmax
 from pipeline.networks import build_network
 from pipeline.networks.base import Network
 from pipeline.networks.weights import load_weights
 from pipeline.training.normalisation import normalise
 from pipeline.training.profile import device, precision
 from pipeline.volumes.cases import Recipe, calibrate
-from pipeline.volumes.geometry import Floats, from_canonical, to_canonical
+from pipeline.volumes.geometry import Floats, Triple, from_canonical, to_canonical
 from pipeline.volumes.masks import check_aligned
 from pipeline.volumes.readers import Scan
 from pipeline.volumes.resampling import interpolation, most_probable, resample_image
 
-CONFIG, WEIGHTS, BEFORE = "config.json", "weights.safetensors", "before"
+CONFIG, WEIGHTS, BEFORE, FOLDS = "config.json", "weights.safetensors", "before", "folds"
 NEEDED = ("labels", "modality", "recipe", "spacing", "patch_size", "normalisation", "network", "sha256")
 """What a configuration must hold for its model to be used."""
 RESTORE = "restore it with dvc checkout, or train again"
@@ -41,36 +42,62 @@ class Model:
         config: of the model, as `train` wrote it.
         network: on the device, in evaluation mode.
         before: models whose mean says what the network is given besides the image.
+        folds: models that learned from other folds; what all of them say, on average, is what it says.
     """
 
-    def __init__(self, config: dict[str, Any], network: Network, before: Sequence["Model"] = ()) -> None:
+    def __init__(
+        self,
+        config: dict[str, Any],
+        network: Network,
+        before: Sequence["Model"] = (),
+        folds: Sequence["Model"] = (),
+    ) -> None:
         self.config = config
-        self._network = network
+        self.network = network
         self.before = before
+        self.folds = folds
         self._device = device()
         self.recipe = Recipe.of(config)
 
-    def predict(self, name: str, scans: Sequence[Scan | None]) -> NDArray[np.uint8]:
+    def predict(
+        self, name: str, scans: Sequence[Scan | None], watch: Callable[[Floats], None] | None = None
+    ) -> NDArray[np.uint8]:
         """The label map (I, J, K) of a case, in the geometry of its scan, with the values of `labels`.
 
         Args:
             name: for messages.
             scans: a channel each; None: it is missing, which only some networks can do with.
+            watch: is given each slab of class probabilities (classes, planes, Y, X) at the model's spacing.
 
         Raises:
             DataError: the scan's values are not what the model was trained on, or a channel is missing that
                 it cannot do without; `name` says which.
         """
         geometry, target = self.given(name, scans)[0].geometry, self.recipe.spacing
-        images = self.calibrated(name, scans)
-        kinds = interpolation(geometry.spacing)
-        resampled = np.stack([resample_image(one, geometry.spacing, target, kinds=kinds) for one in images])
-        # As large as the scan itself, and of no more use.
-        del images
-        share = self.shares(torch.from_numpy(resampled)).cpu().numpy()
-        classes = most_probable(share, target, geometry.spacing, geometry.canonical_shape)
+        image = torch.from_numpy(self._seen(name, scans, geometry.spacing))
+        shares = (slab.cpu().numpy() for slab in self.slabs(image))
+        watched = shares if watch is None else _watched(shares, watch)
+        z, y, x = image.shape[1:]
+        classes = most_probable(watched, (z, y, x), target, geometry.spacing, geometry.canonical_shape)
+        clean(classes, self.config.get("clean", {}), self.classes, geometry.spacing)
         values = np.array([0, *sorted(self.recipe.labels.values())], np.uint8)
         return np.ascontiguousarray(from_canonical(values[classes], geometry))
+
+    @property
+    def classes(self) -> list[str]:
+        """The labels in the order of their classes, background left out."""
+        labels = self.recipe.labels
+        return sorted(labels, key=lambda name: labels[name])
+
+    def _seen(self, name: str, scans: Sequence[Scan | None], spacing: Triple) -> Floats:
+        """The image (C, Z, Y, X) at the model's spacing."""
+        images = self.calibrated(name, scans)
+        kinds = interpolation(spacing)
+        # One after the other: what is as large as the scan itself goes as soon as it is of no more use.
+        resampled = []
+        while images:
+            resampled.append(resample_image(images.pop(0), spacing, self.recipe.spacing, kinds=kinds))
+        return resampled[0][None] if len(resampled) == 1 else np.stack(resampled)
 
     def given(self, name: str, scans: Sequence[Scan | None]) -> list[Scan]:
         """The scans that are there.
@@ -80,7 +107,7 @@ class Model:
         """
         there = [scan for scan in scans if scan is not None]
         every, asked = self.recipe.channels, len(scans)
-        if not there or asked != every or (len(there) < every and not self._network.form.missing_channels):
+        if not there or asked != every or (len(there) < every and not self.network.form.missing_channels):
             raise DataError(
                 f"{name}: {len(there)} images, but the model was trained on {every} channels",
                 "give all channels of a case, or use a model of a network that can do without (multistream)",
@@ -106,34 +133,75 @@ class Model:
 
     def shares(self, image: Tensor) -> Tensor:
         """Class probabilities (classes, Z, Y, X) of an image (C, Z, Y, X), calibrated and resampled."""
+        classes = len(self.config["labels"]) + 1
+        whole = torch.empty((classes, *image.shape[1:]), device=self._device)
+        first = 0
+        for slab in self.slabs(image):
+            whole[:, first : first + slab.shape[1]] = slab
+            first += slab.shape[1]
+        return whole
+
+    def slabs(self, image: Tensor) -> Iterator[Tensor]:
+        """The class probabilities slab by slab, from the first plane on: (classes, planes, Y, X).
+
+        What another network has to see of them before, or what is a mean of such, comes as a whole.
+        """
+        image = image.to(self._device)
+        if not self.before:
+            yield from self._look((self, *self.folds), image, self._possible(image))
+        elif self.folds:
+            alone = Model(self.config, self.network, self.before)
+            yield torch.stack([one.shares(image) for one in (alone, *self.folds)]).mean(0)
+        else:
+            yield self._composed(image)
+
+    def _composed(self, image: Tensor) -> Tensor:
+        """What the network says of an image, given what those before it say."""
+        how = self.config["before"]
+        found = torch.stack([model.shares(image) for model in self.before]).mean(0)
+        given = given_by(found, how, self.config["spacing"])
+
+        def look(seen: Tensor, where: Tensor | None = None) -> Tensor:
+            return torch.cat(list(self._look((self,), seen, where)), dim=1)
+
+        return look_with(given, how["gives"], image, look, self._possible(image))
+
+    def _possible(self, image: Tensor) -> Tensor | None:
+        held = self.config.get("rule_out")
+        return None if held is None else ruled_in(image, held)
+
+    def _look(self, models: Sequence["Model"], image: Tensor, where: Tensor | None) -> Iterator[Tensor]:
+        """The mean of several networks, of windows as they are and mirrored."""
         config = self.config
-        classes = len(config["labels"]) + 1
-        kind = precision(None, self._device)
         mirrored = ["zyx".index(axis) - 3 for axis in config.get("mirror_axes", [])]
         sides = range(len(mirrored) + 1)
         flips = [axes for count in sides for axes in itertools.combinations(mirrored, count)]
-        image = image.to(self._device)
 
-        def look(seen: Tensor, where: Tensor | None = None) -> Tensor:
-            seen = normalise(seen, config["normalisation"])
+        def look(windows: Tensor) -> Tensor:
+            seen = normalise(windows, config["normalisation"])
             total: Tensor | None = None
-            for axes in flips:
-                turned = None if where is None else _flipped(where, axes)
-                share = probabilities(
-                    self._network, _flipped(seen, axes), config["patch_size"], classes, kind, where=turned
-                )
-                share = _flipped(share, axes)
+            for model, axes in itertools.product(models, flips):
+                share = _flipped(softmax(model.network(_flipped(seen, axes))), axes)
                 total = share if total is None else total + share
             assert total is not None
-            return total / len(flips) if mirrored else total
+            count = len(models) * len(flips)
+            return total / count if count > 1 else total
 
-        held = config.get("rule_out")
-        possible = None if held is None else ruled_in(image, held)
-        if not self.before:
-            return look(image, possible)
-        found = torch.stack([model.shares(image) for model in self.before]).mean(0)
-        given = given_by(found, config["before"], config["spacing"])
-        return look_with(given, config["before"]["gives"], image, look, possible)
+        return slabs(
+            look,
+            self.network.form,
+            image,
+            config["patch_size"],
+            len(config["labels"]) + 1,
+            precision(None, self._device),
+            where=where,
+        )
+
+
+def _watched(shares: Iterable[Floats], watch: Callable[[Floats], None]) -> Iterator[Floats]:
+    for slab in shares:
+        watch(slab)
+        yield slab
 
 
 def _flipped(volume: Tensor, axes: tuple[int, ...]) -> Tensor:
@@ -163,18 +231,19 @@ def load_model(folder: Path) -> Model:
     for name, digest in config["sha256"].items():
         if name != WEIGHTS and (not (folder / name).is_file() or sha256_file(folder / name) != digest):
             raise DataError(f"{folder / name} is not the file that was saved (its checksum differs)", RESTORE)
-    before = [load_model(folder / place) for place in parts(config)]
     network = build(config)
     try:
         load_weights(network, load_file(folder / WEIGHTS))
     except (SafetensorError, ValueError):
         raise DataError(f"{folder / WEIGHTS} does not fit its {CONFIG}", RESTORE) from None
-    return Model(config, network.eval(), before)
+    before, folds = ([load_model(folder / place) for place in places] for places in parts(config))
+    return Model(config, network.eval(), before, folds)
 
 
-def parts(config: dict[str, Any]) -> list[str]:
-    """Where, in the folder of a model, the models lie that it is given the predictions of."""
-    return [f"{BEFORE}/{number}" for number in range(config["before"]["models"] if "before" in config else 0)]
+def parts(config: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Where, in the folder of a model, the models lie that come before it, and those of other folds."""
+    before, folds = config["before"]["models"] if "before" in config else 0, config.get("folds", 1)
+    return [f"{BEFORE}/{n}" for n in range(before)], [f"{FOLDS}/{n}" for n in range(1, folds)]
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -55,9 +55,10 @@ class System:
             ParamsError: the system is not there, or has no such option.
         """
         shared = organ.model_dump(exclude=set(OWN), exclude_defaults=True)
-        own = {"profile": profile, "steps": steps, "validate_every": steps}
+        # What is compared are networks, not what is done to their label maps.
+        own = {"profile": profile, "steps": steps, "validate_every": steps, "inference": {"clean": "none"}}
         try:
-            return TrainParams.model_validate(merge(shared | own, self.changes))
+            return TrainParams.model_validate(merge(merge(shared, own), self.changes))
         except ValidationError as error:
             raise ParamsError(f"the system '{self.name}' cannot be: {first_problem(error)}") from None
 

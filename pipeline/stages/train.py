@@ -1,7 +1,10 @@
 """Stage `train`: the network, from patches and policy; resumes where it was stopped."""
 
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean as mean
 
 import pandas as pd
 import torch
@@ -9,10 +12,11 @@ from safetensors.torch import save
 
 from pipeline.atomic import atomic_path, read_json, remove_partial, sha256_file, write_json
 from pipeline.errors import DataError
-from pipeline.inference.model import BEFORE, CONFIG, WEIGHTS, parts
+from pipeline.inference.model import BEFORE, CONFIG, FOLDS, WEIGHTS, parts
 from pipeline.inference.rule_out import labelled_range
 from pipeline.params import TrainParams
 from pipeline.training.before import fit_before
+from pipeline.training.cross_validation import helpful_cleaning
 from pipeline.training.fit import WATCHED, Material, Trained, fit
 from pipeline.training.loop import Curve
 from pipeline.training.profile import device
@@ -31,7 +35,7 @@ def run(
     models: Path,
     curves: Path,
 ) -> None:
-    """Train on all folds but the watched one and save the model.
+    """Train on all folds but the watched one, or several times so, and save the model.
 
     Raises:
         DataError: a fold is empty, or the training breaks down.
@@ -44,41 +48,62 @@ def run(
     material = Material(
         organ, plan, read_json(augmentation), pd.read_parquet(patches), volumes, fingerprint(cases, plan)
     )
-    learned, watched = _folds(organ, material.table, params.fold)
-    if params.before is None:
-        trained = fit(material, params, learned, watched)
-        before: list[Trained] = []
-    else:
-        before, handed = fit_before(material, params, params.before)
-        trained = fit(material, params, learned, watched, before=before, handed=handed)
-    if params.inference.rule_out:
-        trained.config["rule_out"] = labelled_range(cases[cases["split"] == "train"])
-    if params.inference.mirror_axes:
-        trained.config["mirror_axes"] = list(params.inference.mirror_axes)
-    _save(models, trained, before)
+    members = [_fit(material, params, fold) for fold in _left_out(organ, material.table, params)]
+    for one in members:
+        if params.inference.rule_out:
+            one.config["rule_out"] = labelled_range(cases[cases["split"] == "train"])
+        if params.inference.mirror_axes:
+            one.config["mirror_axes"] = list(params.inference.mirror_axes)
+    trained = replace(members[0], folds=tuple(members[1:]), curve=mean_curve([one.curve for one in members]))
+    if len(members) > 1:
+        trained.config["folds"] = len(members)
+    if params.inference.clean == "auto":
+        trained.config["clean"] = helpful_cleaning(members, material)
+    _save(models, trained)
     _save_curve(curves, trained.curve)
 
 
-def _folds(organ: str, table: pd.DataFrame, fold: int) -> tuple[pd.DataFrame, list[str]]:
-    """The patches to learn from, and the cases of the watched fold."""
+def _fit(material: Material, params: TrainParams, fold: int) -> Trained:
+    """The network that does not learn from a fold, with those that come before it."""
+    params = params.model_copy(update={"fold": fold})
+    table = material.table
     watched = table["fold"] == fold
-    if not watched.any() or watched.all():
-        count = table["case"].nunique()
+    learned = table[~watched].reset_index(drop=True)
+    looked_at = sorted(table[watched]["case"].unique())[:WATCHED]
+    if params.before is None:
+        return fit(material, params, learned, looked_at)
+    before, handed = fit_before(material, params, params.before)
+    return fit(material, params, learned, looked_at, before, handed)
+
+
+def _left_out(organ: str, table: pd.DataFrame, params: TrainParams) -> list[int]:
+    """The folds that are watched, each by a network of its own."""
+    folds = sorted(set(table["fold"].tolist()))
+    if params.fold not in folds or len(folds) < 2:
+        held = "every" if params.fold in folds else "no"
         raise DataError(
-            f"{organ}: fold {fold} holds {'no' if not watched.any() else 'every'} case of {count}",
-            f"set organs.{organ}.train.fold to one of {sorted(table['fold'].unique().tolist())}",
+            f"{organ}: fold {params.fold} holds {held} case of {table['case'].nunique()}",
+            f"set organs.{organ}.train.fold to one of {folds}",
         )
-    return table[~watched].reset_index(drop=True), sorted(table[watched]["case"].unique())[:WATCHED]
+    if params.ensemble > len(folds):
+        raise DataError(
+            f"{organ}: an ensemble of {params.ensemble} networks, but the cases are in {len(folds)} folds",
+            f"lower organs.{organ}.train.ensemble, or raise validate.folds",
+        )
+    first = folds.index(params.fold)
+    return [*folds[first:], *folds[:first]][: params.ensemble]
 
 
-def _save(models: Path, trained: Trained, before: list[Trained]) -> None:
+def _save(models: Path, trained: Trained) -> None:
     """Weights first, then the configuration that holds checksums of all files and makes the model whole."""
     # The folder is an output as a whole: what a killed run left there would belong to it.
-    shutil.rmtree(models / BEFORE, ignore_errors=True)
+    for folder in (BEFORE, FOLDS):
+        shutil.rmtree(models / folder, ignore_errors=True)
     remove_partial(models)
-    places = [models / place for place in parts(trained.config)]
-    for place, first in zip(places, before, strict=True):
-        _save(place, first, [])
+    before, folds = parts(trained.config)
+    places = [models / place for place in (*before, *folds)]
+    for place, other in zip(places, (*trained.before, *trained.folds), strict=True):
+        _save(place, other)
     with atomic_path(models / WEIGHTS) as temporary:
         # Not `save_file`: killed while it writes, it leaves a file of a name of its own behind.
         temporary.write_bytes(
@@ -87,6 +112,18 @@ def _save(models: Path, trained: Trained, before: list[Trained]) -> None:
     files = [models / WEIGHTS, *(place / CONFIG for place in places)]
     hashes = {file.relative_to(models).as_posix(): sha256_file(file) for file in files}
     write_json(models / CONFIG, trained.config | {"sha256": hashes})
+
+
+def mean_curve(curves: Sequence[Curve]) -> Curve:
+    """The learning curve of an ensemble: each row the mean of its networks' (rows of step, loss, dice)."""
+    return [
+        {
+            "step": rows[0]["step"],
+            "loss": mean(row["loss"] for row in rows),
+            "dice": mean(row["dice"] for row in rows),
+        }
+        for rows in zip(*curves, strict=True)
+    ]
 
 
 def _save_curve(path: Path, curve: Curve) -> None:

@@ -13,17 +13,15 @@ import torch
 from pipeline.atomic import atomic_path, remove_partial, sha256_json
 from pipeline.errors import DataError
 from pipeline.inference.composition import Given, given_by
-from pipeline.inference.model import Model, build
-from pipeline.networks.weights import load_weights
 from pipeline.params import BeforeParams, TrainParams
 from pipeline.progress import track
-from pipeline.training.fit import WATCHED, Material, Trained, checkpoints, fit
+from pipeline.training.fit import WATCHED, Material, Trained, as_model, checkpoints, fit
 from pipeline.volumes.store import SUFFIX, StoredCase
 
 
 def fit_before(
     material: Material, params: TrainParams, before: BeforeParams
-) -> tuple[list[Trained], Mapping[str, Given]]:
+) -> tuple[tuple[Trained, ...], Mapping[str, Given]]:
     """Train the networks that come before, and have each case predicted by one that does not know it.
 
     The folds but the watched one are dealt to `before.folds` groups. A network learns from all groups but
@@ -66,7 +64,7 @@ def fit_before(
         trained.append(fit(material, own, learned, watched))
     folder = checkpoints(material.organ) / _name(trained, before)
     handed = _predicted(material, before, groups, trained, folder)
-    return trained, handed
+    return tuple(trained), handed
 
 
 def _name(trained: list[Trained], before: BeforeParams) -> str:
@@ -79,7 +77,7 @@ def _predicted(
     """What is handed on of each case; files, so that memory does not grow with the number of cases."""
     folder.mkdir(parents=True, exist_ok=True)
     remove_partial(folder)
-    models = [_usable(one) for one in trained]
+    models = [as_model(one) for one in trained]
     folds = material.table.drop_duplicates("case").set_index("case")["fold"]
     files = {str(case): folder / f"{case}.npy" for case in folds.index}
     missing = [case for case, file in files.items() if not file.is_file()]
@@ -91,9 +89,3 @@ def _predicted(
         with atomic_path(files[case]) as temporary, open(temporary, "wb") as file:
             np.save(file, given_by(found, how, material.plan["spacing"]), allow_pickle=False)
     return {case: np.load(file, mmap_mode="r", allow_pickle=False) for case, file in files.items()}
-
-
-def _usable(trained: Trained) -> Model:
-    network = build(trained.config)
-    load_weights(network, trained.weights)
-    return Model(trained.config, network.eval())

@@ -14,13 +14,13 @@ from torch import Tensor
 from pipeline.atomic import sha256_code, sha256_json
 from pipeline.errors import ParamsError
 from pipeline.inference.composition import FULL, Given
-from pipeline.inference.model import build
+from pipeline.inference.model import Model, build
 from pipeline.inference.sliding_window import probabilities
 from pipeline.labels import UNKNOWN
 from pipeline.metrics.overlap import dice
 from pipeline.networks import plan_network
 from pipeline.networks.base import Network
-from pipeline.networks.weights import stored
+from pipeline.networks.weights import load_weights, stored
 from pipeline.params import AugmentParams, LossParams, TrainParams
 from pipeline.progress import console
 from pipeline.training.beginning import begin
@@ -75,6 +75,18 @@ class Trained:
     curve: Curve
     key: str
     """Hash of all it was made of."""
+    before: tuple["Trained", ...] = ()
+    """Those whose predictions it is given."""
+    folds: tuple["Trained", ...] = ()
+    """Those that learned from other folds; the model is the mean of all."""
+
+
+def as_model(trained: Trained) -> Model:
+    """The model, ready for use."""
+    network = build(trained.config)
+    load_weights(network, trained.weights)
+    before, folds = (tuple(map(as_model, others)) for others in (trained.before, trained.folds))
+    return Model(trained.config, network.eval(), before, folds)
 
 
 def checkpoints(organ: str) -> Path:
@@ -87,7 +99,7 @@ def fit(
     params: TrainParams,
     learned: pd.DataFrame,
     watched: Sequence[str],
-    before: Sequence[Trained] = (),
+    before: tuple[Trained, ...] = (),
     handed: Mapping[str, Given] = MappingProxyType({}),
 ) -> Trained:
     """Train one network, going on from its last checkpoint if there is one.
@@ -127,7 +139,7 @@ def fit(
     volumes = _volumes(material, params, {*learned["case"], *watched}, handed)
     watch = _watch(_looked_at(material.table, watched, volumes, classes), config, setting)
     if params.transfer == "zero":
-        return Trained(config, *_as_it_is(network, watch), key)
+        return Trained(config, *_as_it_is(network, watch), key, before)
     _tell(material.organ, profile, network, setting)
     reader = PatchReader(
         learned if params.before is None else rows_within(learned, handed, params.before.gives),
@@ -140,7 +152,7 @@ def fit(
         pinned=where.type == "cuda",
     )
     weights, curve = train(network, reader, watch, setting)
-    return Trained(config, weights, curve, key)
+    return Trained(config, weights, curve, key, before)
 
 
 def _as_it_is(network: Network, watch: Callable[[Network], float]) -> tuple[dict[str, Tensor], Curve]:
@@ -228,7 +240,7 @@ def _config(
         "patch_size": [z, y, x],
         "normalisation": plan["normalisation"],
         "network": {"name": network.name} | options,
-        "training": params.model_dump(mode="json", exclude={"inference"})
+        "training": params.model_dump(mode="json", exclude={"inference", "ensemble"})
         | {"profile": profile.name, "steps": profile.steps, "batch_size": profile.batch_size},
         FINGERPRINT: material.fingerprint,
     }

@@ -8,6 +8,7 @@ that a linear interpolation blurs; outside the volume its edge is repeated.
 Voxels are boxes: the outer corners of both grids coincide, not the first centres.
 """
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Literal
 
@@ -68,37 +69,61 @@ def resample_image(
     return result
 
 
-def most_probable(shares: Floats, spacing: Triple, target: Triple, shape: Index3) -> NDArray[np.uint8]:
+def most_probable(
+    shares: Iterable[Floats], within: Index3, spacing: Triple, target: Triple, shape: Index3
+) -> NDArray[np.uint8]:
     """The class that weighs most at each voxel of another grid: what is interpolated are the shares.
 
-    The new grid is filled slab by slab, so that what is held beside the result is bounded (`SLAB`).
+    They come slab by slab and are used up as they come: neither grid is ever held in all classes.
 
     Args:
-        shares: of each class (classes, Z, Y, X), 256 at most.
+        shares: of each class, 256 at most: slabs (classes, planes, Y, X) from the first plane to the last.
+        within: what the slabs are together, (Z, Y, X).
         spacing: millimetres of `shares`, (z, y, x).
         target: millimetres wanted.
         shape: of the result.
     """
-    _, depth, height, width = shares.shape
     result = np.empty(shape, np.uint8)
-    aside = same_spacing(spacing, target) and shape == (depth, height, width)
     steps = tuple(new / old for new, old in zip(target, spacing, strict=True))
-    matrix = _matrix(depth, shape[0], steps[0], "linear")
-    rows = max(1, SLAB // (4 * len(shares) * shape[1] * shape[2]))
-    for start in range(0, shape[0], rows):
-        slab = slice(start, start + rows)
-        if aside:
-            result[slab] = shares[:, slab].argmax(axis=0)
-            continue
-        weights = matrix[slab]
-        used = np.flatnonzero(weights.any(axis=0))
-        below = slice(int(used[0]), int(used[-1]) + 1)
-        # At the depths of the slab first; then a plane is as any other.
-        planes = [_along(np.ascontiguousarray(one[below]), weights[:, below], 0) for one in shares]
-        within = (len(weights), *shape[1:])
-        on_slab = [_along_all(one, within, (1.0, *steps[1:]), ("linear",) * 3) for one in planes]
-        result[slab] = np.argmax(on_slab, axis=0)
+    matrix = _matrix(within[0], shape[0], steps[0], "linear")
+    lowest, highest = _reach(matrix)
+    held, come, done = None, 0, 0
+    for slab in shares:
+        held = slab if held is None or not held.shape[1] else np.concatenate([held, slab], axis=1)
+        come += slab.shape[1]
+        first, ready = come - held.shape[1], int(np.searchsorted(highest, come))
+        rows = max(1, SLAB // (4 * len(held) * shape[1] * shape[2]))
+        for start in range(done, ready, rows):
+            new = slice(start, min(start + rows, ready))
+            old = slice(lowest[new.start], highest[new.stop - 1] + 1)
+            planes = held[:, old.start - first : old.stop - first]
+            result[new] = _most_probable_planes(planes, matrix[new, old], steps, shape)
+        done = ready
+        needed = int(lowest[done]) if done < shape[0] else come
+        held = held[:, max(0, needed - first) :]
     return result
+
+
+def _most_probable_planes(
+    planes: Floats, weights: Floats, steps: tuple[float, ...], shape: Index3
+) -> NDArray[np.intp]:
+    """The class that weighs most on new planes, of old planes (classes, Z, Y, X) and their weights."""
+    if planes.shape[2:] == shape[1:] and all(abs(step - 1) < 1e-9 for step in steps):
+        whole: NDArray[np.intp] = planes.argmax(axis=0)
+        return whole
+    # At the new depths first; then a plane is as any other.
+    at_depth = [_along(np.ascontiguousarray(one), weights, 0) for one in planes]
+    within = (len(weights), *shape[1:])
+    winner: NDArray[np.intp] = np.argmax(
+        [_along_all(one, within, (1.0, *steps[1:]), ("linear",) * 3) for one in at_depth], axis=0
+    )
+    return winner
+
+
+def _reach(matrix: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The first and the last column that is not zero of each row; neither ever goes back."""
+    used = matrix != 0
+    return used.argmax(axis=1), matrix.shape[1] - 1 - used[:, ::-1].argmax(axis=1)
 
 
 def resample_labels(

@@ -196,7 +196,7 @@ def test_the_scan_stays_as_it_was(folder):
 
 
 def test_a_loaded_network_is_the_saved_one_and_ready_to_judge(folder):
-    network = load_model(folder)._network
+    network = load_model(folder).network
     assert not network.training
     assert network.intensities.tolist() == [-10.0, 1.0, 3.0]
 

@@ -42,7 +42,7 @@ def test_fewer_windows_are_computed_and_the_labels_are_the_same(tmp_path, save_m
     for name, more in (("everywhere", {}), ("ruled_out", {"rule_out": [40.0, 80.0]})):
         model = load_model(save_model(tmp_path / name, {"liver": 1}, (AIR, ORGAN), **more))
         windows = []
-        model._network.register_forward_hook(lambda _n, given, _o, kept=windows: kept.append(len(given[0])))
+        model.network.register_forward_hook(lambda _n, given, _o, kept=windows: kept.append(len(given[0])))
         predicted.append(model.predict("scan", [scan]))
         computed.append(sum(windows))
     np.testing.assert_array_equal(*predicted)

@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from pipeline.inference.sliding_window import _gaussian, _starts, probabilities
+from pipeline.inference.sliding_window import _gaussian, _starts, probabilities, slabs
 from pipeline.networks.base import ANY_SIZE
 
 FLOAT = torch.float32
@@ -155,3 +155,21 @@ def test_nothing_wanted_is_background_everywhere():
     found = probabilities(network, volume(6, 6, 6), (4, 4, 4), 3, FLOAT, where=nowhere)
     assert network.batches == []
     assert (found[0] == 1).all()
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (40, 7, 9)])
+@pytest.mark.parametrize("wanted", [None, (0, 3), (-2, None)])
+def test_slabs_come_in_order_and_no_deeper_than_a_window(shape, wanted):
+    network, image = Recorder(), volume(*shape)
+    where = None
+    if wanted is not None:
+        where = torch.zeros(shape, dtype=torch.bool)
+        where[slice(*wanted)] = True
+
+    def look(windows):
+        return network.layers(windows).softmax(1)
+
+    parts = list(slabs(look, ANY_SIZE, image, (8, 8, 8), 3, FLOAT, where=where))
+    assert all(1 <= part.shape[1] <= 8 for part in parts)
+    whole = probabilities(network, image, (8, 8, 8), 3, FLOAT, where=where)
+    assert torch.equal(torch.cat(parts, dim=1), whole)

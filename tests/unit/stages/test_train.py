@@ -143,7 +143,7 @@ def test_a_network_is_trained_on_every_channel(train):
     plan["normalisation"] = [channel, channel | {"image": 1}, channel | {"clip": [0.0, 200.0]}]
     path.write_text(json.dumps(plan))
     train()
-    weights = next(load_model(MODEL)._network.parameters())
+    weights = next(load_model(MODEL).network.parameters())
     assert weights.shape[1] == 3
 
 

@@ -15,6 +15,8 @@ from pipeline.inference.composition import given_by
 from pipeline.inference.model import load_model
 from pipeline.params import TrainParams
 from pipeline.stages.train import run
+from pipeline.training import cross_validation
+from pipeline.training.fit import as_model
 from pipeline.volumes.store import SUFFIX, StoredCase, write_case
 from pipeline.workspace import stage_files
 
@@ -159,3 +161,67 @@ def test_what_is_ruled_out_at_inference_needs_no_other_training(train, tmp_path,
     train(before=None, inference={"rule_out": True})
     assert "going on from step 3" in capsys.readouterr().err
     assert load_model(MODEL).config["rule_out"] == [50.0, 350.0]
+
+
+@pytest.mark.parametrize("before", [None, {"network": SMALL}])
+def test_an_ensemble_is_the_mean_of_networks_that_each_left_another_fold_out(train, before):
+    train(before=before, ensemble=3)
+    model = load_model(MODEL)
+    assert [one.config["training"]["fold"] for one in (model, *model.folds)] == [0, 1, 2]
+    alone = type(model)(model.config, model.network, model.before)
+    image = image_of("case_0")
+    each = [one.shares(image) for one in (alone, *model.folds)]
+    assert not torch.allclose(each[0], each[1])
+    torch.testing.assert_close(model.shares(image), torch.stack(each).mean(0))
+
+
+def test_the_first_network_of_an_ensemble_is_not_trained_again(train, capsys):
+    train(before=None)
+    alone = (MODEL / "weights.safetensors").read_bytes()
+    train(before=None, ensemble=2)
+    assert "going on from step 3" in capsys.readouterr().err
+    assert (MODEL / "weights.safetensors").read_bytes() == alone
+    train(before=None)
+    assert not (MODEL / "folds").exists()
+
+
+def test_a_network_of_an_ensemble_that_was_changed_is_refused(train):
+    train(before=None, ensemble=2)
+    weights = MODEL / "folds" / "1" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    with pytest.raises(DataError, match="checksum"):
+        load_model(MODEL)
+
+
+def test_an_ensemble_has_no_more_networks_than_there_are_folds(train):
+    with pytest.raises(DataError, match="an ensemble of 4 networks, but the cases are in 3 folds"):
+        train(before=None, ensemble=4)
+
+
+def test_what_helps_the_folds_left_out_is_done_to_label_maps(train, monkeypatch):
+    """The right label map with a stray voxel of `near` in a corner: pieces so small are dropped."""
+    asked = []
+
+    def straying(trained):
+        model = as_model(trained)
+
+        def slabs(image):
+            asked.append(trained.config["training"]["fold"])
+            classes = torch.bucketize(image[0], torch.tensor([-50.0, 200.0]))
+            # The classes are in the order of their values: far, then near.
+            classes = torch.tensor([0, 2, 1])[classes]
+            classes[0, 0, 0] = 2
+            yield torch.nn.functional.one_hot(classes, 3).movedim(-1, 0).float()
+
+        model.slabs = slabs
+        return model
+
+    monkeypatch.setattr(cross_validation, "as_model", straying)
+    train(before=None, ensemble=3)
+    assert asked == [0, 1, 1, 2]
+    cleaning = load_model(MODEL).config["clean"]
+    assert set(cleaning) == {"near"}
+    assert cleaning["near"]["minimum_ml"] == 0.018
+    assert cleaning["near"]["cases"] == 4
+    train(before=None, inference={"clean": "none"})
+    assert "clean" not in load_model(MODEL).config

@@ -111,7 +111,9 @@ def test_the_most_probable_class_is_that_of_all_shares_interpolated(slab, target
     monkeypatch.setattr(resampling, "SLAB", slab)
     shares = np.random.default_rng(0).random((3, 9, 11, 8), np.float32)
     whole = np.stack([resample_image(one, ONE, target, shape) for one in shares])
-    assert np.array_equal(most_probable(shares, ONE, target, shape), whole.argmax(axis=0))
+    for cuts in ([], [4], [1, 2, 8]):
+        slabs = np.split(shares, cuts, axis=1)
+        assert np.array_equal(most_probable(slabs, (9, 11, 8), ONE, target, shape), whole.argmax(axis=0))
 
 
 @pytest.mark.parametrize("at", [(6, 6, 6), (6, 1, 1), (1, 6, 1), (1, 1, 6)])
