@@ -24,7 +24,7 @@ from pipeline.networks.weights import load_weights
 from pipeline.training.normalisation import normalise
 from pipeline.training.profile import device, precision
 from pipeline.volumes.cases import Recipe, calibrate
-from pipeline.volumes.geometry import Floats, Triple, from_canonical, to_canonical
+from pipeline.volumes.geometry import Floats, Geometry, Triple, from_canonical, to_canonical
 from pipeline.volumes.masks import check_aligned
 from pipeline.volumes.readers import Scan
 from pipeline.volumes.resampling import interpolation, most_probable, resample_image
@@ -73,15 +73,22 @@ class Model:
             DataError: the scan's values are not what the model was trained on, or a channel is missing that
                 it cannot do without; `name` says which.
         """
-        geometry, target = self.given(name, scans)[0].geometry, self.recipe.spacing
-        image = torch.from_numpy(self._seen(name, scans, geometry.spacing))
-        shares = (slab.cpu().numpy() for slab in self.slabs(image))
-        watched = shares if watch is None else _watched(shares, watch)
-        z, y, x = image.shape[1:]
-        classes = most_probable(watched, (z, y, x), target, geometry.spacing, geometry.canonical_shape)
+        geometry = self.given(name, scans)[0].geometry
+        # Of a function of its own: the image is gone before label maps are tidied up.
+        classes = self._most_probable(self._seen(name, scans, geometry.spacing), geometry, watch)
         clean(classes, self.config.get("clean", {}), self.classes, geometry.spacing)
         values = np.array([0, *sorted(self.recipe.labels.values())], np.uint8)
         return np.ascontiguousarray(from_canonical(values[classes], geometry))
+
+    def _most_probable(
+        self, image: Floats, geometry: Geometry, watch: Callable[[Floats], None] | None
+    ) -> NDArray[np.uint8]:
+        """The class of each voxel of the scan, (Z, Y, X)."""
+        shares = (slab.cpu().numpy() for slab in self.slabs(torch.from_numpy(image)))
+        watched = shares if watch is None else _watched(shares, watch)
+        z, y, x = image.shape[1:]
+        spacing = self.recipe.spacing
+        return most_probable(watched, (z, y, x), spacing, geometry.spacing, geometry.canonical_shape)
 
     @property
     def classes(self) -> list[str]:
