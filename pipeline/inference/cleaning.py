@@ -20,6 +20,8 @@ from pipeline.volumes.geometry import Triple
 Classes = NDArray[np.uint8]
 CONFIDENCE = 0.95
 """That what is done does no harm."""
+DIGITS = 6
+"""Of a gain."""
 COUNTED = 2**24
 """Voxels that are counted at once."""
 LEAST_GAIN = 1e-4
@@ -155,13 +157,12 @@ def adopt(steps: Sequence[Cleaning], dice: NDArray[np.float64]) -> dict[str, Any
     # A label rightly emptied has no Dice any more: that is as good as it can be.
     known = dice[~np.isnan(dice).all(axis=1)]
     known = np.where(np.isnan(known), 1.0, known)
-    best: dict[str, Any] | None = None
+    best, taken = 0.0, None
     for number in range(1, len(steps)):
         gains = known[:, number] - known[:, 0]
         ends = interval(gains, 1 - 2 * (1 - CONFIDENCE))
-        gain = float(gains.mean()) if len(gains) else 0.0
-        if ends is None or ends[0] < 0 or gain < max(LEAST_GAIN, best["gain"] if best else 0.0):
-            continue
-        if best is None or gain > best["gain"] + 1e-9:
-            best = asdict(steps[number]) | {"gain": round(gain, 6), "cases": len(gains)}
-    return best
+        # Rounded, so that of two that do the same the first is taken, whatever the order of the sum.
+        gain = round(float(gains.mean()), DIGITS) if len(gains) else 0.0
+        if ends is not None and ends[0] >= 0 and gain >= LEAST_GAIN and gain > best:
+            best, taken = gain, asdict(steps[number]) | {"gain": gain, "cases": len(gains)}
+    return taken
