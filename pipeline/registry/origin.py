@@ -127,7 +127,7 @@ def _environment(root: Path) -> dict[str, Any]:
     requirements = root / "requirements.txt"
     return {
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": " ".join([platform.system(), platform.machine(), *platform.libc_ver()]).strip(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "requirements": sha256_file(requirements) if requirements.is_file() else None,
         "device": _device(),
