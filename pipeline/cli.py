@@ -199,6 +199,36 @@ def card(
 
 
 @app.command(rich_help_panel="Data and models")
+def lineage(
+    organ: Organ,
+    version: Annotated[int | None, typer.Option(help="Its number; by default the champion's.")] = None,
+    cases: Annotated[bool, typer.Option("--cases", help="Each case, with its key and raw files.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Walk from a version back to its raw cases: commit, dvc.lock, data; ends with 0 if every link holds."""
+    import json
+
+    from rich.console import Console
+
+    from pipeline.progress import console
+    from pipeline.registry.lineage import walk
+    from pipeline.registry.links import as_table, cases_table
+
+    found = walk(project_root(), organ, version, cases=cases)
+    if as_json:
+        print(json.dumps(found.as_json(cases)))
+        raise typer.Exit(found.exit_code)
+    out = Console(highlight=False, soft_wrap=True)
+    out.print(as_table(found))
+    if cases:
+        out.print(cases_table(found))
+    for command in found.commands:
+        out.print(f"  {command}", markup=False)
+    console.print(found.sentence, markup=False)
+    raise typer.Exit(found.exit_code)
+
+
+@app.command(rich_help_panel="Data and models")
 def results(as_json: AsJson = False) -> None:
     """Show what came out: Dice of every organ, where the report is, which version is champion."""
     import json

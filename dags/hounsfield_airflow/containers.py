@@ -33,6 +33,8 @@ WORKSPACE = "hounsfield.workspace"
 """The label of a container that says whose it is."""
 
 
+IMAGE = "HOUNSFIELD_IMAGE"
+"""Tells a stage the image it runs in, for the lineage of what it makes."""
 SERVER = ("MLFLOW_", "AWS_")
 """Variables of the worker that say where the registry's server is, and who asks."""
 
@@ -42,12 +44,13 @@ def container_task(
 ) -> DockerOperator:
     """A task that runs a command in the image of a stage; arguments as `runners.command_task` has them."""
     deployment, meta = settings(), load_stages(project())[stage].meta
+    image = f"{deployment.images}{stage}:{deployment.image_tag}"
     return StageContainer(
         task_id=task_id,
-        image=f"{deployment.images}{stage}:{deployment.image_tag}",
+        image=image,
         command=list(command),
         working_dir=cwd,
-        environment=dict(env),
+        environment={**env, IMAGE: image},
         home=deployment.home,
         gpu=bool(meta.get("gpu")),
         server=bool(meta.get("network")),

@@ -164,6 +164,8 @@ def pod_of(
         "image": image,
         "imagePullPolicy": params.image_pull_policy,
         "args": list(command),
+        # For the lineage of what the stage makes.
+        "env": [{"name": "HOUNSFIELD_IMAGE", "value": image}],
         "workingDir": folder,
         "resources": params.resources.get(stage, params.resources.get("default", {})),
         "securityContext": SECURITY,

@@ -10,7 +10,6 @@ compared; a decision is written down before the alias it leads to is set.
 """
 
 import json
-import re
 import shutil
 import tempfile
 from contextlib import AbstractContextManager
@@ -22,9 +21,11 @@ from pipeline.atomic import locked
 from pipeline.errors import DataError, MissingError
 from pipeline.registry.artifacts import content_of, download, files_of, store
 from pipeline.registry.connection import connect, is_local, is_present, local_path, reached
+from pipeline.registry.run_page import describe
 from pipeline.registry.version import (
     CONTENT,
     DECISION,
+    Data,
     Description,
     RegisteredModel,
     Version,
@@ -32,13 +33,12 @@ from pipeline.registry.version import (
 )
 from pipeline.workspace import home
 
-__all__ = ["Description", "ModelRegistry", "RegisteredModel", "Version"]
+__all__ = ["Data", "Description", "ModelRegistry", "RegisteredModel", "Version"]
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 ROLLBACK = "hounsfield.rollback"
 """Of the registered model, with a number: the rollbacks there were."""
-COMMIT = "mlflow.source.git.commit"
 MODEL = "model"
 EVIDENCE = "evidence"
 OTHER = "bring them back, or point the alias 'champion' in MLflow at another version"
@@ -99,7 +99,7 @@ class ModelRegistry:
         if version is not None:
             return version
         run = self._run(organ, content)
-        self._describe(run, description)
+        describe(self._client, run, description)
         store(self._client, run.info.run_id, MODEL, files_of(models))
         self._store_evidence(run.info.run_id, evidence)
         self._client.set_terminated(run.info.run_id)
@@ -155,14 +155,14 @@ class ModelRegistry:
         return version_of(versions[number])
 
     @reached()
-    def verify(self, version: Version) -> None:
-        """See that the files of a version are there and are those that were registered.
+    def verify(self, version: Version) -> Path:
+        """See that the files of a version are there and are those that were registered; their folder.
 
         Raises:
             MissingError: they are gone.
             DataError: they are others.
         """
-        self._folder(version)
+        return self._folder(version)
 
     @reached()
     def note(self, version: Version, tag: str, content: dict[str, Any] | None) -> None:
@@ -227,16 +227,6 @@ class ModelRegistry:
         place = (self._home / "mlartifacts" / organ).as_uri() if local else None
         return str(self._client.create_experiment(name, artifact_location=place))
 
-    def _describe(self, run: Any, description: Description) -> None:
-        from mlflow.entities import Metric, Param, RunTag
-
-        # Logged again with the same time and step, a metric stays one.
-        time = run.info.start_time
-        metrics = [Metric(_key(f"dice.{label}"), dice, time, 0) for label, dice in description.dice.items()]
-        params = [Param(_key(name), value) for name, value in description.params.items()]
-        tags = [RunTag(COMMIT, description.commit)] if description.commit else []
-        self._client.log_batch(run.info.run_id, metrics, params, tags)
-
     def _store_evidence(self, run: str, evidence: list[Path]) -> None:
         store(self._client, run, EVIDENCE, {file.name: file for file in evidence})
 
@@ -274,8 +264,3 @@ def _verified(version: Version, folder: Path) -> Path:
             OTHER,
         )
     return folder
-
-
-def _key(name: str) -> str:
-    """`name` with the characters MLflow does not allow in keys replaced."""
-    return re.sub(r"[^/\w.\- :]", "_", name)

@@ -1,7 +1,7 @@
 """A version of an organ's model, as the registry knows it, and the tags that say so."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,28 @@ class RegisteredModel:
 
 
 @dataclass(frozen=True)
+class Data:
+    """The data of a version, as MLflow lists them."""
+
+    name: str
+    digest: str
+    """At most 36 characters."""
+    profile: Mapping[str, int] = field(default_factory=dict)
+    """How many cases there are, by split."""
+
+
+@dataclass(frozen=True)
 class Description:
-    """What is logged to the run of a version, for people to search by."""
+    """What is logged to the run of a version, for people to see, and to search by."""
 
     params: Mapping[str, str] = field(default_factory=dict)
     dice: Mapping[str, float] = field(default_factory=dict)
     commit: str | None = None
+    figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Others than Dice, by their name, then by label."""
+    curve: Sequence[tuple[int, Mapping[str, float]]] = ()
+    """Step, and what was measured there."""
+    data: Data | None = None
 
 
 def version_of(entry: Any) -> Version:

@@ -25,7 +25,10 @@ from pipeline.params import RegisterParams
 from pipeline.progress import console
 from pipeline.registry.card import NAME, model_card
 from pipeline.registry.gate import decide
-from pipeline.registry.models import Description, ModelRegistry, RegisteredModel, Version
+from pipeline.registry.models import ModelRegistry, RegisteredModel, Version
+from pipeline.registry.origin import NAME as LINEAGE
+from pipeline.registry.origin import origin
+from pipeline.registry.run_page import description_of
 from pipeline.registry.version import AWAITING, KEPT, PROMOTED
 from pipeline.validation.drift import FINGERPRINT, drift, verdict
 
@@ -72,6 +75,7 @@ def run(
     accepted: Path,
     models: Path,
     metrics: Path,
+    curves: Path,
     cases: Path,
     report: Path,
     registry: Path,
@@ -96,9 +100,13 @@ def run(
         fingerprint=_config(models).get(FINGERPRINT, {}),
         inputs=_inputs(test, cases, params),
     )
+    known = origin(Path.cwd(), organ, pd.read_parquet(accepted))
     models_known = ModelRegistry(Path.cwd())
-    with models_known.lock(organ):
-        version = models_known.register(organ, models, challenge.evidence, _description(models, metrics))
+    with models_known.lock(organ), tempfile.TemporaryDirectory() as scratch:
+        challenge.evidence.append(Path(scratch) / LINEAGE)
+        write_json(challenge.evidence[-1], known)
+        description = description_of(_config(models), read_json(metrics), pd.read_csv(curves), known)
+        version = models_known.register(organ, models, challenge.evidence, description)
         outcome = _outcome(challenge, version, models_known, judge)
         write_json(registry, outcome)
     console.print(_summary(outcome, registry), markup=False)
@@ -281,17 +289,6 @@ def _config(model: Path) -> dict[str, Any]:
         raise MissingError(f"{model} holds no model (no config.json)", "run the stage 'train'")
     config: dict[str, Any] = read_json(model / "config.json")
     return config
-
-
-def _description(models: Path, metrics: Path) -> Description:
-    """What people search runs by: network and training from the model's configuration, its Dice."""
-    config = _config(models)
-    plain = {
-        name: value for name, value in config["training"].items() if isinstance(value, str | int | float)
-    }
-    params = {"network": config["network"].get("name", ""), **plain}
-    dice = {label: value for label, value in read_json(metrics)["dice"].items() if value is not None}
-    return Description({name: str(value) for name, value in params.items()}, dice, _commit())
 
 
 def _commit() -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import yaml
@@ -71,12 +72,30 @@ def test_results_tell_dice_report_and_champion(project: Project) -> None:
     assert found[0]["champion"] == 1
 
 
+def test_lineage_walks_from_the_champion_to_its_raw_cases(project: Project) -> None:
+    told = json.loads(project.hounsfield("lineage", "abdomen", "--cases", "--json"))
+    assert (told["whole"], told["champion"]) == (True, True)
+    stages = ["train", "augment", "patches", "validate", "ingest"]
+    assert [link["what"] for link in told["links"]][3:8] == stages
+    accepted = pd.read_parquet(project.folder / "data/accepted/abdomen.parquet")
+    assert {case["case"]: case["key"] for case in told["cases"]} == dict(
+        zip(accepted["case"], accepted["key"], strict=True)
+    )
+    assert {(case["files"], case["missing"]) for case in told["cases"]} == {(2, 0)}
+    assert told["commands"][0] == f"git checkout {project.run('git', 'rev-parse', 'HEAD').strip()}"
+
+
 def test_dvc_shows_metrics_and_plots_and_runs_experiments(project: Project) -> None:
     assert "dice.mean" in project.dvc("metrics", "show")
     assert "index.html" in project.dvc("plots", "show")
     said = project.dvc("exp", "run", "-S", "organs.abdomen.train.steps=9", "evaluate@abdomen")
     assert project.ran(said) == ["train@abdomen", "evaluate@abdomen"]
     assert "dice.mean" in project.dvc("metrics", "diff")
+    for file, axes in (("curves", ("step", "dice")), ("cases", ("truth_ml", "predicted_ml"))):
+        target = f"reports/abdomen/{file}.csv"
+        plot = json.loads(project.dvc("plots", "diff", "HEAD", "--targets", target, "--show-vega"))
+        points = {point["rev"]: [float(point[axis]) for axis in axes] for point in plot["data"]["values"]}
+        assert points.keys() == {"HEAD", "workspace"}
     project.run("git", "checkout", "-q", "--force", "HEAD")
     project.dvc("checkout", "-q")
     assert "up to date" in project.dvc("status")

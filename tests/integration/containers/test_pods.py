@@ -36,13 +36,14 @@ JOBS = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/lab/trainjobs"
 CONTEXT = {"ti": SimpleNamespace(dag_id="retrain_spleen", run_id="r1", task_id="spleen.train")}
 
 
-def stage_pod(stage: str = "train", network: bool = False) -> StagePod:
+def stage_pod(stage: str = "train", network: bool = False, **options: Any) -> StagePod:
     template = pod_of("hounsfield/train:v1", COMMAND, FOLDER, HOME, PARAMS, stage, network)
     return StagePod(
         task_id="train",
         name="spleen-train",
         namespace="lab",
         pod_template_dict=template,
+        **options,
     )
 
 
@@ -79,6 +80,12 @@ def test_pod_is_locked_down() -> None:
     assert security["readOnlyRootFilesystem"] is True
     assert security["allowPrivilegeEscalation"] is False
     assert security["capabilities"]["drop"] == ["ALL"]
+
+
+def test_a_pod_is_told_its_image_for_the_lineage_beside_what_the_task_sets() -> None:
+    (container,) = requested(stage_pod(env_vars={"OMP_NUM_THREADS": "2"}))["spec"]["containers"]
+    told = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert told == {"HOUNSFIELD_IMAGE": "hounsfield/train:v1", "OMP_NUM_THREADS": "2"}
 
 
 def test_pods_that_need_no_server_are_told_apart_from_those_that_do() -> None:

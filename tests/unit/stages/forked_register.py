@@ -29,6 +29,7 @@ STEPS = (
     "create_experiment",
     "create_run",
     "log_batch",
+    "log_inputs",
     "set_terminated",
     "create_registered_model",
     "create_model_version",
@@ -134,6 +135,7 @@ def write_project(project, dice):
     (project / "metrics" / f"{ORGAN}.json").write_text(json.dumps({"dice": {"mean": dice, "left": dice}}))
     cases = [f"case_{number}" for number in range(6)]
     pd.DataFrame({"case": cases, "label": "left", "dice": dice}).to_csv(project / "reports/cases.csv")
+    (project / "reports" / "curves.csv").write_text("step,loss,dice\n1,0.9,0.1\n2,0.5,\n")
     (project / "reports" / "report.html").write_text("<html></html>")
     table = pd.DataFrame({"case": [*cases, "learned"], "key": "k", "split": ["test"] * 6 + ["train"]})
     table.to_parquet(project / "accepted.parquet")
@@ -150,6 +152,7 @@ def stage(project, kill_at=None):
         accepted=Path("accepted.parquet"),
         models=Path("models"),
         metrics=Path(f"metrics/{ORGAN}.json"),
+        curves=Path("reports/curves.csv"),
         cases=Path("reports/cases.csv"),
         report=Path("reports/report.html"),
         registry=Path(f"registry/{ORGAN}.json"),
@@ -195,8 +198,17 @@ def state(home, projects):
         "contents": sorted(version.tags["hounsfield.content"] for version in versions),
         "decided": sum("hounsfield.decision" in version.tags for version in versions),
         "runs": len(runs),
+        "points": [len(client.get_metric_history(run.info.run_id, "learning.loss")) for run in runs],
+        "data": [len(run.inputs.dataset_inputs) for run in runs],
+        "lineages": [lineage(run) for run in runs],
         "aliases": client.get_registered_model(ORGAN).aliases,
     }
+
+
+def lineage(run):
+    """The text of what was taken down about a run's origin."""
+    kept = Path(run.info.artifact_uri.removeprefix("file://")) / "evidence" / "lineage.json"
+    return kept.read_text()
 
 
 def fork(work, *args, **options):

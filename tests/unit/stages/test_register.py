@@ -19,6 +19,7 @@ from pipeline.stages.register import run
 PARAMS = RegisterParams(resamples=200)
 CASES = ["001", "002", "NA", "case_4", "case_5", "case_6"]
 LABELS = ["left", "right"]
+CURVE = "step,loss,dice\n1,0.9,0.1\n2,0.5,\n"
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,7 @@ class Project:
         figures.to_csv(self.root / "reports" / "cases.csv", index=False)
         mean = {"dice": {"mean": float(np.nanmean(dice)), "left": None}}
         (self.root / "metrics" / "liver.json").write_text(json.dumps(mean))
+        (self.root / "reports" / "curves.csv").write_text(CURVE)
         (self.root / "reports" / "report.html").write_text("<html></html>")
         self.figures_of[name] = figures
 
@@ -79,6 +81,7 @@ class Project:
             accepted=Path("data/accepted.parquet"),
             models=Path("models"),
             metrics=Path("metrics/liver.json"),
+            curves=Path("reports/curves.csv"),
             cases=Path("reports/cases.csv"),
             report=Path("reports/report.html"),
             registry=outcome,
@@ -254,6 +257,9 @@ def test_killed_at_any_step_and_run_again_leaves_what_an_undisturbed_run_leaves(
     assert undisturbed["versions"] == [1, 2]
     assert undisturbed["runs"] == undisturbed["decided"] == 2
     assert undisturbed["aliases"] == {"champion": 2}
+    assert undisturbed["points"] == [2, 2], "a curve is not doubled"
+    assert undisturbed["data"] == [1, 1]
+    assert [json.loads(text)["organ"] for text in undisturbed["lineages"]] == ["liver", "liver"]
     for left in killed:
         assert left == undisturbed
 
