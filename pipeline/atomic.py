@@ -4,10 +4,13 @@ import fcntl
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from pipeline.errors import DataError
 
 
 @contextmanager
@@ -30,7 +33,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    _sync(path.parent)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; on success flush it to disk and rename it into place.
+
+    Raises:
+        DataError: at `path` is something else than an empty folder.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise DataError(f"{path} is there already", "remove it, or name another folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
+        # One below: a temporary folder may only be read by its owner.
+        folder = Path(scratch) / path.name
+        folder.mkdir()
+        yield folder
+        for inside in [*folder.rglob("*"), folder]:
+            _sync(inside)
+        # An empty folder that stands there is replaced.
+        os.replace(folder, path)
+    _sync(path.parent)
 
 
 @contextmanager
@@ -56,9 +81,9 @@ def locked(path: Path, what: str) -> Iterator[int]:
         yield file.fileno()
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Make a file's bytes, or a rename in a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

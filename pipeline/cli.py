@@ -229,6 +229,27 @@ def lineage(
 
 
 @app.command(rich_help_panel="Data and models")
+def export(
+    organ: Organ,
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that is not there, or is empty.")],
+    version: Annotated[int | None, typer.Option(help="Its number; by default the champion's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a version as a MONAI bundle: safetensors, torch.export and ONNX, all of which agree."""
+    import json
+
+    from pipeline.export.registered import export_version
+    from pipeline.progress import console
+
+    done = export_version(project_root(), organ, target.absolute(), version)
+    if as_json:
+        print(json.dumps(done.as_json()))
+        return
+    for line in done.lines():
+        console.print(line, markup=False)
+
+
+@app.command(rich_help_panel="Data and models")
 def results(as_json: AsJson = False) -> None:
     """Show what came out: Dice of every organ, where the report is, which version is champion."""
     import json

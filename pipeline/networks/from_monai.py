@@ -81,7 +81,7 @@ class FromMonai(Network):
         # Some return their deep supervision, the finest first, or something beside the logits.
         while isinstance(result, (tuple, list)):
             result = result[0]
-        logits: Tensor = result if self._dims == 3 else as_volume(result, len(image))
+        logits: Tensor = result if self._dims == 3 else as_volume(result, image.shape[0])
         return logits[:, :, 0] if logits.ndim == image.ndim + 1 else logits
 
     @torch.no_grad()

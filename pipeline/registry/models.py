@@ -25,6 +25,7 @@ from pipeline.registry.run_page import describe
 from pipeline.registry.version import (
     CONTENT,
     DECISION,
+    EXPORT,
     Data,
     Description,
     RegisteredModel,
@@ -163,6 +164,18 @@ class ModelRegistry:
             DataError: they are others.
         """
         return self._folder(version)
+
+    @reached()
+    def store_export(self, version: Version, folder: Path) -> None:
+        """Keep the files of `folder` with a version, as artifacts `export/` of its run.
+
+        That they are all there is noted last: what a killed call left is written over by the next.
+
+        Raises:
+            DataError: what was stored is not what was sent.
+        """
+        store(self._client, version.run, "export", files_of(folder))
+        self.note(version, EXPORT, {"content": content_of(folder)})
 
     @reached()
     def note(self, version: Version, tag: str, content: dict[str, Any] | None) -> None:

@@ -10,6 +10,7 @@ CONTENT = "hounsfield.content"
 DECISION = "hounsfield.decision"
 APPROVAL = "hounsfield.approval"
 WITHDRAWN = "hounsfield.withdrawn"
+EXPORT = "hounsfield.export"
 PROMOTED, KEPT, AWAITING = "promoted", "kept", "awaiting_approval"
 """What is decided about a challenger; the last: it won, and a person has to approve."""
 
@@ -31,6 +32,8 @@ class Version:
     """Who approved of it, and of which decision's inputs."""
     withdrawn: dict[str, Any] | None = None
     """Why it is no longer champion, and who said so."""
+    export: dict[str, Any] | None = None
+    """Its export: `content` of the files that were stored, or `reason` why there are none."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Description:
 
 def version_of(entry: Any) -> Version:
     """What MLflow's entry of a version says."""
-    kept = (DECISION, APPROVAL, WITHDRAWN)
+    kept = (DECISION, APPROVAL, WITHDRAWN, EXPORT)
     said = {tag: json.loads(entry.tags[tag]) for tag in kept if entry.tags.get(tag)}
     return Version(
         organ=entry.name,
@@ -81,4 +84,5 @@ def version_of(entry: Any) -> Version:
         decision=said.get(DECISION),
         approval=said.get(APPROVAL),
         withdrawn=said.get(WITHDRAWN),
+        export=said.get(EXPORT),
     )

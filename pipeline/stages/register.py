@@ -20,6 +20,7 @@ import pandas as pd
 
 from pipeline.atomic import read_json, sha256_code, sha256_file, sha256_json, write_json
 from pipeline.errors import DataError, MissingError
+from pipeline.export.registered import keep_export
 from pipeline.metrics.subgroups import subgroups
 from pipeline.params import RegisterParams
 from pipeline.progress import console
@@ -109,7 +110,9 @@ def run(
         version = models_known.register(organ, models, challenge.evidence, description)
         outcome = _outcome(challenge, version, models_known, judge)
         write_json(registry, outcome)
-    console.print(_summary(outcome, registry), markup=False)
+        console.print(_summary(outcome, registry), markup=False)
+        if outcome["decision"] in (PROMOTED, AWAITING):
+            keep_export(models_known, organ, version.number)
 
 
 def _outcome(

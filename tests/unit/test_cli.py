@@ -9,6 +9,8 @@ import nibabel
 import numpy as np
 import pytest
 
+from pipeline.registry.models import Description, ModelRegistry
+
 ROOT = Path(__file__).parents[2]
 HEAVY = (
     "blosc2",
@@ -21,6 +23,8 @@ HEAVY = (
     "monai",
     "nibabel",
     "numpy",
+    "onnx",
+    "onnxruntime",
     "pandas",
     "pyarrow",
     "scipy",
@@ -117,7 +121,7 @@ def test_help_loads_nothing_heavy(tmp_path, arguments):
 
 def test_help_names_every_verb(tmp_path):
     said = hounsfield(tmp_path, "--help").stdout
-    for verb in (*SECTIONS, "ingest", "phantom", "add-organ", "predict", "results", "doctor"):
+    for verb in (*SECTIONS, "ingest", "phantom", "add-organ", "predict", "export", "results", "doctor"):
         assert f" {verb} " in said
 
 
@@ -171,6 +175,22 @@ def test_predict_with_a_bad_scan_labels_the_others_and_ends_with_2(project, mode
     assert "1 label maps" in done.stderr
     assert "Traceback" not in done.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
+
+
+def test_export_writes_the_champion_whole_and_says_how_far_the_formats_are_apart(project, model, tmp_path):
+    line = assert_one_sentence(hounsfield(project, "export", "spleen", tmp_path / "out"), 4)
+    assert "there is no champion yet: run dvc repro register@spleen" in line
+    registry = ModelRegistry(project, project / ".hounsfield")
+    version = registry.register("spleen", model, [], Description())
+    registry.settle(version, promoted=True)
+    done = hounsfield(project, "export", "spleen", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["version"], told["folder"]) == (1, str(tmp_path / "out"))
+    assert 0 <= told["agreement"]["."]["model.onnx"]["largest_difference"] < 1e-4
+    assert (tmp_path / "out" / "configs" / "metadata.json").is_file()
+    line = assert_one_sentence(hounsfield(project, "export", "spleen", tmp_path / "out"), 2)
+    assert "is there already" in line
 
 
 def test_predict_without_a_model_names_the_command_that_makes_one(project, scans, tmp_path):

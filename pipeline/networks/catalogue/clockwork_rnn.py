@@ -53,7 +53,7 @@ class ClockworkRNN(Network):
             turned = given if number < 2 else given.transpose(2, 3)
             state = sweep(turned.flip(2)).flip(2) if number % 2 else sweep(turned)
             states.append(state if number < 2 else state.transpose(2, 3))
-        return as_volume(self.head(torch.cat(states, dim=1)), len(image))
+        return as_volume(self.head(torch.cat(states, dim=1)), image.shape[0])
 
 
 class Clockwork(nn.Module):

@@ -72,7 +72,7 @@ class DCAN(Network):
             found.append(features)
         objects, contours = (
             [
-                self._full(head(given), size, len(image))
+                self._full(head(given), size, image.shape[0])
                 for head, given in zip(heads, found[-JUDGED:], strict=True)
             ]
             for heads in (self.objects, self.contours)

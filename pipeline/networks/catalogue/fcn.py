@@ -85,7 +85,7 @@ class FCN(Network):
         for score, finer in zip(self.skip_scores, (pooled[3], pooled[2]), strict=False):
             scores = self._upsampled(scores, finer.shape[2:]) + score(finer)
         logits = self._upsampled(scores, size)
-        return as_volume(logits, len(image)) if self._dims == 2 else logits
+        return as_volume(logits, image.shape[0]) if self._dims == 2 else logits
 
     def _upsampled(self, scores: Tensor, size: tuple[int, ...]) -> Tensor:
         return functional.interpolate(scores, size, mode="bilinear" if self._dims == 2 else "trilinear")

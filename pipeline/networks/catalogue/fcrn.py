@@ -82,7 +82,7 @@ class FCRN(Network):
             finer = scores.pop()
             fused = self._upsampled(fused, finer.shape[2:]) + finer
         logits = self._upsampled(fused, size)
-        return as_volume(logits, len(image)) if self._dims == 2 else logits
+        return as_volume(logits, image.shape[0]) if self._dims == 2 else logits
 
     def _upsampled(self, scores: Tensor, size: tuple[int, ...]) -> Tensor:
         return functional.interpolate(scores, size, mode="bilinear" if self._dims == 2 else "trilinear")

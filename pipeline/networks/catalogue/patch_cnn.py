@@ -91,7 +91,7 @@ class PatchCNN(Network):
                 features = self._pooled(features, 1 if dense else POOL, spread)
                 spread *= POOL if dense else 1
         logits: Tensor = self.head(features)
-        return as_volume(logits, len(image)) if self._dims == 2 else logits
+        return as_volume(logits, image.shape[0]) if self._dims == 2 else logits
 
     def _convolved(self, layer: nn.Module, features: Tensor, spread: int) -> Tensor:
         assert isinstance(layer.weight, Tensor)

@@ -59,11 +59,11 @@ class RFCN(Network):
         for level, block in enumerate(self.encoder):
             features = block(functional.max_pool2d(features, 2) if level else features)
             skips.append(features)
-        state = self.recurrence(as_volume(skips.pop(), len(image)))
+        state = self.recurrence(as_volume(skips.pop(), image.shape[0]))
         features = as_slices(state)
         for up, block in zip(self.up, self.decoder, strict=True):
             features = block(torch.cat([up(features), skips.pop()], dim=1))
-        logits = as_volume(self.head(features), len(image))
+        logits = as_volume(self.head(features), image.shape[0])
         if not self.training:
             return logits
         held = self.detector(state.amax((3, 4)).transpose(1, 2)).transpose(1, 2)

@@ -104,7 +104,7 @@ class Triplanar(Network):
         for view, network in zip(VIEWS, self.networks, strict=True):
             # The last row and column are of patches of which there would be one too many.
             slices = sections(image, view, BEFORE)[..., :-1, :-1]
-            found.append(upright(network(slices, dense=True), view, len(image)))
+            found.append(upright(network(slices, dense=True), view, image.shape[0]))
         return found
 
     def patchwise(self, cube: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class Triplanar(Network):
     def _cut_out(self, image: Tensor) -> Tensor:
         """Logits by way of every voxel's own patches. Not compiled: hundreds of equal parts would be."""
         views = [windows(image, view, self._step) for view in VIEWS]
-        batch, (slices, rows, columns) = len(image), views[0].shape[2:5]
+        batch, (slices, rows, columns) = image.shape[0], views[0].shape[2:5]
         some = max(1, AT_ONCE // (batch * columns))
         labelled = []
         for index in range(slices):

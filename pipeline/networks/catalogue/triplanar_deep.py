@@ -61,7 +61,7 @@ class TriplanarDeep(Network):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, in_channels, Z + 50, Y + 50, X + 50) to logits (B, classes, Z, Y, X)."""
-        planes = [upright(self.shared(sections(image, view, SIDE)), view, len(image)) for view in VIEWS]
+        planes = [upright(self.shared(sections(image, view, SIDE)), view, image.shape[0]) for view in VIEWS]
         logits: Tensor = self.head(torch.cat(planes, dim=1))
         return logits
 

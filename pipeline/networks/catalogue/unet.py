@@ -120,7 +120,7 @@ class UNet(Network):
             for each in wanted
         ]
         if self._dims == 2:
-            full = [as_volume(each, len(image)) for each in full]
+            full = [as_volume(each, image.shape[0]) for each in full]
         return full[0] if len(full) == 1 else tuple(full)
 
     def _coarser(self, features: Tensor, level: int) -> Tensor:

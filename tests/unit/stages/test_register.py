@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import pipeline
 from pipeline.errors import DataError, MissingError, ParamsError
 from pipeline.params import RegisterParams
 from pipeline.registry import champions
+from pipeline.registry.artifacts import content_of
 from pipeline.registry.connection import connect
 from pipeline.registry.models import ModelRegistry
 from pipeline.stages.register import run
@@ -122,7 +124,7 @@ def test_the_first_model_becomes_champion_and_is_judged_against_nobody(project, 
     assert project.judged == []
     champion = ModelRegistry(project.root).champion("liver")
     assert (champion.folder / "weights.safetensors").read_text() == "first"
-    assert capsys.readouterr().err == "liver: version 1 is promoted to champion, mean Dice 0.8000\n"
+    assert capsys.readouterr().err.startswith("liver: version 1 is promoted to champion, mean Dice 0.8000\n")
 
 
 def test_a_better_model_takes_over_with_the_evidence(project):
@@ -299,6 +301,91 @@ def test_twenty_at_once_and_half_of_them_killed_leave_one_champion_and_no_gap(fo
         reign.append(outcomes[before])
     assert {one["decision"] for one in reign} == {"promoted"}
     assert len(reign) == sum(outcome["decision"] == "promoted" for outcome in outcomes.values())
+
+
+EXPORTED = [
+    *("configs/inference.json", "configs/metadata.json", "docs/README.md", "models/agreement.json"),
+    *("models/model.onnx", "models/model.pt2", "models/model.safetensors"),
+]
+
+
+@pytest.fixture
+def real(project, save_model):
+    """The project with a model that can be loaded."""
+    project.train("first", level(0.8))
+    save_model(Path("models"), {"left": 1, "right": 2}, (-1000.0, 0.0, 300.0))
+    return project
+
+
+def kept_export():
+    """Where the export of the champion is kept."""
+    return ModelRegistry(Path.cwd()).champion("liver").folder.with_name("export")
+
+
+def written():
+    """When each of its files was written."""
+    folder = kept_export()
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {file.relative_to(folder).as_posix(): file.stat().st_mtime_ns for file in files}
+
+
+def test_a_model_that_won_is_exported_once_with_its_card(real):
+    real.register()
+    before = written()
+    assert list(before) == EXPORTED
+    assert (kept_export() / "docs/README.md").read_text().startswith("# liver, version 1\n")
+    real.register()
+    assert written() == before
+
+
+def test_a_model_that_waits_for_approval_is_exported_too(real):
+    real.register(RegisterParams(resamples=200, approval="required"))
+    assert "content" in ModelRegistry(real.root).version("liver", 1).export
+
+
+def test_a_model_that_was_refused_is_not_exported(real):
+    figures = pd.read_csv("reports/cases.csv", dtype=str, keep_default_na=False).assign(dice=0.3)
+    figures.to_csv("reports/cases.csv", index=False)
+    assert real.register()["decision"] == "kept"
+    assert ModelRegistry(real.root).version("liver", 1).export is None
+
+
+@pytest.mark.parametrize("sent", [0, 3, len(EXPORTED)])
+def test_an_export_that_was_killed_on_its_way_to_the_registry_is_completed(real, monkeypatch, sent):
+    from mlflow import MlflowClient
+
+    def killed(*_args, **_options):
+        raise KeyboardInterrupt
+
+    store, count = MlflowClient.log_artifact, itertools.count()
+
+    def stored(client, run, file, place):
+        if place.startswith("export") and next(count) == sent:
+            killed()
+        store(client, run, file, place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_artifact", stored)
+        if sent == len(EXPORTED):
+            patch.setattr(ModelRegistry, "note", killed)
+        with pytest.raises(KeyboardInterrupt):
+            real.register()
+    assert ModelRegistry(real.root).version("liver", 1).export is None
+    assert real.register()["decision"] == "promoted"
+    assert list(written()) == EXPORTED
+    assert ModelRegistry(real.root).version("liver", 1).export == {"content": content_of(kept_export())}
+
+
+def test_a_network_that_cannot_be_exported_is_champion_all_the_same_and_the_reason_is_kept(
+    real, monkeypatch, capsys
+):
+    monkeypatch.setattr("pipeline.export.artefacts.OPERATIONS", 3)
+    assert real.register()["champion_version"] == 1
+    assert ModelRegistry(real.root).champion_version("liver") == 1
+    said = ModelRegistry(real.root).version("liver", 1).export["reason"]
+    assert "and 3 are exported" in said
+    assert f"liver: version 1 is not exported: {said}" in capsys.readouterr().err
+    assert written() == {}
 
 
 APPROVED = RegisterParams(resamples=200, approval="required")

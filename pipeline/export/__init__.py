@@ -1,0 +1,1 @@
+"""A model for other programs: a MONAI bundle with safetensors, torch.export and ONNX, which agree."""

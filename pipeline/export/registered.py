@@ -1,0 +1,90 @@
+"""Versions of the registry as bundles: into a folder, and kept with the version that won."""
+
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DataError, MissingError
+from pipeline.progress import console
+from pipeline.registry.models import ModelRegistry
+from pipeline.registry.version import EXPORT, Version
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A bundle that was written."""
+
+    organ: str
+    version: int
+    folder: str
+    agreement: dict[str, dict[str, dict[str, float | int]]]
+    """By network and artefact; see `pipeline.export.artefacts.Agreement`."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        apart = max(one["largest_difference"] for net in self.agreement.values() for one in net.values())
+        return [
+            f"{self.organ}: version {self.version} is in {self.folder}",
+            f"safetensors, torch.export and ONNX agree: class probabilities are {apart:.1g} apart at most",
+        ]
+
+
+def export_version(root: Path, organ: str, target: Path, number: int | None = None) -> Exported:
+    """Write a version of the project at `root` to the folder `target`; None: the champion.
+
+    Raises:
+        MissingError: there is no such version, or no champion, or its files are gone.
+        DataError: its files are damaged, something is at `target`, or a network cannot be exported.
+    """
+    registry = ModelRegistry(root)
+    chosen = number if number is not None else registry.champion_version(organ)
+    if chosen is None:
+        raise MissingError(f"{organ}: there is no champion yet", f"run dvc repro register@{organ}")
+    version = registry.version(organ, chosen)
+    return Exported(organ, chosen, str(target), _write(registry, version, registry.verify(version), target))
+
+
+def keep_export(registry: ModelRegistry, organ: str, number: int) -> None:
+    """Make the export of a version once and keep it with the version; say why where it cannot be.
+
+    A model that cannot be exported is as good a champion as before: this is no failure.
+
+    Raises:
+        MissingError: the registry cannot be used, or the version's files are gone.
+        DataError: its files are not those that were registered.
+    """
+    version = registry.version(organ, number)
+    if version.export is not None and "content" in version.export:
+        return
+    model = registry.verify(version)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / organ
+        try:
+            _write(registry, version, model, folder)
+        except DataError as error:
+            registry.note(version, EXPORT, {"reason": error.reason})
+            console.print(f"{organ}: version {number} is not exported: {error.reason}", markup=False)
+            return
+        registry.store_export(version, folder)
+
+
+def _write(registry: ModelRegistry, version: Version, model: Path, target: Path) -> dict[str, Any]:
+    # torch is loaded where there is something to export.
+    from pipeline.export.bundle import write_bundle
+
+    return write_bundle(model, target, version.number, _card(registry, version))
+
+
+def _card(registry: ModelRegistry, version: Version) -> str | None:
+    """The model card; versions of before have none."""
+    from pipeline.registry.card import NAME
+
+    try:
+        return registry.evidence(version, NAME)
+    except MissingError:
+        return None
