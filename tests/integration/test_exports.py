@@ -11,7 +11,7 @@ from pipeline.networks.weights import stored
 
 PATCH = (8, 16, 16)
 TOO_LONG = "pyramid_lstm"
-"""Its sweeps, written out, are refused: tests/unit/export/test_bundle.py."""
+"""Its sweeps, written out, take minutes at this size and are refused at that of a real patch."""
 
 
 @pytest.mark.parametrize("name", [name for name in names() if name != TOO_LONG])

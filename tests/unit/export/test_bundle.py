@@ -6,8 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pipeline.atomic import sha256_file, write_json
 from pipeline.errors import DataError
-from pipeline.export import bundle
+from pipeline.export import artefacts, bundle
 from pipeline.export.artefacts import LIMIT, agreement, network_of, pickled
 from pipeline.export.bundle import write_bundle
 from pipeline.inference.model import load_model
@@ -97,8 +98,6 @@ def test_an_artefact_with_other_weights_is_named_with_how_far_it_is_off(
     other = save_network(tmp_path / "other")
     changed(other / "weights.safetensors", 0.3)
     config = json.loads((other / "config.json").read_text())
-    from pipeline.atomic import sha256_file, write_json
-
     write_json(
         other / "config.json",
         config | {"sha256": {"weights.safetensors": sha256_file(other / "weights.safetensors")}},
@@ -147,13 +146,15 @@ def test_an_export_that_fails_on_its_way_leaves_nothing(tmp_path, save_network, 
     assert [path.name for path in tmp_path.iterdir()] == ["liver"]
 
 
-def test_a_network_of_too_many_steps_is_refused_before_minutes_are_spent(tmp_path, save_network):
-    model = save_network(
-        tmp_path / "liver", {"name": "pyramid_lstm", "width": 0.125}, patch_size=(32, 32, 32)
-    )
-    with pytest.raises(DataError, match=r"'pyramid_lstm' is \d+ operations .* and 5000 are exported"):
-        write_bundle(model, tmp_path / "out", 1, None)
-    assert not (tmp_path / "out").exists()
+def test_a_network_of_too_many_steps_is_refused_before_minutes_are_spent(tmp_path, save_network, monkeypatch):
+    """A recurrence is as many steps as a patch has slices."""
+    monkeypatch.setattr(artefacts, "OPERATIONS", 600)
+    network = {"name": "clstm", "width": 0.125}
+    write_bundle(save_network(tmp_path / "few", network), tmp_path / "out", 1, None)
+    model = save_network(tmp_path / "many", network, patch_size=(40, 12, 16))
+    with pytest.raises(DataError, match=r"'clstm' is \d+ operations .* and 600 are exported"):
+        write_bundle(model, tmp_path / "none", 1, None)
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_folder_that_holds_something_is_not_touched(tmp_path, save_network):
