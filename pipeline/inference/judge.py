@@ -1,6 +1,6 @@
 """A model on cases whose truth is known, in their original geometry: what `evaluate` and the gate use."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,54 @@ from numpy.typing import NDArray
 from pipeline.errors import DataError
 from pipeline.inference.model import Model
 from pipeline.labels import UNKNOWN
+from pipeline.metrics.calibration import Tally, tally
 from pipeline.metrics.overlap import overlap
 from pipeline.metrics.surface import surface
 from pipeline.progress import track
 from pipeline.volumes.case_files import CaseFiles
 from pipeline.volumes.cases import annotated_labels, read_truth
-from pipeline.volumes.geometry import Geometry
+from pipeline.volumes.geometry import Floats, Geometry, to_canonical
 from pipeline.volumes.layouts import find_layout
 from pipeline.volumes.readers import Scan, read_scan
+from pipeline.volumes.resampling import resample_labels
 
+Watch = Callable[[Floats], None]
 Rows = list[dict[str, Any]]
+
+
+@dataclass
+class Calibration:
+    """Counts, over cases, of how often what the model says with a probability is so, at its own spacing."""
+
+    counted: Tally
+
+    def watcher(
+        self, model: Model, truth: NDArray[np.uint8], geometry: Geometry, annotated: Iterable[str]
+    ) -> Watch:
+        """What counts the class probabilities of a case as they come, slab by slab.
+
+        Args:
+            model: that says them.
+            truth: label map (I, J, K) of the case.
+            geometry: its own.
+            annotated: labels that somebody looked for.
+        """
+        index = np.zeros(256, np.uint8)
+        index[UNKNOWN] = UNKNOWN
+        for number, name in enumerate(model.classes, start=1):
+            index[model.recipe.labels[name]] = number
+        classes = resample_labels(
+            index[to_canonical(truth, geometry)], geometry.spacing, model.recipe.spacing
+        )
+        looked_for = [model.classes.index(name) + 1 for name in annotated]
+        come = 0
+
+        def watch(slab: Floats) -> None:
+            nonlocal come
+            self.counted += tally(slab, classes[come : come + slab.shape[1]], looked_for)
+            come += slab.shape[1]
+
+        return watch
 
 
 @dataclass(frozen=True)
@@ -45,7 +83,11 @@ class Judged:
 
 
 def judge_cases(
-    model: Model, cases: pd.DataFrame, raw: Path, nsd_tolerance_mm: float | None = None
+    model: Model,
+    cases: pd.DataFrame,
+    raw: Path,
+    nsd_tolerance_mm: float | None = None,
+    calibration: Calibration | None = None,
 ) -> pd.DataFrame:
     """How well the model's label maps agree with the truth: a row a case and label.
 
@@ -54,20 +96,23 @@ def judge_cases(
         cases: rows of the table of accepted cases.
         raw: the folder of their files.
         nsd_tolerance_mm: of the surfaces' NSD; None: surfaces are not measured.
+        calibration: is added to; None: nothing is counted.
 
     Returns:
         case, label, dice, iou, sensitivity, precision, volume_error, hd95, assd, nsd (all three only
         with a tolerance), truth_ml, predicted_ml; NaN for a label that nobody looked for in a case.
     """
     rows: Rows = []
-    for judged in predictions(model, cases, raw):
+    for judged in predictions(model, cases, raw, calibration):
         rows += [
             _row(judged, name, value, nsd_tolerance_mm) for name, value in model.config["labels"].items()
         ]
     return pd.DataFrame(rows)
 
 
-def predictions(model: Model, cases: pd.DataFrame, raw: Path) -> Iterator[Judged]:
+def predictions(
+    model: Model, cases: pd.DataFrame, raw: Path, calibration: Calibration | None = None
+) -> Iterator[Judged]:
     """Each case predicted, one after the other.
 
     Raises:
@@ -79,7 +124,10 @@ def predictions(model: Model, cases: pd.DataFrame, raw: Path) -> Iterator[Judged
         scans = [read_scan(*(raw / path for path in paths)) for paths in files[case].images]
         masks = read_truth(files[case], raw, scans[0].geometry, recipe)
         annotated = annotated_labels(files[case], masks, recipe)
-        predicted = model.predict(case, scans)
+        watch = None
+        if calibration is not None:
+            watch = calibration.watcher(model, masks.array, scans[0].geometry, annotated)
+        predicted = model.predict(case, scans, watch)
         if recipe.annotation.kind != "full":
             # Of what nobody looked at there is nothing to be right or wrong about.
             predicted[masks.array == UNKNOWN] = UNKNOWN

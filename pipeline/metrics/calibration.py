@@ -1,4 +1,4 @@
-"""Calibration: whether a model's probabilities are true, that is, of voxels it gives 70 %, 70 % are the label.
+"""Calibration: whether probabilities are true, that is, of voxels given 70 %, 70 % are the label.
 
 Voxels are counted by label and by ten equal bins of the probability (the reliability diagram of Guo et al.,
 On Calibration of Modern Neural Networks, ICML 2017), each label against all else. The expected calibration

@@ -1,5 +1,6 @@
 """Charts as SVG that take their colours from the page around them."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from pipeline.reports.page import Html, markup
@@ -73,6 +74,32 @@ def line_chart(points: Sequence[tuple[float, float]], low: float, high: float, n
     if len(places) <= 40:
         parts += [f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>' for x, y in places]
     return _svg(bottom + 26, name, parts)
+
+
+def reliability_chart(points: Sequence[tuple[float, float, float]], name: str) -> Html:
+    """A reliability diagram: dots of (probability, what is so, voxels), and the line where both are the same.
+
+    Args:
+        points: the first two from 0 to 1; a dot grows with the logarithm of its voxels.
+        name: of what the probability is.
+    """
+    left, top, side = 44, 12, 260
+    bottom, right = top + side, left + side
+    parts = []
+    for tick in (0, 0.2, 0.4, 0.6, 0.8, 1):
+        x, y = left + side * tick, bottom - side * tick
+        parts.append(f'<line class="line" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{tick:g}</text>')
+    parts.append(f'<line class="axis" x1="{left}" x2="{right}" y1="{bottom}" y2="{top}"/>')
+    for said, so, voxels in points:
+        radius = 2 + math.log10(max(voxels, 1))
+        tip = f"<title>says {said:.0%}, is so in {so:.0%} of {voxels:,.0f} voxels</title>"
+        place = f'cx="{left + side * said:.1f}" cy="{bottom - side * so:.1f}" r="{radius:.1f}"'
+        parts.append(f'<circle class="dot" {place}>{tip}</circle>')
+    parts.append(f'<text x="{right + 14}" y="{top + 14}">is so, by</text>')
+    parts.append(f'<text x="{right + 14}" y="{top + 31}">probability</text>')
+    return _svg(bottom + 26, f"{name}: what is so, by the probability that the model says", parts)
 
 
 def _svg(height: float, name: str, parts: Sequence[str]) -> Html:

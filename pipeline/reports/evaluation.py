@@ -10,7 +10,8 @@ import pandas as pd
 
 from pipeline.atomic import write_text
 from pipeline.metrics.bootstrap import interval
-from pipeline.reports.charts import line_chart, strip_chart
+from pipeline.metrics.calibration import expected_error
+from pipeline.reports.charts import line_chart, reliability_chart, strip_chart
 from pipeline.reports.page import Html, chart, charts, facts, page, paragraph, picture, section, table
 
 POINTS = 200
@@ -24,6 +25,8 @@ SETTINGS = {
     "training": "training",
 }
 """Keys of config.json that are shown, and how they are called."""
+SLIGHT = 0.01
+"""Within which a mean probability and what is so are the same."""
 SURE = "95 % interval"
 EMPTY_MASKS = (
     "Dice, IoU and the other overlaps compare two masks. Where a case has an organ and the prediction has "
@@ -43,6 +46,7 @@ def write_report(
     worst: Sequence[tuple[str, bytes]],
     nsd_tolerance_mm: float,
     groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    calibration: pd.DataFrame | None = None,
 ) -> None:
     """Write the report as one offline HTML file.
 
@@ -55,8 +59,10 @@ def write_report(
         worst: case and overlay (PNG), the worst first.
         nsd_tolerance_mm: within which NSD takes two surfaces for one.
         groups: cases that are alike in something, by the name of their group.
+        calibration: what the probabilities are worth, as `pipeline.metrics.calibration.as_table` tells it.
     """
-    write_text(path, report_page(organ, config, per_case, curves, worst, nsd_tolerance_mm, groups))
+    html = report_page(organ, config, per_case, curves, worst, nsd_tolerance_mm, groups, calibration)
+    write_text(path, html)
 
 
 def report_page(
@@ -67,11 +73,14 @@ def report_page(
     worst: Sequence[tuple[str, bytes]],
     nsd_tolerance_mm: float,
     groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    calibration: pd.DataFrame | None = None,
 ) -> str:
     """The report as HTML; arguments as of `write_report`."""
     blocks = [_headline(per_case), _dice_by_label(per_case), _surfaces(per_case, nsd_tolerance_mm)]
     if groups:
         blocks.append(_by_group(per_case, groups))
+    if calibration is not None and len(calibration):
+        blocks.append(_calibration(calibration))
     if curves is not None and len(curves):
         blocks.append(_learning(curves))
     if worst:
@@ -161,6 +170,32 @@ def _by_group(per_case: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> Ht
         paragraph(
             "Dice of a case is the mean of its labels. Few cases say little: look at the interval.", "soft"
         ),
+    )
+
+
+def _calibration(bins: pd.DataFrame) -> Html:
+    rows, drawn = [], []
+    for label, own in bins.groupby("label", sort=False):
+        voxels = own["voxels"]
+        said, so = ((own[column] * voxels).sum() / voxels.sum() for column in ("confidence", "observed"))
+        shares = [f"{said:.1%}", f"{so:.1%}", f"{expected_error(own):.3f}"]
+        verdict = "true" if abs(said - so) <= SLIGHT else "over-confident" if said > so else "cautious"
+        rows.append([str(label), *shares, f"{own['missed'].iloc[0]:,}", verdict])
+        points = zip(own["confidence"], own["observed"], voxels, strict=True)
+        drawn.append(chart(reliability_chart(list(points), str(label)), str(label)))
+    columns = ["label", "says", "is so", "calibration error", "voxels missed", "on average"]
+    return section(
+        "What its probabilities are worth",
+        table(columns, rows, numbers=columns[1:-1]),
+        paragraph(
+            "Of voxels that the model calls an organ with 70 %, 70 % should be that organ. Dots below the "
+            "line: the model is surer than it may be; above: it knows more than it says. A dot stands for "
+            "the voxels of a tenth of the probabilities, the larger the more. Voxels that it gives less than "
+            "1 % are left out; those of them that are the organ after all are counted as missed. The "
+            "calibration error is the mean distance from the line.",
+            "soft",
+        ),
+        charts(*drawn),
     )
 
 

@@ -1,14 +1,16 @@
 """Stage `evaluate`: the held-out cases, predicted and judged in their original geometry."""
 
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
 
 from pipeline.atomic import atomic_path, write_json
 from pipeline.errors import DataError
-from pipeline.inference.judge import judge_cases, predictions
+from pipeline.inference.judge import Calibration, judge_cases, predictions
 from pipeline.inference.model import Model, load_model
+from pipeline.metrics.calibration import as_table, expected_error, nothing
 from pipeline.metrics.subgroups import subgroups
 from pipeline.params import EvaluateParams
 from pipeline.progress import console
@@ -46,19 +48,23 @@ def run(
             f"{organ}: no case is kept back for the test", f"raise organs.{organ}.validate.test_share"
         )
     model = load_model(models)
-    per_case = judge_cases(model, test, raw, params.nsd_tolerance_mm)
+    calibration = Calibration(nothing(len(model.classes) + 1))
+    per_case = judge_cases(model, test, raw, params.nsd_tolerance_mm, calibration)
     if per_case["dice"].isna().all():
         raise DataError(
             f"{organ}: no label is in any of the {len(test)} test cases, neither true nor predicted",
             f"add cases that hold the labels, or take another organs.{organ}.validate.split_seed",
         )
-    figures = summarise(per_case)
+    bins = as_table(calibration.counted, {name: index for index, name in enumerate(model.classes, start=1)})
+    figures = summarise(per_case) | calibration_errors(bins)
     with atomic_path(cases) as temporary:
         per_case.to_csv(temporary, index=False, float_format="%.6g")
     write_json(metrics, figures | {"cases": len(test)})
     pictures = worst_pictures(model, per_case, test, raw, params.worst_cases)
     tolerance, groups = params.nsd_tolerance_mm, subgroups(test)
-    write_report(report, organ, model.config, per_case, pd.read_csv(curves), pictures, tolerance, groups)
+    write_report(
+        report, organ, model.config, per_case, pd.read_csv(curves), pictures, tolerance, groups, bins
+    )
     labels = ", ".join(f"{name} {value:.3f}" for name, value in figures["dice"].items())
     console.print(f"{organ}: Dice on {len(test)} test cases: {labels}; report in {report}")
 
@@ -73,6 +79,12 @@ def summarise(per_case: pd.DataFrame) -> dict[str, dict[str, float]]:
         if len(means):
             figures[figure] = {"mean": float(means.mean())} | {str(k): float(v) for k, v in means.items()}
     return figures
+
+
+def calibration_errors(bins: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """The expected calibration error of each label and their mean; nothing where nothing was found."""
+    errors = {str(label): expected_error(own) for label, own in bins.groupby("label", sort=False)}
+    return {"calibration_error": {"mean": fmean(errors.values())} | errors} if errors else {}
 
 
 def worst_pictures(

@@ -6,8 +6,9 @@ import pytest
 
 from pipeline.atomic import write_json
 from pipeline.errors import DataError
-from pipeline.inference.judge import judge_cases, predictions
+from pipeline.inference.judge import Calibration, judge_cases, predictions
 from pipeline.inference.model import load_model
+from pipeline.metrics.calibration import as_table, nothing
 from pipeline.volumes.geometry import Geometry
 from pipeline.volumes.readers import Scan
 from pipeline.volumes.readers.nifti import write_labels
@@ -193,3 +194,19 @@ def test_a_case_whose_files_went_away_is_told_with_the_command_that_brings_them_
     (tmp_path / kind / "b.nii.gz").unlink()
     with pytest.raises(DataError, match=r"^b: its files are not in .*\(1 cases\): run dvc checkout"):
         judge_cases(model, rows, tmp_path)
+
+
+def test_probabilities_are_counted_where_the_model_says_them(model, cases, tmp_path):
+    """Six planes of nine voxels are found, four of them rightly; one plane of the truth is missed."""
+    image, _ = volume(large=(2, 8))
+    _, truth = volume(large=(4, 9))
+    calibration = Calibration(nothing(3))
+    rows = cases(patient=(image, truth))
+    table = judge_cases(model, rows, tmp_path, calibration=calibration)
+    pd.testing.assert_frame_equal(table, judge_cases(model, rows, tmp_path))
+    bins = as_table(calibration.counted, {"large": 1, "small": 2})
+    large = bins[(bins["label"] == "large") & (bins["bin"] == 9)].iloc[0]
+    assert large["voxels"] == 54
+    assert large["observed"] == pytest.approx(36 / 54)
+    assert large["missed"] == 9
+    assert not ((bins["label"] == "small") & (bins["bin"] > 0)).any()

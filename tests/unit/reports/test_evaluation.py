@@ -137,3 +137,26 @@ def test_the_file_is_one_needs_no_network_and_is_the_same_again(tmp_path, per_ca
     reader.feed(html)
     assert not {"script", "link", "iframe"} & {tag for tag, _ in tags}
     assert all(attrs["src"].startswith("data:") for _, attrs in tags if "src" in attrs)
+
+
+def test_what_probabilities_are_worth_is_told_by_label(per_case):
+    """Of `liver` 80 % are said and 60 % are so; `spleen` says what is so."""
+    bins = pd.DataFrame(
+        [
+            ("liver", 9, 100, 0.95, 0.7, 12),
+            ("liver", 5, 100, 0.65, 0.5, 12),
+            ("spleen", 3, 50, 0.35, 0.352, 0),
+        ],
+        columns=["label", "bin", "voxels", "confidence", "observed", "missed"],
+    )
+    page = report_page("abdomen", CONFIG, per_case, None, [], 1.5, calibration=bins)
+    cells = [
+        cell
+        for row in bins["label"].unique()
+        for cell in re.findall(rf"<tr><td[^>]*>{row}</td>.*?</tr>", page)
+    ]
+    told = [re.sub(r"<[^>]+>", " ", cell).split() for cell in cells if "%" in cell]
+    assert ["liver", "80.0%", "60.0%", "0.200", "12", "over-confident"] in told
+    assert ["spleen", "35.0%", "35.2%", "0.002", "0", "true"] in told
+    assert page.count("says 95%, is so in 70% of 100 voxels") == 1
+    assert "worth" not in report_page("abdomen", CONFIG, per_case, None, [], 1.5)
