@@ -16,6 +16,7 @@ import pytest
 import pipeline.atomic
 from pipeline.atomic import (
     atomic_path,
+    new_folder,
     read_json,
     remove_partial,
     sha256_code,
@@ -24,6 +25,7 @@ from pipeline.atomic import (
     write_json,
     write_text,
 )
+from pipeline.errors import DataError
 
 KILLED_HALFWAY = """
 import os, signal, sys
@@ -191,3 +193,25 @@ def test_hash_of_code_looks_at_nothing_but_its_sources(
 def test_hash_of_code_takes_single_files() -> None:
     assert sha256_code("atomic.py") != sha256_code("errors.py")
     assert sha256_code("atomic.py", "errors.py") == sha256_code("atomic.py", "errors.py")
+
+
+def test_a_new_folder_is_whole_or_absent_and_replaces_only_an_empty_one(tmp_path):
+    target = tmp_path / "there"
+
+    def fill(fault=None):
+        with new_folder(target) as folder:
+            (folder / "below").mkdir()
+            (folder / "below" / "file").write_text("whole")
+            assert not target.exists() or not any(target.iterdir())
+            if fault:
+                raise fault
+
+    with pytest.raises(OSError, match="full"):
+        fill(OSError("the disk is full"))
+    assert list(tmp_path.iterdir()) == []
+    target.mkdir()
+    fill()
+    assert (target / "below" / "file").read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [target]
+    with pytest.raises(DataError, match="is there already"):
+        fill()
