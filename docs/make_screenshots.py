@@ -1,6 +1,6 @@
-"""Make the screenshots of Airflow's pages in the documentation: `python docs/make_screenshots.py`.
+"""Make the screenshots of Airflow's pages and, with the argument `report`, that of the evaluation report.
 
-Airflow is started as `make airflow` does, with a home of its own, and looked at by a headless Chromium
+`python docs/make_screenshots.py report` shows the report that `make demo` has made. Else Airflow is started as `make airflow` does, with a home of its own, and looked at by a headless Chromium
 (`apt-get install chromium`). No run is started by it.
 """
 
@@ -184,6 +184,18 @@ def _knows(address: str, token: str, dag: str) -> bool:
     return True
 
 
+def report() -> None:
+    """The top of the evaluation report of the embedded default, which has to be there."""
+    written = ROOT / "reports" / ORGAN / "report.html"
+    if not written.is_file():
+        sys.exit(f"{written} is not there: make demo")
+    with tempfile.TemporaryDirectory() as scratch, browser(Path(scratch) / "chromium") as page:
+        page.size(1100, 860)
+        page.open(written.as_uri())
+        page.wait_for("document.querySelector('h1')")
+        page.shoot(PICTURES / "report.png")
+
+
 def main() -> None:
     """The graph of a retraining, and the form of a new organ."""
     retrain = f"retrain_{ORGAN}"
@@ -214,4 +226,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    report() if sys.argv[1:] == ["report"] else main()

@@ -23,6 +23,8 @@ SETTINGS = {
     "normalisation": "normalisation",
     "network": "network",
     "training": "training",
+    "folds": "networks, each without another fold",
+    "clean": "label maps tidied up",
 }
 """Keys of config.json that are shown, and how they are called."""
 SLIGHT = 0.01

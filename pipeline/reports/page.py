@@ -21,6 +21,7 @@ main { max-width: 60rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; }
 h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem; }
 p { margin: .5rem 0; max-width: 46rem; }
+h1, h2, p, figcaption { overflow-wrap: anywhere; }
 .soft, figcaption { color: var(--soft); }
 .good { color: var(--good); } .warn { color: var(--warn); } .bad { color: var(--bad); }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr));
