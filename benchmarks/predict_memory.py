@@ -1,10 +1,11 @@
-"""Host memory that a prediction of 512 x 512 x 1,000 voxels takes, by a network that looks at some millimetres.
+"""Host memory that a prediction of 512 x 512 x 1,000 voxels takes, by how fine the network looks.
 
     python benchmarks/predict_memory.py 1
     python benchmarks/predict_memory.py 6 --planes 400
 
-Five classes, a small network with random weights, a scan of noise: the label map is full of small pieces, which
-is the most work there can be for what tidies label maps up. Memory is that of the process, all imports included.
+Five classes, a small network with random weights, a scan of noise: the label map is full of small pieces,
+which is the most work there can be for what tidies label maps up. Memory is that of the process, with all
+that it imports.
 """
 
 import argparse
@@ -65,9 +66,8 @@ def main() -> None:
     labels = looking.predict("noise", [scan])
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(
-        f"{' x '.join(map(str, labels.shape))} voxels at {asked.step:g} mm: {seconds:.0f} s, peak {peak:.2f} GB"
-    )
+    size = " x ".join(map(str, labels.shape))
+    print(f"{size} voxels at {asked.step:g} mm: {seconds:.0f} s, peak {peak:.2f} GB")
 
 
 if __name__ == "__main__":

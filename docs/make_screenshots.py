@@ -1,7 +1,10 @@
 """Make the screenshots of Airflow's pages and, with the argument `report`, that of the evaluation report.
 
-`python docs/make_screenshots.py report` shows the report that `make demo` has made. Else Airflow is started as `make airflow` does, with a home of its own, and looked at by a headless Chromium
-(`apt-get install chromium`). No run is started by it.
+    python docs/make_screenshots.py
+    python docs/make_screenshots.py report
+
+Both are looked at by a headless Chromium (`apt-get install chromium`). Airflow is started as `make airflow`
+does, with a home of its own; no run is started by it. The report is that which `make demo` has made.
 """
 
 import base64
