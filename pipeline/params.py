@@ -457,6 +457,8 @@ class RegisterParams(Section):
     """A model whose mean Dice is below this never becomes champion, not even the first."""
     approval: Literal["none", "required"] = "none"
     """required: a model that won waits, as challenger, until a person approves."""
+    on_drift: Literal["tell", "approve"] = "tell"
+    """approve: so does one whose data drifted far from the champion's; tell: that is only said."""
 
 
 class KubernetesParams(Section):

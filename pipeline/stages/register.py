@@ -170,14 +170,15 @@ def _decided(challenge: Challenge, version: Version, models_known: ModelRegistry
         groups = subgroups(challenge.test)
         decision = decide(challenge.figures, theirs, challenge.params, groups)
         compared_with = champion.version if champion else None
-        verdict_now = _verdict(decision.promoted, challenge.params)
+        drifted = _drift(challenge.fingerprint, champion)
+        verdict_now = _verdict(decision.promoted, challenge.params, drifted)
         outcome = _document(challenge, version) | {
             "decision": verdict_now,
             "champion_version": version.number if verdict_now == PROMOTED else compared_with,
             "compared_with": compared_with,
-            "reasons": list(decision.reasons),
+            "reasons": [*decision.reasons, *_about_the_data(challenge, drifted)],
             "evidence": decision.evidence,
-            "drift": _drift(challenge.fingerprint, champion),
+            "drift": drifted,
         }
         card = Path(scratch) / NAME
         text = model_card(_config(challenge.models), outcome, challenge.figures, groups, _commit())
@@ -185,10 +186,25 @@ def _decided(challenge: Challenge, version: Version, models_known: ModelRegistry
         return models_known.record(version, outcome, [*evidence, card])
 
 
-def _verdict(won: bool, params: RegisterParams) -> str:
+def _verdict(won: bool, params: RegisterParams, drifted: dict[str, Any] | None) -> str:
     if not won:
         return KEPT
-    return AWAITING if params.approval == "required" else PROMOTED
+    far = drifted is not None and drifted["verdict"] == "strong"
+    waits = params.approval == "required" or (far and params.on_drift == "approve")
+    return AWAITING if waits else PROMOTED
+
+
+def _about_the_data(challenge: Challenge, drifted: dict[str, Any] | None) -> list[str]:
+    """What the decision rests on besides Dice."""
+    # `validate` lets no case through while an error of the whole data set is open.
+    count = len(challenge.test)
+    said = [f"No validation error is open: the {count} test cases are of those that validate accepted."]
+    if drifted is None:
+        return said
+    found = "; ".join(drifted["found"]) or "nothing has changed"
+    waits = drifted["verdict"] == "strong" and challenge.params.on_drift == "approve"
+    then = " Before it is used a person has to approve (register.on_drift)." if waits else ""
+    return [*said, f"Drift of the data against the champion's: {drifted['verdict']} ({found}).{then}"]
 
 
 def _kept_back(challenge: Challenge, version: Version, models_known: ModelRegistry) -> dict[str, Any]:

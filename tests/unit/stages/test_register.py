@@ -17,6 +17,7 @@ from pipeline.registry.artifacts import content_of
 from pipeline.registry.connection import connect
 from pipeline.registry.models import ModelRegistry
 from pipeline.stages.register import run
+from pipeline.validation.drift import FINGERPRINT
 
 PARAMS = RegisterParams(resamples=200)
 CASES = ["001", "002", "NA", "case_4", "case_5", "case_6"]
@@ -45,8 +46,8 @@ class Project:
         (root / "data").mkdir(parents=True)
         accepted.to_parquet(root / "data" / "accepted.parquet")
 
-    def train(self, name, dice):
-        """A model called `name` with this Dice (cases, labels), evaluated."""
+    def train(self, name, dice, **more):
+        """A model called `name` with this Dice (cases, labels), evaluated; `more` is of its configuration."""
         for folder in ("models", "metrics", "reports"):
             (self.root / folder).mkdir(exist_ok=True)
         config = {
@@ -57,7 +58,7 @@ class Project:
             "spacing": [3.0, 1.0, 1.0],
             "recipe": {"channels": 1},
         }
-        (self.root / "models" / "config.json").write_text(json.dumps(config))
+        (self.root / "models" / "config.json").write_text(json.dumps(config | more))
         (self.root / "models" / "weights.safetensors").write_text(name)
         figures = pd.DataFrame({"case": np.repeat(CASES, 2), "label": LABELS * 6, "dice": np.ravel(dice)})
         figures.to_csv(self.root / "reports" / "cases.csv", index=False)
@@ -398,6 +399,22 @@ def test_where_approval_is_required_a_model_that_won_waits_as_challenger(project
     assert outcome["champion_version"] is None
     assert ModelRegistry(project.root).champion_version("liver") is None
     assert "waits for approval: hounsfield approve liver 1 --by NAME" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("on_drift", "decision"), [("tell", "promoted"), ("approve", "awaiting_approval")])
+def test_a_better_model_of_data_that_drifted_far_is_told_of_or_waits(project, on_drift, decision):
+    params = RegisterParams(resamples=200, on_drift=on_drift)
+    project.train("first", level(0.8), **{FINGERPRINT: {"cases": 5, "modality": "CT"}})
+    outcome = project.register(params)
+    assert outcome["decision"] == "promoted"
+    assert "No validation error is open: the 6 test cases" in outcome["reasons"][-1]
+    project.train("better", level(0.85), **{FINGERPRINT: {"cases": 5, "modality": "MR"}})
+    outcome = project.register(params)
+    assert outcome["decision"] == decision
+    told = "strong (the data are MR, the model was trained on CT)"
+    assert told in outcome["reasons"][-1]
+    assert ("a person has to approve" in outcome["reasons"][-1]) == (on_drift == "approve")
+    assert ModelRegistry(project.root).champion_version("liver") == (2 if on_drift == "tell" else 1)
 
 
 def test_an_approved_model_becomes_champion_on_the_evidence_it_was_approved_on(project):
