@@ -460,6 +460,11 @@ class RegisterParams(Section):
     on_drift: Literal["tell", "approve"] = "tell"
     """approve: so does one whose data drifted far from the champion's; tell: that is only said."""
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether a model that won may have to wait for a person."""
+        return self.approval == "required" or self.on_drift == "approve"
+
 
 class KubernetesParams(Section):
     """Pods of the stages; mappings and lists are as Kubernetes writes them."""

@@ -68,7 +68,7 @@ def run_group(
         "close", hounsfield("run", "close", organ, "--id", RUN, "--keep-unpublished"), cwd=here
     ).as_teardown(setups=opened)
     chain(opened, stages, published, closed)
-    if register.approval == "required":
+    if register.may_wait:
         chain(stages, *approval_of(organ, params), published)
 
 

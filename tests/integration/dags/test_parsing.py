@@ -137,11 +137,14 @@ def test_a_new_stage_appears_with_no_other_edit(described: Path, tmp_path: Path)
         assert "calibrate" in dag["commands"]["calibrate"]
 
 
-def test_a_new_organ_appears_with_what_its_parameters_say(described: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("waits", [{"approval": "required"}, {"on_drift": "approve"}])
+def test_a_new_organ_appears_with_what_its_parameters_say(
+    described: Path, tmp_path: Path, waits: dict[str, str]
+) -> None:
     organ = {stage: {} for stage in STAGES} | {"ingest": {"modality": "MR", "labels": {"one": 1}}}
     own = {
         "airflow": {"schedule": None, "retries": 7, "incoming": "s3://hospital/liver"},
-        "register": {"approval": "required"},
+        "register": waits,
     }
     change(described / "params.yaml", organs__liver=organ | own)
     dags = parse(tmp_path / "airflow", HOUNSFIELD_PROJECT=str(described))["dags"]
