@@ -46,12 +46,12 @@ class Calibration:
         """
         index = np.zeros(256, np.uint8)
         index[UNKNOWN] = UNKNOWN
-        for number, name in enumerate(model.classes, start=1):
+        for name, number in model.recipe.classes.items():
             index[model.recipe.labels[name]] = number
         classes = resample_labels(
             index[to_canonical(truth, geometry)], geometry.spacing, model.recipe.spacing
         )
-        looked_for = [model.classes.index(name) + 1 for name in annotated]
+        looked_for = [model.recipe.classes[name] for name in annotated]
         come = 0
 
         def watch(slab: Floats) -> None:

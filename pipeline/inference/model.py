@@ -17,7 +17,7 @@ from pipeline.errors import DataError, MissingError
 from pipeline.inference.cleaning import clean
 from pipeline.inference.composition import given_by, look_with
 from pipeline.inference.rule_out import ruled_in
-from pipeline.inference.sliding_window import slabs, softmax
+from pipeline.inference.sliding_window import joined, slabs, softmax
 from pipeline.networks import build_network
 from pipeline.networks.base import Network
 from pipeline.networks.weights import load_weights
@@ -76,7 +76,7 @@ class Model:
         geometry = self.given(name, scans)[0].geometry
         # Of a function of its own: the image is gone before label maps are tidied up.
         classes = self._most_probable(self._seen(name, scans, geometry.spacing), geometry, watch)
-        clean(classes, self.config.get("clean", {}), self.classes, geometry.spacing)
+        clean(classes, self.config.get("clean", {}), list(self.recipe.classes), geometry.spacing)
         values = np.array([0, *sorted(self.recipe.labels.values())], np.uint8)
         return np.ascontiguousarray(from_canonical(values[classes], geometry))
 
@@ -89,12 +89,6 @@ class Model:
         z, y, x = image.shape[1:]
         spacing = self.recipe.spacing
         return most_probable(watched, (z, y, x), spacing, geometry.spacing, geometry.canonical_shape)
-
-    @property
-    def classes(self) -> list[str]:
-        """The labels in the order of their classes, background left out."""
-        labels = self.recipe.labels
-        return sorted(labels, key=lambda name: labels[name])
 
     def _seen(self, name: str, scans: Sequence[Scan | None], spacing: Triple) -> Floats:
         """The image (C, Z, Y, X) at the model's spacing."""
@@ -140,13 +134,8 @@ class Model:
 
     def shares(self, image: Tensor) -> Tensor:
         """Class probabilities (classes, Z, Y, X) of an image (C, Z, Y, X), calibrated and resampled."""
-        classes = len(self.config["labels"]) + 1
-        whole = torch.empty((classes, *image.shape[1:]), device=self._device)
-        first = 0
-        for slab in self.slabs(image):
-            whole[:, first : first + slab.shape[1]] = slab
-            first += slab.shape[1]
-        return whole
+        image = image.to(self._device)
+        return joined(self.slabs(image), len(self.recipe.classes) + 1, image)
 
     def slabs(self, image: Tensor) -> Iterator[Tensor]:
         """The class probabilities slab by slab, from the first plane on: (classes, planes, Y, X).
@@ -169,7 +158,7 @@ class Model:
         given = given_by(found, how, self.config["spacing"])
 
         def look(seen: Tensor, where: Tensor | None = None) -> Tensor:
-            return torch.cat(list(self._look((self,), seen, where)), dim=1)
+            return joined(self._look((self,), seen, where), len(self.recipe.classes) + 1, seen)
 
         return look_with(given, how["gives"], image, look, self._possible(image))
 
@@ -199,7 +188,7 @@ class Model:
             self.network.form,
             image,
             config["patch_size"],
-            len(config["labels"]) + 1,
+            len(self.recipe.classes) + 1,
             precision(None, self._device),
             where=where,
         )

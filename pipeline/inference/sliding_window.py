@@ -1,6 +1,6 @@
 """A network over a volume of any size: overlapping windows, blended with Gaussian weights."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 
 import torch
@@ -37,9 +37,21 @@ def probabilities(
     def look(windows: Tensor) -> Tensor:
         return softmax(network(windows))
 
+    found = slabs(look, network.form, image, window, classes, precision, batch_size, where)
+    return joined(found, classes, image)
+
+
+def joined(parts: Iterable[Tensor], classes: int, image: Tensor) -> Tensor:
+    """Slabs as one volume (classes, Z, Y, X), which is all that is held of it.
+
+    Args:
+        parts: as `slabs` gives them.
+        classes: background included.
+        image: that they are of, (C, Z, Y, X), on the device where the volume shall be.
+    """
     whole = image.new_empty((classes, *image.shape[1:]), dtype=torch.float32)
     first = 0
-    for share in slabs(look, network.form, image, window, classes, precision, batch_size, where):
+    for share in parts:
         whole[:, first : first + share.shape[1]] = share
         first += share.shape[1]
     return whole

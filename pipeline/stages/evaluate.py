@@ -48,14 +48,14 @@ def run(
             f"{organ}: no case is kept back for the test", f"raise organs.{organ}.validate.test_share"
         )
     model = load_model(models)
-    calibration = Calibration(nothing(len(model.classes) + 1))
+    calibration = Calibration(nothing(len(model.recipe.classes) + 1))
     per_case = judge_cases(model, test, raw, params.nsd_tolerance_mm, calibration)
     if per_case["dice"].isna().all():
         raise DataError(
             f"{organ}: no label is in any of the {len(test)} test cases, neither true nor predicted",
             f"add cases that hold the labels, or take another organs.{organ}.validate.split_seed",
         )
-    bins = as_table(calibration.counted, {name: index for index, name in enumerate(model.classes, start=1)})
+    bins = as_table(calibration.counted, model.recipe.classes)
     figures = summarise(per_case) | calibration_errors(bins)
     with atomic_path(cases) as temporary:
         per_case.to_csv(temporary, index=False, float_format="%.6g")
