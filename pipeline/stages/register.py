@@ -9,7 +9,6 @@ made again: a run that was killed after the promotion would otherwise hold the n
 itself. Once another model is champion, or anything else has changed, it is made anew.
 """
 
-import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,8 +52,10 @@ class Challenge:
     figures: pd.DataFrame
     """The challenger's: case, label, dice; NaN where undefined."""
     evidence: list[Path]
-    fingerprint: dict[str, Any]
-    """Of the data the challenger was trained on."""
+    config: dict[str, Any]
+    """The challenger's."""
+    commit: str | None
+    """That is checked out; None: not known."""
     inputs: str
     """Hash of all of this; the challenger's files have their own, `Version.content`."""
 
@@ -89,7 +90,9 @@ def run(
             those that were registered.
         MissingError: the registry cannot be used, or the champion's files are gone.
     """
-    test = _test_rows(accepted)
+    table, config = pd.read_parquet(accepted), _config(models)
+    test = table[table["split"] == "test"].reset_index(drop=True)
+    known = origin(Path.cwd(), organ, table)
     challenge = Challenge(
         organ=organ,
         params=params,
@@ -98,15 +101,15 @@ def run(
         test=test,
         figures=_figures(cases, test),
         evidence=[metrics, cases, report],
-        fingerprint=_config(models).get(FINGERPRINT, {}),
+        config=config,
+        commit=known["commit"],
         inputs=_inputs(test, cases, params),
     )
-    known = origin(Path.cwd(), organ, pd.read_parquet(accepted))
     models_known = ModelRegistry(Path.cwd())
     with models_known.lock(organ), tempfile.TemporaryDirectory() as scratch:
         challenge.evidence.append(Path(scratch) / LINEAGE)
         write_json(challenge.evidence[-1], known)
-        description = description_of(_config(models), read_json(metrics), pd.read_csv(curves), known)
+        description = description_of(config, read_json(metrics), pd.read_csv(curves), known)
         version = models_known.register(organ, models, challenge.evidence, description)
         outcome = _outcome(challenge, version, models_known, judge)
         write_json(registry, outcome)
@@ -170,7 +173,7 @@ def _decided(challenge: Challenge, version: Version, models_known: ModelRegistry
         groups = subgroups(challenge.test)
         decision = decide(challenge.figures, theirs, challenge.params, groups)
         compared_with = champion.version if champion else None
-        drifted = _drift(challenge.fingerprint, champion)
+        drifted = _drift(challenge.config.get(FINGERPRINT, {}), champion)
         verdict_now = _verdict(decision.promoted, challenge.params, drifted)
         outcome = _document(challenge, version) | {
             "decision": verdict_now,
@@ -181,7 +184,7 @@ def _decided(challenge: Challenge, version: Version, models_known: ModelRegistry
             "drift": drifted,
         }
         card = Path(scratch) / NAME
-        text = model_card(_config(challenge.models), outcome, challenge.figures, groups, _commit())
+        text = model_card(challenge.config, outcome, challenge.figures, groups, challenge.commit)
         card.write_text(text, encoding="utf-8")
         return models_known.record(version, outcome, [*evidence, card])
 
@@ -259,11 +262,6 @@ def _summary(outcome: dict[str, Any], registry: Path) -> str:
     return f"{organ}: version {number} is not promoted, {dice}; {remains}; why: {registry}"
 
 
-def _test_rows(accepted: Path) -> pd.DataFrame:
-    table = pd.read_parquet(accepted)
-    return table[table["split"] == "test"].reset_index(drop=True)
-
-
 def _figures(cases: Path, test: pd.DataFrame) -> pd.DataFrame:
     """Case, label and Dice of the challenger; a case or label may be called 'NA' or '001'."""
     figures = pd.read_csv(
@@ -308,12 +306,3 @@ def _config(model: Path) -> dict[str, Any]:
         raise MissingError(f"{model} holds no model (no config.json)", "run the stage 'train'")
     config: dict[str, Any] = read_json(model / "config.json")
     return config
-
-
-def _commit() -> str | None:
-    """The commit that is checked out; None outside a repository."""
-    try:
-        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return asked.stdout.strip() if asked.returncode == 0 else None
