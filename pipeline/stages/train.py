@@ -54,7 +54,7 @@ def run(
             one.config["rule_out"] = labelled_range(cases[cases["split"] == "train"])
         if params.inference.mirror_axes:
             one.config["mirror_axes"] = list(params.inference.mirror_axes)
-    trained = replace(members[0], folds=tuple(members[1:]), curve=mean_curve([one.curve for one in members]))
+    trained = replace(members[0], folds=tuple(members[1:]), curve=_mean_curve([one.curve for one in members]))
     if len(members) > 1:
         trained.config["folds"] = len(members)
     if params.inference.clean == "auto":
@@ -114,7 +114,7 @@ def _save(models: Path, trained: Trained) -> None:
     write_json(models / CONFIG, trained.config | {"sha256": hashes})
 
 
-def mean_curve(curves: Sequence[Curve]) -> Curve:
+def _mean_curve(curves: Sequence[Curve]) -> Curve:
     """The learning curve of an ensemble: each row the mean of its networks' (rows of step, loss, dice)."""
     return [
         {

@@ -11,6 +11,7 @@ from pipeline.labels import UNKNOWN
 from pipeline.progress import console, track
 from pipeline.training.data import unknown_classes
 from pipeline.training.fit import Material, Trained, as_model
+from pipeline.volumes.cases import class_indices
 from pipeline.volumes.store import SUFFIX, StoredCase
 
 Dice = dict[str, list[list[float]]]
@@ -26,31 +27,24 @@ def helpful_cleaning(members: Sequence[Trained], material: Material) -> dict[str
         members: networks, each with its own fold left out (`config["training"]["fold"]`).
         material: what they were made from.
     """
-    labels = material.plan["labels"]
-    classes = sorted(labels, key=lambda name: labels[name])
+    classes = list(class_indices(material.plan["labels"]))
     volumes = material.fingerprint.get("volumes", {})
     steps = {name: candidates(min(volumes.get(name) or [0.0])) for name in classes}
     dice: Dice = {name: [] for name in classes}
     cases = material.table.drop_duplicates("case")
-    asked = [
-        (member, row)
-        for member in members
-        for row in cases[cases["fold"] == member.config["training"]["fold"]].itertuples()
-    ]
-    model, of = None, None
-    for member, row in track(asked, "cross-validate", len(asked)):
-        if member is not of:
-            model, of = as_model(member), member
-        assert model is not None, "it was just made"
-        case = StoredCase(material.volumes / f"{row.case}{SUFFIX}")
-        slabs = model.slabs(torch.from_numpy(case.image()))
-        found = torch.cat([slab.argmax(0).to(torch.uint8).cpu() for slab in slabs]).numpy()
-        truth, nobody = case.label(), unknown_classes(str(row.annotated), classes)
-        unknown = truth == UNKNOWN if (truth == UNKNOWN).any() else None
-        for value, name in enumerate(classes, start=1):
-            if not nobody[value]:
-                spacing = tuple(material.plan["spacing"])
-                dice[name].append(tried(truth == value, found == value, steps[name], spacing, unknown))
+    for member in members:
+        model = as_model(member)
+        left_out = cases[cases["fold"] == member.config["training"]["fold"]]
+        for row in track(left_out.itertuples(), "cross-validate", len(left_out)):
+            case = StoredCase(material.volumes / f"{row.case}{SUFFIX}")
+            slabs = model.slabs(torch.from_numpy(case.image()))
+            found = torch.cat([slab.argmax(0).to(torch.uint8).cpu() for slab in slabs]).numpy()
+            truth, nobody = case.label(), unknown_classes(str(row.annotated), classes)
+            unknown = truth == UNKNOWN if (truth == UNKNOWN).any() else None
+            for value, name in enumerate(classes, start=1):
+                if not nobody[value]:
+                    spacing = tuple(material.plan["spacing"])
+                    dice[name].append(tried(truth == value, found == value, steps[name], spacing, unknown))
     taken = {name: adopt(steps[name], np.array(dice[name])) for name in classes if dice[name]}
     return _told({name: how for name, how in taken.items() if how is not None})
 
