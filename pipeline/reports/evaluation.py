@@ -10,7 +10,7 @@ import pandas as pd
 
 from pipeline.atomic import write_text
 from pipeline.metrics.bootstrap import interval
-from pipeline.metrics.calibration import expected_error
+from pipeline.metrics.calibration import expected_error, overconfidence
 from pipeline.reports.charts import line_chart, reliability_chart, strip_chart
 from pipeline.reports.page import Html, chart, charts, facts, page, paragraph, picture, section, table
 
@@ -181,7 +181,8 @@ def _calibration(bins: pd.DataFrame) -> Html:
         voxels = own["voxels"]
         said, so = ((own[column] * voxels).sum() / voxels.sum() for column in ("confidence", "observed"))
         shares = [f"{said:.1%}", f"{so:.1%}", f"{expected_error(own):.3f}"]
-        verdict = "true" if abs(said - so) <= SLIGHT else "over-confident" if said > so else "cautious"
+        above = overconfidence(own)
+        verdict = "true" if abs(above) <= SLIGHT else "over-confident" if above > 0 else "cautious"
         rows.append([str(label), *shares, f"{own['missed'].iloc[0]:,}", verdict])
         points = zip(own["confidence"], own["observed"], voxels, strict=True)
         drawn.append(chart(reliability_chart(list(points), str(label)), str(label)))
