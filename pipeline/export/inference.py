@@ -137,7 +137,6 @@ def _run(config: Mapping[str, Any], form: Form) -> dict[str, Any]:
     # Of several channels a case is a folder, and its files are the channels in the order of their names.
     cases = "sorted(glob.glob(os.path.join(@dataset_dir, '*')))"
     listed = f"[sorted(glob.glob(os.path.join(case, '*.nii*'))) for case in {cases}]" if several else cases
-    values = [0, *sorted(config["labels"].values())]
     return {
         "dataset_dir": "$@bundle_root + '/scans'",
         "output_dir": "$@bundle_root + '/label_maps'",
@@ -155,41 +154,46 @@ def _run(config: Mapping[str, Any], form: Form) -> dict[str, Any]:
         },
         "labelling": {
             "_target_": "Compose",
-            "transforms": [
-                "@preprocessing",
-                {"_target_": "CopyItemsd", "keys": "image", "names": "pred"},
-                {
-                    "_target_": "Lambdad",
-                    "keys": "pred",
-                    "func": "$lambda image: @inferer(image[None], @network)[0]",
-                },
-                {
-                    "_target_": "Invertd",
-                    "keys": "pred",
-                    "orig_keys": "image",
-                    "transform": "@preprocessing",
-                    "nearest_interp": False,
-                },
-                {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
-                {
-                    "_target_": "MapLabelValued",
-                    "keys": "pred",
-                    "orig_labels": list(range(len(values))),
-                    "target_labels": values,
-                },
-                {
-                    "_target_": "SaveImaged",
-                    "keys": "pred",
-                    "output_dir": "@output_dir",
-                    "output_postfix": "",
-                    "output_dtype": "$torch.uint8",
-                    "separate_folder": False,
-                    "print_log": False,
-                },
-            ],
+            "transforms": _labelling([0, *sorted(config["labels"].values())]),
         },
         "run": [
             "$torch.set_grad_enabled(False)",
             "$[@labelling({'image': image}) and None for image in @datalist]",
         ],
     }
+
+
+def _labelling(values: list[int]) -> list[str | dict[str, Any]]:
+    """From an image to the label map that is saved; `values` are those of the classes in their order."""
+    return [
+        "@preprocessing",
+        {"_target_": "CopyItemsd", "keys": "image", "names": "pred"},
+        {
+            "_target_": "Lambdad",
+            "keys": "pred",
+            "func": "$lambda image: @inferer(image[None], @network)[0]",
+        },
+        {
+            "_target_": "Invertd",
+            "keys": "pred",
+            "orig_keys": "image",
+            "transform": "@preprocessing",
+            "nearest_interp": False,
+        },
+        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+        {
+            "_target_": "MapLabelValued",
+            "keys": "pred",
+            "orig_labels": list(range(len(values))),
+            "target_labels": values,
+        },
+        {
+            "_target_": "SaveImaged",
+            "keys": "pred",
+            "output_dir": "@output_dir",
+            "output_postfix": "",
+            "output_dtype": "$torch.uint8",
+            "separate_folder": False,
+            "print_log": False,
+        },
+    ]

@@ -4,21 +4,11 @@ import os
 import pytest
 
 
-@pytest.fixture
-def save_model(monkeypatch):
-    """Saves models whose answer is known: a voxel is of the class whose intensity is nearest to its own.
-
-    Of several channels the mean counts, of a network that `does_without` the mean of those that are not flat.
-    """
-    from dataclasses import asdict
-
+def nearest_intensity():
+    """The class of networks whose answer is known; torch is loaded where one is asked for."""
     import torch
-    from safetensors.torch import save_file
 
-    from pipeline import networks
-    from pipeline.atomic import sha256_file, write_json
     from pipeline.networks.base import Form, Network
-    from pipeline.volumes.cases import AS_STORED, Recipe
 
     class NearestIntensity(Network):
         def __init__(self, _in_channels, classes, does_without=False):
@@ -33,11 +23,27 @@ def save_model(monkeypatch):
             mean = (image * there).sum(1, keepdim=True) / there.sum(1, keepdim=True)
             return -50 * (mean - self.intensities[None, :, None, None, None]) ** 2
 
-    known = networks.network_class
+    return NearestIntensity
+
+
+@pytest.fixture
+def save_model(monkeypatch):
+    """Saves models whose answer is known: a voxel is of the class whose intensity is nearest to its own.
+
+    Of several channels the mean counts, of a network that `does_without` the mean of those that are not flat.
+    """
+    from dataclasses import asdict
+
+    import torch
+    from safetensors.torch import save_file
+
+    from pipeline import networks
+    from pipeline.atomic import sha256_file, write_json
+    from pipeline.volumes.cases import AS_STORED, Recipe
+
+    known, answer = networks.network_class, nearest_intensity()
     name = "nearest_intensity"
-    monkeypatch.setattr(
-        networks, "network_class", lambda asked: NearestIntensity if asked == name else known(asked)
-    )
+    monkeypatch.setattr(networks, "network_class", lambda asked: answer if asked == name else known(asked))
 
     def save(
         folder,
