@@ -16,6 +16,7 @@ from docker.types import DeviceRequest, Mount
 from hounsfield_airflow.deployment import project, settings
 from hounsfield_airflow.runners import judge
 from pipeline.graph import load_stages
+from pipeline.runs.settings import IMAGE
 
 USER = 10001
 """Whom the images run as; in the group of the workspace's folder, nothing else of this machine is theirs."""
@@ -31,10 +32,6 @@ NETWORK = "HOUNSFIELD_NETWORK"
 """The network by which the registry's server is reached; docker's own if it is not set."""
 WORKSPACE = "hounsfield.workspace"
 """The label of a container that says whose it is."""
-
-
-IMAGE = "HOUNSFIELD_IMAGE"
-"""Tells a stage the image it runs in, for the lineage of what it makes."""
 SERVER = ("MLFLOW_", "AWS_")
 """Variables of the worker that say where the registry's server is, and who asks."""
 

@@ -19,6 +19,7 @@ from hounsfield_airflow.deployment import project, settings
 from hounsfield_airflow.runners import FINAL
 from pipeline.graph import load_stages
 from pipeline.params import AirflowParams, KubernetesParams
+from pipeline.runs.settings import IMAGE
 
 USER = 10001
 """Whom the images run as, and the group of the volume that all runs share."""
@@ -164,8 +165,7 @@ def pod_of(
         "image": image,
         "imagePullPolicy": params.image_pull_policy,
         "args": list(command),
-        # For the lineage of what the stage makes.
-        "env": [{"name": "HOUNSFIELD_IMAGE", "value": image}],
+        "env": [{"name": IMAGE, "value": image}],
         "workingDir": folder,
         "resources": params.resources.get(stage, params.resources.get("default", {})),
         "securityContext": SECURITY,

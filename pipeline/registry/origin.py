@@ -18,6 +18,7 @@ from pipeline.atomic import sha256_file
 from pipeline.errors import MissingError
 from pipeline.lockfile import LOCK
 from pipeline.runs.commands import Refused, git
+from pipeline.runs.settings import IMAGE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,7 +132,7 @@ def _environment(root: Path) -> dict[str, Any]:
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "requirements": sha256_file(requirements) if requirements.is_file() else None,
         "device": _device(),
-        "image": os.environ.get("HOUNSFIELD_IMAGE") or None,
+        "image": os.environ.get(IMAGE) or None,
     }
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from pipeline.errors import ParamsError
 
+IMAGE = "HOUNSFIELD_IMAGE"
+"""Tells a stage the image it runs in, for the lineage of what it makes."""
 RUNNERS = ("process", "container", "kubernetes")
 URL = re.compile(r"[a-z+]+://|[^/]+@[^/]+:")
 """What git takes for an address, not for a path."""
