@@ -21,6 +21,8 @@ class Result:
     cases: int | None
     report: str | None
     decision: str | None
+    why: str | None
+    """The page about the decision."""
     champion: int | None
     """Version in the registry."""
 
@@ -34,13 +36,14 @@ def _result(root: Path, organ: str) -> Result:
     evaluated, registered = stage_files(root, "evaluate", organ), stage_files(root, "register", organ)
     metrics = _read(root / evaluated["metrics"])
     decision = _read(root / registered["registry"])
-    report = evaluated["report"]
+    report, why = evaluated["report"], registered["decision"]
     return Result(
         organ=organ,
         dice=metrics.get("dice"),
         cases=metrics.get("cases"),
         report=str(report) if (root / report).is_file() else None,
         decision=decision.get("decision"),
+        why=str(why) if (root / why).is_file() else None,
         champion=decision.get("champion_version"),
     )
 
@@ -71,7 +74,9 @@ def sentences(result: Result) -> list[str]:
     if result.champion is not None:
         said.append(f"{result.organ}: version {result.champion} is the registered champion")
     elif result.decision is not None:
-        said.append(f"{result.organ}: no champion; why is in registry/{result.organ}.json")
+        said.append(f"{result.organ}: there is no champion")
+    if result.why:
+        said.append(f"{result.organ}: why, challenger beside champion: {result.why}")
     return said
 
 

@@ -40,13 +40,13 @@ def message(context: Mapping[str, Any]) -> str:
 def _report(task: Any) -> str:
     """The report of the evaluation, if the run came that far: a link, or the file in its workspace."""
     from hounsfield_airflow.deployment import settings
-    from pipeline.runs.publishing import report_link
+    from pipeline.runs.publishing import page_link
     from pipeline.runs.workspaces import run_name, workspace_folder
 
     organ = task.dag_id.partition("_")[2]
     deployment, name = settings(), run_name(task.run_id)
-    if (deployment.home / "reports" / organ / f"{name}.html").is_file():
-        return report_link(deployment, organ, name)
+    if (deployment.home / "reports" / organ / name / "report.html").is_file():
+        return page_link(deployment, organ, name, "report")
     own = workspace_folder(deployment.home, organ, name) / Path("reports") / organ / "report.html"
     return str(own) if own.is_file() else ""
 

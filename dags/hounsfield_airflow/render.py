@@ -79,7 +79,8 @@ def approval_of(organ: str, params: AirflowParams) -> list[BaseOperator]:
     approved = ApprovalOperator(
         task_id="approve",
         subject=f"{organ}: version {version} won. Shall it become the champion?",
-        body="The evidence: [report]({{ ti.xcom_pull(task_ids='awaited')['report'] }}). "
+        body="The evidence: [challenger beside champion]({{ ti.xcom_pull(task_ids='awaited')['decision'] }}) "
+        "and the [report]({{ ti.xcom_pull(task_ids='awaited')['report'] }}) on the challenger. "
         f"Without an answer in {params.approval_hours:g} hours it stays a challenger.",
         defaults=ApprovalOperator.REJECT,
         response_timeout=timedelta(hours=params.approval_hours),

@@ -40,6 +40,8 @@ class Decision:
     promoted: bool
     reasons: tuple[str, ...]
     """A sentence with figures for every condition, met or not."""
+    met: tuple[bool, ...]
+    """Whether the condition of each sentence is met."""
     evidence: dict[str, Any]
     """The figures, ready for JSON; what is undefined is None."""
 
@@ -112,8 +114,22 @@ def decide(
     return Decision(
         promoted=all(met for met, _ in conditions),
         reasons=tuple(reason for _, reason in conditions),
+        met=tuple(met for met, _ in conditions),
         evidence=evidence,
     )
+
+
+def paired_dice(challenger: pd.DataFrame, champion: pd.DataFrame) -> pd.DataFrame:
+    """The Dice that are compared: a row a (case, label) that both know, with `challenger` and `champion`.
+
+    Both tables are as of `decide`. What is undefined in both is left out, and in one of them counts as 1.
+    """
+    own, other = _table(challenger, "the challenger"), _table(champion, "the champion")
+    _, shared, _ = _classes(own, other)
+    own, other = own[shared], other.loc[own.index, shared]
+    both = zip(("challenger", "champion"), _filled(own, other), strict=True)
+    columns = {whose: pd.DataFrame(dice, own.index, shared).stack() for whose, dice in both}
+    return pd.DataFrame(columns).rename_axis(["case", "label"]).dropna().reset_index()
 
 
 def _against(
@@ -151,14 +167,18 @@ def _against(
 def _by_group(
     challenger: pd.DataFrame, champion: pd.DataFrame, groups: Mapping[str, Collection[str]]
 ) -> dict[str, dict[str, float | int]]:
-    """Mean difference and number of cases of each group that enough cases speak for."""
-    ours, theirs = _filled(challenger, champion)
-    differences = pd.DataFrame(ours - theirs, index=challenger.index).mean(axis=1).dropna()
+    """Means of both and of the difference, and number of cases, of each group that enough cases speak for."""
+    both = zip(("challenger", "champion"), _filled(challenger, champion), strict=True)
+    means = pd.DataFrame(
+        {whose: pd.DataFrame(dice, index=challenger.index).mean(axis=1) for whose, dice in both}
+    ).dropna()
+    means["difference"] = means["challenger"] - means["champion"]
     found: dict[str, dict[str, float | int]] = {}
     for name, cases in groups.items():
-        own = differences[differences.index.isin(list(cases))]
+        own = means[means.index.isin(list(cases))]
         if len(own) >= LEAST_PAIRS:
-            found[name] = {"difference": round(float(own.mean()), DIGITS), "cases": len(own)}
+            found[name] = {str(column): round(float(own[column].mean()), DIGITS) for column in own}
+            found[name]["cases"] = len(own)
     return found
 
 

@@ -102,6 +102,69 @@ def reliability_chart(points: Sequence[tuple[float, float, float]], name: str) -
     return _svg(bottom + 26, f"{name}: what is so, by the probability that the model says", parts)
 
 
+def difference_chart(rows: Sequence[tuple[str, float, float]], margin: float, name: str) -> Html:
+    """A row for each (name, difference, lower bound): a dot, and a line from the bound on upwards.
+
+    Args:
+        rows: the differences and bounds are finite.
+        margin: that the upper rows may lose; where it lies is marked, as is 0.
+        name: of what is compared.
+    """
+    left, right, top = 12, WIDTH - 12, 24
+    bottom = top + ROW * len(rows)
+    values = [0.0, -margin, *(value for _, *pair in rows for value in pair)]
+    room = 0.08 * ((max(values) - min(values)) or 1)
+    low, high = min(values) - room, max(values) + room
+
+    def place(value: float) -> float:
+        return left + (right - left) * (value - low) / (high - low)
+
+    parts = []
+    for mark, words in ((-margin, f"−{margin:g}"), (0.0, "0")):
+        kind = "axis" if mark == 0 else "line"
+        x = place(mark)
+        parts.append(f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 4}" y2="{bottom}"/>')
+        parts.append(f'<text x="{x:.1f}" y="14" text-anchor="middle">{words}</text>')
+    for number, (label, difference, bound) in enumerate(rows):
+        y = top + ROW * number
+        words = f"<title>{markup(label)}: {difference:+.4f}, above {bound:+.4f}</title>"
+        parts.append(f'<text class="strong" x="{left}" y="{y + 13}">{markup(label)}</text>')
+        parts.append(
+            f'<line class="curve" x1="{place(bound):.1f}" x2="{right}" y1="{y + 29}" y2="{y + 29}"/>'
+        )
+        parts.append(f'<circle class="dot" cx="{place(difference):.1f}" cy="{y + 29}" r="5">{words}</circle>')
+    return _svg(bottom + 4, name, parts)
+
+
+def paired_chart(points: Sequence[tuple[str, float, float]], across: str, up: str) -> Html:
+    """Dots of (name, x, y), both from 0 to 1, with the line where both are the same.
+
+    Args:
+        points: the axes begin at the tenth below the lowest value.
+        across: what x is.
+        up: what y is.
+    """
+    left, top, side = 44, 12, 260
+    bottom, right = top + side, left + side
+    lowest = min((value for _, *pair in points for value in pair), default=0.0)
+    low = min(math.floor(lowest * 10) / 10, 0.9)
+    parts = []
+    for part in (0, 0.25, 0.5, 0.75, 1):
+        x, y, tick = left + side * part, bottom - side * part, low + (1 - low) * part
+        parts.append(f'<line class="line" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:.3g}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{tick:.3g}</text>')
+    parts.append(f'<line class="axis" x1="{left}" x2="{right}" y1="{bottom}" y2="{top}"/>')
+    for name, x, y in points:
+        shares = [(value - low) / (1 - low) for value in (x, y)]
+        place = f'cx="{left + side * shares[0]:.1f}" cy="{bottom - side * shares[1]:.1f}" r="4"'
+        words = f"<title>{markup(name)}: {markup(up)} {y:.3f}, {markup(across)} {x:.3f}</title>"
+        parts.append(f'<circle class="dot" {place}>{words}</circle>')
+    parts.append(f'<text x="{right + 14}" y="{top + 14}">up: {markup(up)}</text>')
+    parts.append(f'<text x="{right + 14}" y="{top + 31}">across: {markup(across)}</text>')
+    return _svg(bottom + 26, f"{up} against {across}", parts)
+
+
 def _svg(height: float, name: str, parts: Sequence[str]) -> Html:
     inside = "\n".join(parts)
     return Html(

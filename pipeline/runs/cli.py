@@ -120,14 +120,14 @@ def receive(organ: Organ) -> None:
 def awaited(organ: Organ) -> None:
     """Say which version waits for approval, in the workspace that this is; exit code 99: none."""
     from pipeline.runs.approving import awaited_version
-    from pipeline.runs.publishing import keep_report
+    from pipeline.runs.publishing import keep_pages
     from pipeline.runs.workspaces import find_run
 
     root = project_root()
     version, run = awaited_version(root, organ), find_run(root)
     if version is None:
         raise typer.Exit(NOTHING_CHANGED)
-    _tell(version=version, report=keep_report(_settings(), run) if run else "")
+    _tell(version=version, **(keep_pages(_settings(), run) if run else {}))
 
 
 @app.command()

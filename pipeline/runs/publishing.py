@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.atomic import locked, read_json, write_json
+from pipeline.atomic import atomic_path, locked, read_json, write_json
 from pipeline.graph import KEY, load_stages
 from pipeline.progress import console
 from pipeline.runs.changes import inputs
@@ -20,6 +20,8 @@ from pipeline.runs.opening import PUBLISHED
 from pipeline.runs.settings import Settings
 from pipeline.runs.workspaces import Run, open_run_of, remotes
 
+PAGES = ("report", "decision")
+"""Of `reports/<organ>`: what outlives a run."""
 ROUNDS = 20
 """How often a push is tried while others push to the same branch."""
 MOVED = ("non-fast-forward", "fetch first", "stale info", "cannot lock ref", "failed to update ref", "atomic")
@@ -40,6 +42,8 @@ class Published:
     tag: str
     report: str
     """The report of the evaluation, as a link; '' if there is none."""
+    decision: str
+    """The page about the decision of the gate, likewise."""
 
     def as_json(self) -> dict[str, Any]:
         """For machines."""
@@ -70,7 +74,7 @@ def publish_run(settings: Settings, organ: str, run_id: str, branch: str = "") -
         target = f"run/{run.tag}"
         console.print(f"{error}; the run is left as the branch {target}", markup=False)
         commit = _push(settings, run, ours, target, force=True)
-    done = Published(organ, run.name, target, commit, run.tag, keep_report(settings, run))
+    done = Published(organ, run.name, target, commit, run.tag, **keep_pages(settings, run))
     write_json(run.folder / PUBLISHED, done.as_json())
     return done
 
@@ -184,20 +188,23 @@ def _push(
     return commit
 
 
-def keep_report(settings: Settings, run: Run) -> str:
-    """Copy the report of the evaluation to where it outlives the workspace; its link, '' without one."""
-    source = run.folder / "reports" / run.organ / "report.html"
-    if not source.is_file():
-        return ""
-    target = settings.home / "reports" / run.organ / f"{run.name}.html"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{run.name}.partial.html")
-    shutil.copyfile(source, partial)
-    partial.replace(target)
-    return report_link(settings, run.organ, run.name)
+def keep_pages(settings: Settings, run: Run) -> dict[str, str]:
+    """Copy the pages of a run to where they outlive the workspace: the link of each, '' without one.
+
+    They lie side by side, as in the project, because one leads to the other.
+    """
+    links = dict.fromkeys(PAGES, "")
+    for page in PAGES:
+        source = run.folder / "reports" / run.organ / f"{page}.html"
+        if source.is_file():
+            target = settings.home / "reports" / run.organ / run.name / source.name
+            with atomic_path(target) as partial:
+                shutil.copyfile(source, partial)
+            links[page] = page_link(settings, run.organ, run.name, page)
+    return links
 
 
-def report_link(settings: Settings, organ: str, name: str) -> str:
-    """Where a report is read: an address if there is one, else its path."""
-    inside = f"{organ}/{name}.html"
+def page_link(settings: Settings, organ: str, name: str, page: str) -> str:
+    """Where one of `PAGES` of the run `name` is read: an address if there is one, else its path."""
+    inside = f"{organ}/{name}/{page}.html"
     return f"{settings.reports}/{inside}" if settings.reports else str(settings.home / "reports" / inside)

@@ -17,23 +17,29 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.atomic import read_json, sha256_code, sha256_file, sha256_json, write_json
+from pipeline.atomic import read_json, sha256_code, sha256_file, sha256_json, write_json, write_text
 from pipeline.errors import DataError, MissingError
 from pipeline.export.registered import keep_export
 from pipeline.metrics.subgroups import subgroups
 from pipeline.params import RegisterParams
 from pipeline.progress import console
-from pipeline.registry.card import NAME, model_card
-from pipeline.registry.gate import decide
+from pipeline.registry.card import NAME as CARD
+from pipeline.registry.card import model_card
+from pipeline.registry.data_conditions import data_conditions, drift_between, waits_for_drift
+from pipeline.registry.gate import decide, paired_dice
 from pipeline.registry.models import ModelRegistry, RegisteredModel, Version
 from pipeline.registry.origin import NAME as LINEAGE
 from pipeline.registry.origin import origin
 from pipeline.registry.run_page import description_of
 from pipeline.registry.version import AWAITING, KEPT, PROMOTED
-from pipeline.validation.drift import FINGERPRINT, drift, verdict
+from pipeline.reports.decision import NAME as PAGE
+from pipeline.reports.decision import decision_page
+from pipeline.validation.drift import FINGERPRINT
 
-CODE = ("stages/register.py", "registry/gate.py", "inference", "metrics")
+CODE = ("stages/register.py", "registry/gate.py", "registry/data_conditions.py", "inference", "metrics")
 """What decides."""
+CHAMPION_CASES = "champion_cases.csv"
+"""Evidence: the champion's figures on the same cases."""
 Judge = Callable[[RegisteredModel, pd.DataFrame, Path], pd.DataFrame]
 """Figures of a model (rows as in `cases.csv`) on test rows of the accepted table, from raw scans."""
 
@@ -81,9 +87,12 @@ def run(
     cases: Path,
     report: Path,
     registry: Path,
+    decision: Path,
     judge: Judge = judge_champion,
 ) -> None:
     """Register the model in `models`, decide about it, and write decision and evidence to `registry`.
+
+    `decision` is the page that shows them to people; it is kept with the version as well.
 
     Raises:
         DataError: `cases` is not about the test cases of `accepted`, or the champion's files are not
@@ -113,6 +122,7 @@ def run(
         version = models_known.register(organ, models, challenge.evidence, description)
         outcome = _outcome(challenge, version, models_known, judge)
         write_json(registry, outcome)
+        write_text(decision, _page(outcome, challenge, _their_figures(outcome, challenge, models_known)))
         console.print(_summary(outcome, registry), markup=False)
         if outcome["decision"] in (PROMOTED, AWAITING):
             keep_export(models_known, organ, version.number)
@@ -130,7 +140,7 @@ def _outcome(
             return _unchanged(challenge, version)
         version = _decided(challenge, version, models_known, judge)
     if _decision(version)["decision"] == AWAITING and _is_approved(version, challenge):
-        version = models_known.record(version, _approved(version), [])
+        version = _approved(challenge, version, models_known)
     models_known.settle(version, promoted=_decision(version)["decision"] == PROMOTED)
     return _decision(version)
 
@@ -145,12 +155,43 @@ def _is_approved(version: Version, challenge: Challenge) -> bool:
     return version.approval is not None and version.approval["inputs"] == challenge.inputs
 
 
-def _approved(version: Version) -> dict[str, Any]:
-    """The decision after a person has approved of it."""
+def _approved(challenge: Challenge, version: Version, models_known: ModelRegistry) -> Version:
+    """Record the decision after a person has approved of it."""
     assert version.approval is not None, "it was approved"
     said = {key: version.approval[key] for key in ("by", "reason")}
     promoted = {"decision": PROMOTED, "champion_version": version.number, "approval": said}
-    return _decision(version) | promoted
+    outcome = _decision(version) | promoted
+    theirs = _their_figures(outcome, challenge, models_known)
+    with tempfile.TemporaryDirectory() as scratch:
+        page = Path(scratch) / PAGE
+        page.write_text(_page(outcome, challenge, theirs), encoding="utf-8")
+        return models_known.record(version, outcome, [page])
+
+
+def _page(outcome: dict[str, Any], challenge: Challenge, theirs: pd.DataFrame | None) -> str:
+    """The page about `outcome`; `theirs` are the champion's figures that it was made with."""
+    return decision_page(outcome, None if theirs is None else paired_dice(challenge.figures, theirs))
+
+
+def _their_figures(
+    outcome: dict[str, Any], challenge: Challenge, models_known: ModelRegistry
+) -> pd.DataFrame | None:
+    """The champion's figures that `outcome` was made with, from the evidence; None where it was without.
+
+    None as well where somebody deleted them: the decision stands, and a page without single cases is
+    better than a run that fails every night.
+    """
+    if "overall" not in outcome["evidence"]:
+        return None
+    version = models_known.version(challenge.organ, outcome["challenger_version"])
+    with tempfile.TemporaryDirectory() as scratch:
+        kept = Path(scratch) / CHAMPION_CASES
+        try:
+            kept.write_text(models_known.evidence(version, CHAMPION_CASES), encoding="utf-8")
+        except MissingError as error:
+            console.print(f"{error}; {PAGE} shows no single cases", markup=False)
+            return None
+        return _figures(kept, challenge.test)
 
 
 def _stands(decision: dict[str, Any] | None, challenge: Challenge, champion: int | None) -> bool:
@@ -166,48 +207,38 @@ def _decided(challenge: Challenge, version: Version, models_known: ModelRegistry
     with tempfile.TemporaryDirectory() as scratch:
         if champion is not None:
             # By way of a file like the challenger's, so that both are rounded alike.
-            evidence.append(Path(scratch) / "champion_cases.csv")
+            evidence.append(Path(scratch) / CHAMPION_CASES)
             figures = judge(champion, challenge.test, challenge.raw)
             figures.to_csv(evidence[-1], index=False, float_format="%.6g")
             theirs = _figures(evidence[-1], challenge.test)
         groups = subgroups(challenge.test)
         decision = decide(challenge.figures, theirs, challenge.params, groups)
         compared_with = champion.version if champion else None
-        drifted = _drift(challenge.config.get(FINGERPRINT, {}), champion)
+        learned_from = _config(champion.folder).get(FINGERPRINT, {}) if champion else {}
+        drifted = drift_between(challenge.config.get(FINGERPRINT, {}), learned_from)
         verdict_now = _verdict(decision.promoted, challenge.params, drifted)
+        of_data = data_conditions(len(challenge.test), drifted, challenge.params)
         outcome = _document(challenge, version) | {
             "decision": verdict_now,
             "champion_version": version.number if verdict_now == PROMOTED else compared_with,
             "compared_with": compared_with,
-            "reasons": [*decision.reasons, *_about_the_data(challenge, drifted)],
+            "reasons": [*decision.reasons, *(reason for _, reason in of_data)],
+            "met": [*decision.met, *(met for met, _ in of_data)],
             "evidence": decision.evidence,
             "drift": drifted,
         }
-        card = Path(scratch) / NAME
+        card, page = Path(scratch) / CARD, Path(scratch) / PAGE
         text = model_card(challenge.config, outcome, challenge.figures, groups, challenge.commit)
         card.write_text(text, encoding="utf-8")
-        return models_known.record(version, outcome, [*evidence, card])
+        page.write_text(_page(outcome, challenge, theirs), encoding="utf-8")
+        return models_known.record(version, outcome, [*evidence, card, page])
 
 
 def _verdict(won: bool, params: RegisterParams, drifted: dict[str, Any] | None) -> str:
     if not won:
         return KEPT
-    far = drifted is not None and drifted["verdict"] == "strong"
-    waits = params.approval == "required" or (far and params.on_drift == "approve")
+    waits = params.approval == "required" or waits_for_drift(drifted, params)
     return AWAITING if waits else PROMOTED
-
-
-def _about_the_data(challenge: Challenge, drifted: dict[str, Any] | None) -> list[str]:
-    """What the decision rests on besides Dice."""
-    # `validate` lets no case through while an error of the whole data set is open.
-    count = len(challenge.test)
-    said = [f"No validation error is open: the {count} test cases are of those that validate accepted."]
-    if drifted is None:
-        return said
-    found = "; ".join(drifted["found"]) or "nothing has changed"
-    waits = drifted["verdict"] == "strong" and challenge.params.on_drift == "approve"
-    then = " Before it is used a person has to approve (register.on_drift)." if waits else ""
-    return [*said, f"Drift of the data against the champion's: {drifted['verdict']} ({found}).{then}"]
 
 
 def _kept_back(challenge: Challenge, version: Version, models_known: ModelRegistry) -> dict[str, Any]:
@@ -222,6 +253,7 @@ def _kept_back(challenge: Challenge, version: Version, models_known: ModelRegist
         "champion_version": champion,
         "compared_with": champion,
         "reasons": [f"{said.rstrip('.')}."],
+        "met": [False],
         "evidence": decide(challenge.figures, None, challenge.params).evidence,
     }
 
@@ -233,6 +265,7 @@ def _unchanged(challenge: Challenge, version: Version) -> dict[str, Any]:
         "champion_version": version.number,
         "compared_with": version.number,
         "reasons": [f"The model is, file for file, version {version.number}, which is the champion."],
+        "met": [True],
         "evidence": decide(challenge.figures, None, challenge.params).evidence,
     }
 
@@ -290,15 +323,6 @@ def _inputs(test: pd.DataFrame, cases: Path, params: RegisterParams) -> str:
             "code": sha256_code(*CODE),
         }
     )
-
-
-def _drift(now: dict[str, Any], champion: RegisteredModel | None) -> dict[str, Any] | None:
-    """How far the challenger's data are from the champion's; None where either is not known."""
-    then = _config(champion.folder).get(FINGERPRINT) if champion else None
-    if not now or not then:
-        return None
-    rows = drift(now, then)
-    return {"verdict": verdict(rows), "found": [row.sentence for row in rows if row.verdict != "none"]}
 
 
 def _config(model: Path) -> dict[str, Any]:

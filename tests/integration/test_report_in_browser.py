@@ -1,4 +1,4 @@
-"""The report as a browser shows it, on a phone and on a desktop."""
+"""The pages for people as a browser shows them, on a phone and on a desktop."""
 
 import importlib.util
 import shutil
@@ -8,6 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.params import RegisterParams
+from pipeline.registry.gate import decide, paired_dice
+from pipeline.reports.decision import decision_page
 from pipeline.reports.evaluation import write_report
 from pipeline.reports.overlay import overlay_png
 
@@ -54,6 +57,40 @@ def report(tmp_path):
     groups = {"scanner of a manufacturer with a long name": [rows[0]["case"]]}
     write_report(path, "abdomen", config, per_case, curves, [(rows[0]["case"], png)], 1.0, groups, bins)
     return path
+
+
+@pytest.fixture
+def decision(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [(f"a_case_of_a_long_name_{case}", name) for case in range(12) for name in LABELS]
+    champion = pd.DataFrame(rows, columns=["case", "label"]).assign(dice=rng.uniform(0.4, 0.9, len(rows)))
+    challenger = champion.assign(dice=champion["dice"] + rng.normal(0.01, 0.05, len(rows)))
+    groups = {"scanner of a manufacturer with a long name": [case for case, _ in rows[:8]]}
+    made = decide(challenger, champion, RegisterParams(resamples=200), groups)
+    outcome = {
+        "organ": "abdomen",
+        "decision": "kept",
+        "challenger_version": 12,
+        "champion_version": 11,
+        "compared_with": 11,
+        "evidence": made.evidence,
+        "reasons": made.reasons,
+        "met": made.met,
+    }
+    path = tmp_path / "decision.html"
+    path.write_text(decision_page(outcome, paired_dice(challenger, champion)), encoding="utf-8")
+    return path
+
+
+def test_nothing_of_a_decision_is_missing_cut_off_or_fetched(page, decision):
+    for width in (390, 1280):
+        page.size(width, 900)
+        page.open(decision.as_uri())
+        page.wait_for("document.readyState === 'complete' && document.querySelector('h1')")
+        assert page.evaluate(LOADED) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate("document.querySelectorAll('svg').length") == 2
+        assert page.evaluate("document.querySelectorAll('svg circle').length") == 3 + 12 * len(LABELS)
 
 
 @pytest.mark.parametrize("width", [390, 1280])

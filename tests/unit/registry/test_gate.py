@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import DataError
 from pipeline.params import RegisterParams
-from pipeline.registry.gate import decide, expanded_level
+from pipeline.registry.gate import decide, expanded_level, paired_dice
 
 PARAMS = RegisterParams(resamples=500)
 RUNS = 200
@@ -179,7 +179,26 @@ def test_better_on_average_but_collapsed_on_a_group_of_cases_is_refused_with_its
     assert not decision.promoted
     (reason,) = [reason for reason in decision.reasons if "collapsed" in reason]
     assert reason.startswith("scanner A: Dice -0.1400 in 4 cases")
-    assert decision.evidence["subgroups"]["scanner B"] == {"difference": 0.06, "cases": 16}
+    assert decision.evidence["subgroups"]["scanner A"]["champion"] == round(champion[:4].mean(), 6)
+    found = decision.evidence["subgroups"]["scanner B"]
+    assert found["challenger"] == pytest.approx(found["champion"] + 0.06, abs=2e-6)
+    assert (found["difference"], found["cases"]) == (0.06, 16)
+    refused = [reason for reason, met in zip(decision.reasons, decision.met, strict=True) if not met]
+    assert refused == [reason]
+
+
+def test_what_is_undefined_in_one_model_is_compared_as_right_and_in_both_left_out():
+    labels = ("left", "right", "never there")
+    challenger = figures([[0.5, np.nan, np.nan], [0.6, 0.7, np.nan]], labels)
+    champion = figures([[0.3, 0.0, np.nan], [0.4, 0.6, np.nan]], labels)
+    pairs = paired_dice(challenger, champion.iloc[::-1])
+    assert pairs[["challenger", "champion"]].to_numpy().tolist() == [
+        [0.5, 0.3],
+        [1.0, 0.0],
+        [0.6, 0.4],
+        [0.7, 0.6],
+    ]
+    assert list(pairs["case"]) == [*cases(0, 0), *cases(1, 1)]
 
 
 def test_where_no_group_collapsed_the_worst_is_told():

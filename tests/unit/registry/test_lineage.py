@@ -127,6 +127,7 @@ class Project:
             cases=figures / "cases.csv",
             report=figures / "report.html",
             registry=figures / "registry.json",
+            decision=figures / "decision.html",
             judge=lambda _champion, test, _raw: rows.assign(dice=dice - 0.1),
         )
         return json.loads((figures / "registry.json").read_text())["challenger_version"]

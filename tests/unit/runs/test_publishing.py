@@ -48,7 +48,7 @@ def test_a_run_becomes_a_tagged_commit_and_the_project_follows(toy: Toy) -> None
 def test_a_report_is_linked_where_it_can_be_read(toy: Toy) -> None:
     done(toy)
     published = publish_run(toy.settings(HOUNSFIELD_REPORTS="https://reports.example/"), "liver", "one")
-    assert published.report == "https://reports.example/liver/one.html"
+    assert published.report == "https://reports.example/liver/one/report.html"
 
 
 def test_publishing_again_is_as_publishing_once(toy: Toy) -> None:

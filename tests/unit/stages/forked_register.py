@@ -156,6 +156,7 @@ def stage(project, kill_at=None):
         cases=Path("reports/cases.csv"),
         report=Path("reports/report.html"),
         registry=Path(f"registry/{ORGAN}.json"),
+        decision=Path("reports/decision.html"),
         judge=dice_in_the_weights,
     )
 

@@ -88,6 +88,7 @@ class Project:
             cases=Path("reports/cases.csv"),
             report=Path("reports/report.html"),
             registry=outcome,
+            decision=Path("reports/decision.html"),
             judge=self.judge,
         )
         return json.loads(outcome.read_text())
@@ -164,13 +165,47 @@ def test_the_same_again_replays_the_decision_byte_for_byte_and_judges_nobody(pro
     project.register()
     project.train("better", level(0.85))
     project.register()
-    before = Path("registry/liver.json").read_bytes()
-    Path("registry/liver.json").unlink()
+    files = [Path("registry/liver.json"), Path("reports/decision.html")]
+    before = [file.read_bytes() for file in files]
+    for file in files:
+        file.unlink()
     project.judged.clear()
     project.register()
-    assert Path("registry/liver.json").read_bytes() == before
+    assert [file.read_bytes() for file in files] == before
     assert project.judged == []
     assert versions() == 2
+
+
+def kept_page(project, number):
+    registry = ModelRegistry(project.root)
+    return registry.evidence(registry.version("liver", number), "decision.html")
+
+
+def test_the_page_stands_among_the_reports_and_with_the_version(project):
+    project.train("first", level(0.8))
+    project.register()
+    assert kept_page(project, 1) == Path("reports/decision.html").read_text()
+    project.train("worse", level(0.75))
+    project.register()
+    page = Path("reports/decision.html").read_text()
+    assert kept_page(project, 2) == page
+    assert "Version 2 is not promoted. Version 1 remains the champion." in page
+    assert "case_4, right: challenger 0.750, champion 0.800" in page
+    assert kept_page(project, 1) != page, "that of the first stays"
+
+
+def test_where_the_champions_figures_were_deleted_the_decision_stands_and_the_page_has_no_cases(
+    project, capsys
+):
+    project.train("first", level(0.8))
+    project.register()
+    project.train("worse", level(0.75))
+    outcome = project.register()
+    (kept,) = Path(os.environ["HOUNSFIELD_HOME"]).rglob("champion_cases.csv")
+    kept.unlink()
+    assert project.register() == outcome
+    assert "Case by case" not in Path("reports/decision.html").read_text()
+    assert "decision.html shows no single cases" in capsys.readouterr().err
 
 
 def test_the_champion_under_other_parameters_is_unchanged_and_registered_no_second_time(project):
@@ -414,6 +449,7 @@ def test_a_better_model_of_data_that_drifted_far_is_told_of_or_waits(project, on
     told = "strong (the data are MR, the model was trained on CT)"
     assert told in outcome["reasons"][-1]
     assert ("a person has to approve" in outcome["reasons"][-1]) == (on_drift == "approve")
+    assert outcome["met"][-2:] == [True, False if on_drift == "approve" else None]
     assert ModelRegistry(project.root).champion_version("liver") == (2 if on_drift == "tell" else 1)
 
 
@@ -428,6 +464,9 @@ def test_an_approved_model_becomes_champion_on_the_evidence_it_was_approved_on(p
     assert outcome["inputs"] == waiting["inputs"]
     assert ModelRegistry(project.root).champion_version("liver") == 1
     assert project.register(APPROVED) == outcome, "the next run replays it"
+    page = Path("reports/decision.html").read_text()
+    assert "Approved by Dr. Rö: looks right" in page
+    assert kept_page(project, 1) == page
 
 
 def test_an_approval_is_of_the_evidence_there_was(project):
@@ -471,6 +510,7 @@ def test_a_model_that_was_rolled_back_is_not_brought_back_by_a_replay(project):
     assert outcome["decision"] == "kept"
     assert outcome["champion_version"] == 1
     assert outcome["reasons"] == ["Version 2 was withdrawn by Dr. Rö: it sees kidneys in air."]
+    assert outcome["reasons"][0] in Path("reports/decision.html").read_text()
     assert ModelRegistry(project.root).champion_version("liver") == 1
     project.train("third", level(0.9))
     assert project.register()["champion_version"] == 3, "another model may win"
