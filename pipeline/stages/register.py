@@ -123,7 +123,7 @@ def run(
         outcome = _outcome(challenge, version, models_known, judge)
         write_json(registry, outcome)
         write_text(decision, _page(outcome, challenge, _their_figures(outcome, challenge, models_known)))
-        console.print(_summary(outcome, registry), markup=False)
+        console.print(_summary(outcome, decision), markup=False)
         if outcome["decision"] in (PROMOTED, AWAITING):
             keep_export(models_known, organ, version.number)
 
@@ -280,7 +280,7 @@ def _document(challenge: Challenge, version: Version) -> dict[str, Any]:
     }
 
 
-def _summary(outcome: dict[str, Any], registry: Path) -> str:
+def _summary(outcome: dict[str, Any], page: Path) -> str:
     organ, number, champion = (outcome[key] for key in ("organ", "challenger_version", "champion_version"))
     mean = outcome["evidence"]["mean_dice"]
     dice = "no Dice" if mean is None else f"mean Dice {mean:.4f}"
@@ -292,7 +292,7 @@ def _summary(outcome: dict[str, Any], registry: Path) -> str:
         how = f"hounsfield approve {organ} {number} --by NAME"
         return f"{organ}: version {number} won, {dice}, and waits for approval: {how}"
     remains = f"version {champion} remains champion" if champion else "there is no champion"
-    return f"{organ}: version {number} is not promoted, {dice}; {remains}; why: {registry}"
+    return f"{organ}: version {number} is not promoted, {dice}; {remains}; why: {page}"
 
 
 def _figures(cases: Path, test: pd.DataFrame) -> pd.DataFrame:

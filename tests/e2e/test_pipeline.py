@@ -63,6 +63,7 @@ def test_results_tell_dice_report_and_champion(project: Project) -> None:
     said = project.hounsfield("results")
     assert "left_kidney" in said
     assert "reports/abdomen/report.html" in said
+    assert "challenger beside champion: reports/abdomen/decision.html" in said
     assert "version 1 is the registered champion" in said
     card = project.hounsfield("card", "abdomen")
     assert card.startswith("# abdomen, version 1\n")

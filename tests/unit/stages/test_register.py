@@ -150,7 +150,7 @@ def test_a_worse_model_is_registered_but_kept_from_the_throne_with_the_reason(pr
     assert (outcome["champion_version"], outcome["challenger_version"]) == (1, 2)
     assert any("left: Dice 0.7500 against the champion's 0.8000" in reason for reason in outcome["reasons"])
     assert ModelRegistry(project.root).champion_version("liver") == 1
-    assert "version 1 remains champion; why: registry/liver.json" in capsys.readouterr().err
+    assert "version 1 remains champion; why: reports/decision.html" in capsys.readouterr().err
 
 
 def test_a_first_model_below_the_minimum_leaves_the_throne_empty(project):
