@@ -17,6 +17,7 @@ import torch
 
 from benchmarks.gpu import nnunet
 from pipeline.inference.sliding_window import probabilities
+from pipeline.networks.base import Form
 
 SHAPE = (160, 224, 160)
 TIMED = 3
@@ -29,10 +30,11 @@ def main() -> None:
     folder = parser.parse_args().folder / "nnunet"
     network, window, _ = nnunet.network(folder)
     network = network.to(DEVICE).eval()
+    network.form = Form(3, window)
     # Smooth, so that labels form regions as they do in a scan.
     coarse = torch.randn(1, 1, *(edge // 8 for edge in SHAPE), device=DEVICE)
     image = torch.nn.functional.interpolate(coarse, SHAPE, mode="trilinear")[0]
-    predictor = nnunet.predictor(folder, network)
+    predictor = nnunet.predictor(folder, network, DEVICE)
     theirs, seconds_theirs = timed(lambda: predictor.predict_sliding_window_return_logits(image))
     print(json.dumps({"nnunet": round(image.numel() / seconds_theirs / 1e6, 1)}), flush=True)
     ours, seconds_ours = timed(lambda: probabilities(network, image, window, 3, torch.bfloat16))

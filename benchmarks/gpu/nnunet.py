@@ -58,16 +58,14 @@ def network(folder: Path) -> Any:
     return built, tuple(plan["patch_size"]), plan["batch_size"]
 
 
-def predictor(folder: Path, weights: Any) -> Any:
-    """Its predictor over `weights`, a network, without mirroring."""
-    import torch
-
+def predictor(folder: Path, weights: Any, device: Any) -> Any:
+    """Its predictor over `weights`, a network, on a device of PyTorch, without mirroring."""
     plans, dataset = load(folder)
     plans.pop("continue_training")
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    found = nnUNetPredictor(use_mirroring=False, device=torch.device("cuda"), allow_tqdm=False)
+    found = nnUNetPredictor(use_mirroring=False, device=device, allow_tqdm=False)
     manager = PlansManager(plans)
     configuration = manager.get_configuration("3d_fullres")
     found.manual_initialization(weights, manager, configuration, None, dataset, "nnUNetTrainer", None)

@@ -80,29 +80,33 @@ def decide(
     champion: pd.DataFrame | None,
     params: RegisterParams,
     groups: Mapping[str, Collection[str]] = MappingProxyType({}),
+    folds: Mapping[str, float] = MappingProxyType({}),
 ) -> Decision:
     """Whether the challenger becomes the champion.
 
     It does if its mean Dice reaches `minimum_dice` and, where there is a champion, it is not worse on
     any class the champion knows (with `confidence`, the mean difference is above `-margin`),
     better over all classes (with `confidence`, the mean difference is above 0), and in no group of
-    cases worse by more than `collapse`.
+    cases worse by more than `collapse`. Of an ensemble no network may have failed, champion or not: a mean
+    over folds hides it.
 
     Args:
         challenger: columns case, label, dice; a row a (case, label); an undefined Dice is NaN.
         champion: the same for the same cases; None if there is no champion.
         params: the section `register`.
         groups: names of cases by the name of their group.
+        folds: Dice of each of the challenger's networks on the fold that it left out, where it is known.
 
     Raises:
         DataError: a pair of case and label is missing or there twice, or the two models were not
             judged on the same cases.
     """
     own = _table(challenger, "the challenger")
-    conditions = [_reaches_minimum(own, params)]
+    conditions = [_reaches_minimum(own, params), *_no_fold_failed(folds)]
     evidence: dict[str, Any] = {
         "mean_dice": _number(_mean(own.to_numpy())),
         "dice": {label: _number(_mean(own[[label]].to_numpy())) for label in own},
+        "folds": dict(folds),
         **params.model_dump(mode="json"),
     }
     if champion is None:
@@ -286,6 +290,23 @@ def _reaches_minimum(own: pd.DataFrame, params: RegisterParams) -> tuple[bool, s
     if mean >= params.minimum_dice:
         return True, f"Mean Dice: {mean:.4f}, at least the minimum of {params.minimum_dice:g}."
     return False, f"Mean Dice: {mean:.4f}, below the minimum of {params.minimum_dice:g}."
+
+
+def _no_fold_failed(folds: Mapping[str, float]) -> list[tuple[bool, str]]:
+    """Whether each network is at least half as good as the median of the others, where there are several."""
+    if len(folds) < 2:
+        return []
+    said = []
+    for fold, dice in folds.items():
+        others = float(np.median([one for other, one in folds.items() if other != fold]))
+        if dice < others / 2:
+            told = f"Dice {dice:.4f} on the fold it left out, the median of the others {others:.4f}"
+            said.append((False, f"The network without fold {fold}: {told}; collapsed."))
+    if said:
+        return said
+    worst = min(folds, key=lambda fold: folds[fold])
+    least = f"the least Dice on the fold it left out is {folds[worst]:.4f} (fold {worst})"
+    return [(True, f"Of {len(folds)} networks none collapsed; {least}.")]
 
 
 def _not_worse(label: str, comparison: Comparison, params: RegisterParams) -> tuple[bool, str]:

@@ -24,6 +24,7 @@ SETTINGS = {
     "network": "network",
     "training": "training",
     "folds": "networks, each without another fold",
+    "fold_dice": "Dice of the network on the fold it left out",
     "clean": "label maps tidied up",
 }
 """Keys of config.json that are shown, and how they are called."""
@@ -246,6 +247,8 @@ def _settings(name: str, value: Any) -> list[tuple[str, str]]:
     if isinstance(value, Mapping):
         pairs = ((f"{name}, {key.replace('_', ' ')}", inner) for key, inner in value.items())
         return [row for inner_name, inner in pairs for row in _settings(inner_name, inner)]
+    if isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):
+        return [row for one in value for row in _settings(name, one)]
     if isinstance(value, list | tuple):
         return [(name, ", ".join(_setting(one) for one in value) or "none")]
     return [(name, _setting(value))]

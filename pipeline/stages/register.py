@@ -212,7 +212,8 @@ def _decided(challenge: Challenge, version: Version, models_known: ModelRegistry
             figures.to_csv(evidence[-1], index=False, float_format="%.6g")
             theirs = _figures(evidence[-1], challenge.test)
         groups = subgroups(challenge.test)
-        decision = decide(challenge.figures, theirs, challenge.params, groups)
+        folds = challenge.config.get("fold_dice", {})
+        decision = decide(challenge.figures, theirs, challenge.params, groups, folds)
         compared_with = champion.version if champion else None
         learned_from = _config(champion.folder).get(FINGERPRINT, {}) if champion else {}
         drifted = drift_between(challenge.config.get(FINGERPRINT, {}), learned_from)

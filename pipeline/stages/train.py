@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
 from statistics import fmean as mean
 
@@ -56,7 +57,7 @@ def run(
             one.config["mirror_axes"] = list(params.inference.mirror_axes)
     trained = replace(members[0], folds=tuple(members[1:]), curve=_mean_curve([one.curve for one in members]))
     if len(members) > 1:
-        trained.config["folds"] = len(members)
+        trained.config.update(folds=len(members), fold_dice=_dice_by_fold(members))
     if params.inference.clean == "auto":
         trained.config["clean"] = helpful_cleaning(members, material)
     _save(models, trained)
@@ -112,6 +113,12 @@ def _save(models: Path, trained: Trained) -> None:
     files = [models / WEIGHTS, *(place / CONFIG for place in places)]
     hashes = {file.relative_to(models).as_posix(): sha256_file(file) for file in files}
     write_json(models / CONFIG, trained.config | {"sha256": hashes})
+
+
+def _dice_by_fold(members: Sequence[Trained]) -> dict[str, float]:
+    """The last Dice of each network on the fold it left out; not of one whose fold has no label."""
+    last = {str(one.config["training"]["fold"]): one.curve[-1]["dice"] for one in members}
+    return {fold: dice for fold, dice in last.items() if not isnan(dice)}
 
 
 def _mean_curve(curves: Sequence[Curve]) -> Curve:

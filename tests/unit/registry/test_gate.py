@@ -213,6 +213,25 @@ def test_where_no_group_collapsed_the_worst_is_told():
     )
 
 
+FOLDS = {"0": 0.88, "1": 0.87, "2": 0.89, "3": 0.45}
+
+
+def test_an_ensemble_with_a_network_that_failed_is_refused_and_the_network_named():
+    decision = decide(figures(np.full((6, 2), 0.8)), None, PARAMS, folds=FOLDS | {"1": 0.009})
+    assert not decision.promoted
+    (refused,) = [reason for reason, met in zip(decision.reasons, decision.met, strict=True) if not met]
+    assert refused.startswith("The network without fold 1: Dice 0.0090 on the fold it left out, the median")
+    assert decision.evidence["folds"]["1"] == 0.009
+
+
+@pytest.mark.parametrize("folds", [FOLDS, {"0": 0.009}, {}])
+def test_folds_that_differ_or_are_not_known_are_no_collapse(folds):
+    decision = decide(figures(np.full((6, 2), 0.8)), None, PARAMS, folds=folds)
+    assert decision.promoted
+    told = any("Of 4 networks none collapsed; the least" in reason for reason in decision.reasons)
+    assert told == (len(folds) == 4)
+
+
 def test_a_rank_test_stands_beside_the_bootstrap():
     from scipy.stats import wilcoxon
 

@@ -13,7 +13,7 @@ CONFIG = {
     "modality": "CT",
     "spacing": [3.0, 1.5, 1.5],
     "patch_size": [32, 48, 48],
-    "normalisation": {"kind": "ct", "clip": [-20.0, 180.0], "mean": 100.0, "std": 30.0},
+    "normalisation": [{"image": 0, "clip": [-20.0, 180.0], "mean": 100.0, "std": 30.0}],
     "network": {"name": "residual_unet", "channels": [12, 24, 48]},
     "training": {"steps": 400, "loss": {"dice_weight": 1.0}},
 }
@@ -94,6 +94,7 @@ def test_training_is_told_setting_by_setting(per_case):
     assert ["spacing (z, y, x), mm", "3, 1.5, 1.5"] in rows
     assert ["training, loss, dice weight", "1"] in rows
     assert ["network, channels", "12, 24, 48"] in rows
+    assert ["normalisation, clip", "-20, 180"] in rows
 
 
 def test_curves_are_thinned_and_left_out_where_there_are_none(per_case, curves):

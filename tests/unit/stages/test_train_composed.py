@@ -168,6 +168,8 @@ def test_an_ensemble_is_the_mean_of_networks_that_each_left_another_fold_out(tra
     train(before=before, ensemble=3)
     model = load_model(MODEL)
     assert [one.config["training"]["fold"] for one in (model, *model.folds)] == [0, 1, 2]
+    assert set(model.config["fold_dice"]) == {"0", "1", "2"}
+    assert all(0 <= dice <= 1 for dice in model.config["fold_dice"].values())
     alone = type(model)(model.config, model.network, model.before)
     image = image_of("case_0")
     each = [one.shares(image) for one in (alone, *model.folds)]
