@@ -133,8 +133,9 @@ class ModelRegistry:
         """
         kept = {Path(entry.path).name for entry in self._client.list_artifacts(version.run, EVIDENCE)}
         if name not in kept:
+            others = ", ".join(sorted(kept)) or "nothing"
             raise MissingError(
-                f"{version.organ}: version {version.number} has no {name}, but {', '.join(sorted(kept))}",
+                f"{version.organ}: version {version.number} has no {name}, but {others}",
                 f"decide about it again: dvc repro --force register@{version.organ}",
             )
         with tempfile.TemporaryDirectory() as scratch:

@@ -163,9 +163,18 @@ def _approved(challenge: Challenge, version: Version, models_known: ModelRegistr
     outcome = _decision(version) | promoted
     theirs = _their_figures(outcome, challenge, models_known)
     with tempfile.TemporaryDirectory() as scratch:
-        page = Path(scratch) / PAGE
-        page.write_text(_page(outcome, challenge, theirs), encoding="utf-8")
-        return models_known.record(version, outcome, [page])
+        return models_known.record(version, outcome, _told(outcome, challenge, theirs, Path(scratch)))
+
+
+def _told(
+    outcome: dict[str, Any], challenge: Challenge, theirs: pd.DataFrame | None, folder: Path
+) -> list[Path]:
+    """Card and page about `outcome`, written to `folder`."""
+    groups = subgroups(challenge.test)
+    card = model_card(challenge.config, outcome, challenge.figures, groups, challenge.commit)
+    for name, text in ((CARD, card), (PAGE, _page(outcome, challenge, theirs))):
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / CARD, folder / PAGE]
 
 
 def _page(outcome: dict[str, Any], challenge: Challenge, theirs: pd.DataFrame | None) -> str:
@@ -211,9 +220,8 @@ def _decided(challenge: Challenge, version: Version, models_known: ModelRegistry
             figures = judge(champion, challenge.test, challenge.raw)
             figures.to_csv(evidence[-1], index=False, float_format="%.6g")
             theirs = _figures(evidence[-1], challenge.test)
-        groups = subgroups(challenge.test)
         folds = challenge.config.get("fold_dice", {})
-        decision = decide(challenge.figures, theirs, challenge.params, groups, folds)
+        decision = decide(challenge.figures, theirs, challenge.params, subgroups(challenge.test), folds)
         compared_with = champion.version if champion else None
         learned_from = _config(champion.folder).get(FINGERPRINT, {}) if champion else {}
         drifted = drift_between(challenge.config.get(FINGERPRINT, {}), learned_from)
@@ -228,11 +236,8 @@ def _decided(challenge: Challenge, version: Version, models_known: ModelRegistry
             "evidence": decision.evidence,
             "drift": drifted,
         }
-        card, page = Path(scratch) / CARD, Path(scratch) / PAGE
-        text = model_card(challenge.config, outcome, challenge.figures, groups, challenge.commit)
-        card.write_text(text, encoding="utf-8")
-        page.write_text(_page(outcome, challenge, theirs), encoding="utf-8")
-        return models_known.record(version, outcome, [*evidence, card, page])
+        told = _told(outcome, challenge, theirs, Path(scratch))
+        return models_known.record(version, outcome, [*evidence, *told])
 
 
 def _verdict(won: bool, params: RegisterParams, drifted: dict[str, Any] | None) -> str:

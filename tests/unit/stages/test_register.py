@@ -467,6 +467,8 @@ def test_an_approved_model_becomes_champion_on_the_evidence_it_was_approved_on(p
     page = Path("reports/decision.html").read_text()
     assert "Approved by Dr. Rö: looks right" in page
     assert kept_page(project, 1) == page
+    registry = ModelRegistry(project.root)
+    assert "promoted:" in registry.evidence(registry.version("liver", 1), "model_card.md")
 
 
 def test_an_approval_is_of_the_evidence_there_was(project):
