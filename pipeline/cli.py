@@ -163,7 +163,9 @@ def predict(
     organ: Organ,
     source: Annotated[Path, typer.Argument(metavar="IN", help="A scan, or a folder of scans.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="A label map, or a folder for them.")],
-    model: Annotated[str, typer.Option(help="auto, champion, latest, or the folder of a model.")] = "auto",
+    model: Annotated[
+        str, typer.Option(help="auto, champion, challenger, latest, a version's number, or a model's folder.")
+    ] = "auto",
     written_as: Annotated[
         Literal["nifti", "dicom-seg", "rtstruct"],
         typer.Option("--format", help="dicom-seg, rtstruct: of DICOM series, to which they refer."),

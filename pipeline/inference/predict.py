@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.errors import DataError, HounsfieldError, MissingError
 from pipeline.inference.model import CONFIG, Model, load_model
@@ -13,6 +13,9 @@ from pipeline.volumes.layouts.volume_files import CHANNEL, SUFFIXES, case_name, 
 from pipeline.volumes.readers import begins_as_dicom, read_scan
 from pipeline.volumes.readers.nifti import write_labels
 from pipeline.workspace import stage_files
+
+if TYPE_CHECKING:
+    from pipeline.registry.version import RegisteredModel
 
 WRITTEN = (".nii.gz", ".nii")
 """What label maps are written as."""
@@ -48,7 +51,8 @@ def predict_scans(
         organ: of params.yaml.
         source: a scan, or a folder of scans.
         target: where the label map goes, or a folder for them (for a folder of scans always).
-        which: auto (champion, else the latest), champion, latest, or the folder of a model.
+        which: auto (champion, else the latest), champion, challenger, latest, the number of a version, or the
+            folder of a model.
         written_as: NIfTI, or for DICOM series a segmentation (SEG) or contours (RTSTRUCT) that refer to the
             series.
 
@@ -81,25 +85,44 @@ def current_model(root: Path, organ: str, which: str = "auto") -> tuple[Model, s
 
     The champion is used where there is one: it has earned it. Else the workspace's own.
 
+    Args:
+        root: of the project.
+        organ: of params.yaml.
+        which: as of `predict_scans`.
+
     Raises:
         MissingError: there is none.
+        DataError: its files are not those that were saved or registered.
         ParamsError: there is no such organ.
     """
-    if which not in ("auto", "champion", "latest"):
+    if which not in ("auto", "champion", "challenger", "latest") and not which.isdecimal():
         return load_model(Path(which)), f"the model in {which}"
     if which != "latest":
-        from pipeline.registry.models import ModelRegistry
-
-        champion = ModelRegistry(root).champion(organ)
-        if champion is not None:
-            return load_model(champion.folder), f"{organ} version {champion.version} (champion)"
+        registered = _registered(root, organ, which)
+        if registered is not None:
+            also = "" if which.isdecimal() else f" ({'champion' if which == 'auto' else which})"
+            return load_model(registered.folder), f"{organ} version {registered.version}{also}"
     latest = root / stage_files(root, "train", organ)["models"]
-    if which != "champion" and (latest / CONFIG).is_file():
+    if which in ("auto", "latest") and (latest / CONFIG).is_file():
         return load_model(latest), f"the latest model of {organ} (not registered)"
     # An organ that nobody knows has no model either, but training it is not the way out.
     load_organ(root / "params.yaml", organ)
-    wanted = "champion" if which == "champion" else "model"
+    wanted = which if which in ("champion", "challenger") else "model"
     raise MissingError(f"'{organ}' has no {wanted} yet", f"run dvc repro register@{organ}")
+
+
+def _registered(root: Path, organ: str, which: str) -> "RegisteredModel | None":
+    """The version of this number or alias (auto: the champion); None where nothing has the alias."""
+    # MLflow is loaded where a registry is asked.
+    from pipeline.registry.models import ModelRegistry
+
+    registry = ModelRegistry(root)
+    if which.isdecimal():
+        return registry.model(organ, int(which))
+    if which != "challenger":
+        return registry.champion(organ)
+    number = registry.challenger_version(organ)
+    return None if number is None else registry.model(organ, number)
 
 
 @dataclass(frozen=True)

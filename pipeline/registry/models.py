@@ -64,6 +64,22 @@ class ModelRegistry:
         return self._aliases(organ).get(CHAMPION)
 
     @reached()
+    def challenger_version(self, organ: str) -> int | None:
+        """The number of the latest version that was refused or waits; None if there is none."""
+        return self._aliases(organ).get(CHALLENGER)
+
+    @reached()
+    def model(self, organ: str, number: int) -> RegisteredModel:
+        """A version with its files, verified.
+
+        Raises:
+            MissingError: there is no such version, or its files are gone.
+            DataError: its files are not those that were registered.
+        """
+        version = self.version(organ, number)
+        return RegisteredModel(organ, number, version.content, self._folder(version))
+
+    @reached()
     def champion(self, organ: str) -> RegisteredModel | None:
         """The model in use; None if there is none yet.
 

@@ -353,13 +353,13 @@ def test_a_folder_without_scans_is_told(trained, tmp_path):
         predict_scans(trained, "liver", tmp_path / "empty", tmp_path / "out", "auto")
 
 
-@pytest.mark.parametrize("which", ["auto", "latest", "champion"])
+@pytest.mark.parametrize("which", ["auto", "latest", "champion", "challenger"])
 def test_without_a_model_the_command_that_makes_one_is_named(root, which):
     with pytest.raises(MissingError, match="dvc repro register@liver"):
         current_model(root, "liver", which)
 
 
-@pytest.mark.parametrize("which", ["auto", "latest", "champion"])
+@pytest.mark.parametrize("which", ["auto", "latest", "champion", "challenger"])
 def test_an_organ_nobody_knows_is_told_with_the_one_that_was_meant(root, which):
     with pytest.raises(ParamsError, match="did you mean 'liver'"):
         current_model(root, "livre", which)
@@ -394,6 +394,24 @@ def test_the_champion_goes_before_the_latest(trained, save_model, tmp_path):
         model, names[which] = current_model(trained, "liver", which)
         assert model.config["organ"] == ("liver" if which == "latest" else "champion")
     assert names["auto"] == names["champion"] == "liver version 1 (champion)"
+
+
+def test_a_version_is_found_by_its_number_or_as_the_challenger(trained, save_model, tmp_path):
+    from pipeline.registry.models import Description, ModelRegistry
+
+    registry = ModelRegistry(trained)
+    for number, promoted in ((1, True), (2, False), (3, False)):
+        folder = save_model(tmp_path / f"version_{number}", {"liver": 5}, (AIR, LIVER + number))
+        registry.settle(registry.register("liver", folder, [], Description()), promoted)
+    asked = {which: current_model(trained, "liver", which) for which in ("2", "challenger", "champion")}
+    found = {which: (model.config["organ"], name) for which, (model, name) in asked.items()}
+    assert found == {
+        "2": ("version_2", "liver version 2"),
+        "challenger": ("version_3", "liver version 3 (challenger)"),
+        "champion": ("version_1", "liver version 1 (champion)"),
+    }
+    with pytest.raises(MissingError, match="there is no version 7 in the registry; there is 1, 2, 3"):
+        current_model(trained, "liver", "7")
 
 
 def test_a_summary_for_machines_is_json_on_stdout(capsys):
