@@ -41,3 +41,12 @@ class MissingError(HounsfieldError):
     """Something that should be there first is not: a file, a model, a tool."""
 
     exit_code = 4
+
+
+class Unfinished(HounsfieldError):
+    """It was stopped or could not be done now; given again, it goes on from where it was.
+
+    The code is EX_TEMPFAIL of sysexits.h: Airflow tries such a task again.
+    """
+
+    exit_code = 75

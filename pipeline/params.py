@@ -399,7 +399,11 @@ class TrainParams(Section):
     ensemble: Annotated[int, Field(ge=1)] = 1
     """So many networks, each without another fold, from `fold` on; their mean is the model."""
     steps: Auto | Annotated[int, Field(ge=1)] = "auto"
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Looks without a gain after which the training ends early; None: it takes all its steps."""
     batch_size: Auto | Annotated[int, Field(ge=1)] = "auto"
+    micro_batch: Auto | Annotated[int, Field(ge=1)] = "auto"
+    """Patches that are computed at once; auto: the whole batch, or as many as there is memory for."""
     learning_rate: Auto | Annotated[float, Field(gt=0)] = "auto"
     """The highest of the schedule; auto: as the profile says."""
     weight_decay: Annotated[float, Field(ge=0)] = 3e-5

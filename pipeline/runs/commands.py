@@ -6,8 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline.errors import MissingError
-from pipeline.runs.errors import Unfinished
+from pipeline.errors import MissingError, Unfinished
 
 IDENTITY = {"NAME": "Hounsfield", "EMAIL": "hounsfield@localhost"}
 """Whose commits a run's are, where nobody is configured."""

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import yaml
 
+from pipeline.errors import Unfinished
 from pipeline.lockfile import LOCK
 from pipeline.runs.commands import Refused, as_author, git
-from pipeline.runs.errors import Unfinished
 
 
 class Conflict(Unfinished):

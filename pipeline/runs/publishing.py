@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.atomic import atomic_path, locked, read_json, write_json
+from pipeline.errors import Unfinished
 from pipeline.graph import KEY, load_stages
 from pipeline.progress import console
 from pipeline.runs.changes import inputs
 from pipeline.runs.commands import Refused, as_author, dvc, git
-from pipeline.runs.errors import Unfinished
 from pipeline.runs.merging import Conflict, on_top
 from pipeline.runs.opening import PUBLISHED
 from pipeline.runs.settings import Settings

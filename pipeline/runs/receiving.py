@@ -14,12 +14,11 @@ from typing import Any
 import yaml
 
 from pipeline.atomic import atomic_path, locked, read_json, write_json
-from pipeline.errors import DataError, MissingError, ParamsError
+from pipeline.errors import DataError, MissingError, ParamsError, Unfinished
 from pipeline.onboarding.add import RAW
 from pipeline.onboarding.fetch import fetch_organ
 from pipeline.params import AirflowParams, check_name
 from pipeline.runs.commands import as_author, dvc, git
-from pipeline.runs.errors import Unfinished
 from pipeline.runs.incoming import Arrivals, files_below, look, note_refused, note_taken
 from pipeline.runs.opening import bring_scans
 from pipeline.runs.publishing import push_commit

@@ -4,12 +4,11 @@ import os
 import re
 from pathlib import Path
 
-from pipeline.errors import DataError, MissingError, ParamsError
+from pipeline.errors import DataError, MissingError, ParamsError, Unfinished
 from pipeline.graph import load_stages
 from pipeline.lockfile import mend
 from pipeline.runs.attempts import Ended, only_attempt
 from pipeline.runs.commands import dvc_command, dvc_environment
-from pipeline.runs.errors import Unfinished
 from pipeline.runs.workspaces import find_run
 
 FINAL = {kind.exit_code for kind in (DataError, ParamsError, MissingError)}

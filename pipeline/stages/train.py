@@ -122,14 +122,15 @@ def _dice_by_fold(members: Sequence[Trained]) -> dict[str, float]:
 
 
 def _mean_curve(curves: Sequence[Curve]) -> Curve:
-    """The learning curve of an ensemble: each row the mean of its networks' (rows of step, loss, dice)."""
+    """The learning curve of an ensemble: each row the mean of its networks' (rows of step, loss, dice).
+
+    A network that has ended early stays as it was in its last row.
+    """
+    steps = sorted({row["step"] for curve in curves for row in curve})
+    rows = [[[row for row in curve if row["step"] <= step][-1] for curve in curves] for step in steps]
     return [
-        {
-            "step": rows[0]["step"],
-            "loss": mean(row["loss"] for row in rows),
-            "dice": mean(row["dice"] for row in rows),
-        }
-        for rows in zip(*curves, strict=True)
+        {"step": step, "loss": mean(row["loss"] for row in last), "dice": mean(row["dice"] for row in last)}
+        for step, last in zip(steps, rows, strict=True)
     ]
 
 

@@ -5,8 +5,12 @@ a folder named by the key of all that the training is made of, so a training wit
 parameters or code never goes on from it. Nothing is pickled.
 """
 
+import errno
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +20,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pipeline.atomic import remove_partial, sha256_file
+from pipeline.errors import ResourceError
 from pipeline.progress import console
 
 KEPT = 2
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No space, a quota, a limit on the size of a file."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +39,47 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint and remove all but the last two."""
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_partial(folder)
-    temporary = folder / ".0.partial.checkpoint"
+    """Write a checkpoint and remove all but the last two.
+
+    Raises:
+        ResourceError: it does not fit; those before it stay.
+    """
     tensors = {name: tensor.detach().contiguous() for name, tensor in checkpoint.tensors.items()}
     # Not `save_file`: killed while it writes, it leaves a file of a name of its own behind.
-    temporary.write_bytes(save(tensors, metadata={"record": json.dumps(checkpoint.record)}))
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
+    content = save(tensors, metadata={"record": json.dumps(checkpoint.record)})
+    temporary = folder / ".0.partial.checkpoint"
+    with told_if_full(folder, len(content)):
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_partial(folder)
+        temporary.write_bytes(content)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
     os.replace(temporary, folder / f"step_{checkpoint.step:08d}_{sha256_file(temporary)[:16]}.safetensors")
     for old in _newest_first(folder)[KEPT:]:
         old.unlink()
+
+
+@contextmanager
+def told_if_full(folder: Path, needed: int) -> Iterator[None]:
+    """Write `needed` bytes into `folder`.
+
+    Raises:
+        ResourceError: there is no room for them; what was begun is removed.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        if folder.is_dir():
+            remove_partial(folder)
+        there = next(place for place in (folder, *folder.parents) if place.is_dir())
+        raise ResourceError(
+            f"a file of {needed:,} bytes could not be written into {folder}, where "
+            f"{shutil.disk_usage(there).free:,} bytes are free ({error.strerror})",
+            "make room there, or move HOUNSFIELD_HOME; given again, the training goes on from its last "
+            "checkpoint",
+        ) from None
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:

@@ -121,6 +121,11 @@ class PatchReader:
         first = step * self._batch_size
         return self._unknown[[self._row(first + offset) for offset in range(self._batch_size)]]
 
+    def cases(self, step: int) -> list[str]:
+        """The cases of the patches of a step, in their order."""
+        first = step * self._batch_size
+        return [self._cases[self._row(first + offset)] for offset in range(self._batch_size)]
+
     def batches(self, start: int, stop: int) -> Iterator[tuple[int, Floats]]:
         """Steps from `start` to before `stop` with their batches, the next ones being read meanwhile."""
         pool = ThreadPoolExecutor(self._threads)

@@ -26,6 +26,7 @@ from pipeline.progress import console
 from pipeline.training.beginning import begin
 from pipeline.training.data import PatchReader, unknown_classes
 from pipeline.training.loop import Curve, train
+from pipeline.training.micro_batches import told_if_no_memory
 from pipeline.training.normalisation import normalise
 from pipeline.training.profile import Profile, choose_profile, device, precision, reading_threads
 from pipeline.training.setting import Setting
@@ -114,6 +115,7 @@ def fit(
 
     Raises:
         DataError: the training breaks down.
+        Unfinished: this process was asked to end.
     """
     profile, where = choose_profile(params), device()
     loss = as_annotated(by_class(params.loss, material.plan["labels"]), material.plan["recipe"])
@@ -151,7 +153,8 @@ def fit(
         threads=reading_threads(where),
         pinned=where.type == "cuda",
     )
-    weights, curve = train(network, reader, watch, setting)
+    with told_if_no_memory():
+        weights, curve = train(network, reader, watch, setting)
     return Trained(config, weights, curve, key, before)
 
 

@@ -8,9 +8,9 @@ On a GPU the CPU only launches: nothing in a step waits for its result, and loss
 steps later.
 """
 
-import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import DataError
 from pipeline.losses.supervised import supervised_loss
 from pipeline.networks.base import Network
 from pipeline.networks.weights import load_weights, stored
-from pipeline.params import TrainParams
 from pipeline.progress import bar, console
 from pipeline.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pipeline.training.data import PatchReader
 from pipeline.training.feed import Batch, feed
 from pipeline.training.gpu import Replayed, compiled, prepare
+from pipeline.training.interruption import end_requests
+from pipeline.training.micro_batches import MicroBatches, gradient
 from pipeline.training.regularisation import drop_outputs, drop_weights, kernels
+from pipeline.training.schedule import Schedule, highest
 from pipeline.training.setting import Setting
+from pipeline.training.trouble import Watchman, check_collapse
 
 Curve = list[dict[str, Any]]
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
@@ -55,7 +57,9 @@ def train(
         curve: rows of step, loss (mean since the row before) and dice (of the watched fold).
 
     Raises:
-        DataError: the loss is no number any more.
+        DataError: the loss is no number any more, or the Dice has collapsed.
+        ResourceError: memory or disk do not suffice.
+        Unfinished: this process was asked to end; what it has learned is saved.
     """
     params, steps = setting.params, setting.steps
     if setting.on_gpu:
@@ -66,33 +70,53 @@ def train(
     optimizer = _optimizer(network, setting)
     average = {name: tensor.detach().clone() for name, tensor in stored(network).items()}
     start, curve, losses = _resume(network, optimizer, average, setting.checkpoints)
-    learn = _learner(network, optimizer, average, setting)
-    looks = max(1, steps // 10) if params.validate_every == "auto" else params.validate_every
+    schedule = Schedule(params, steps, curve)
+    watchman = Watchman(network, reader, setting, schedule)
+    learn = _learner(network, optimizer, average, setting, reader.shape[0])
     unread: list[Tensor] = []
     saved = time.monotonic()
 
-    with bar() as progress:
-        task = progress.add_task("train", total=steps, completed=start)
+    def look_at(done: int) -> None:
+        dice = request.look(network, lambda: _with_weights(network, average, watch))
+        if dice is None:
+            return
+        curve.append({"step": done, "loss": float(np.mean(losses)), "dice": dice})
+        losses.clear()
+        console.print(f"step {done}: loss {curve[-1]['loss']:.3f}, Dice {dice:.3f}")
+        check_collapse(curve)
+        if schedule.plateau == done:
+            console.print(f"the learning rate falls to zero until step {schedule.end}: {schedule.why()}")
+
+    with bar() as progress, end_requests() as request:
+        task = progress.add_task("train", total=schedule.end, completed=start)
+        if start and schedule.is_look(start) and (not curve or curve[-1]["step"] < start):
+            # It was asked to end while it looked.
+            look_at(start)
+            if request.made:
+                raise request.told(start)
         for step, batch in feed(reader, setting, start):
-            unread.append(learn(batch, step))
+            if step == schedule.end:
+                break
+            unread.append(learn(batch, step, schedule.rate(step)))
             done = step + 1
-            look = done % looks == 0 or done == steps
-            keep = done == steps or _checkpoint_is_due(done, saved, setting)
-            if look or keep or len(unread) >= (READ_EVERY if setting.on_gpu else 1):
-                losses += _read(unread, done)
+            ending, look = request.made, schedule.is_look(done)
+            keep = done == schedule.end or _checkpoint_is_due(done, saved, setting)
+            if look or keep or ending or len(unread) >= (READ_EVERY if setting.on_gpu else 1):
+                losses += watchman.losses(unread, done)
                 unread.clear()
-            if look:
-                dice = _with_weights(network, average, watch)
-                curve.append({"step": done, "loss": float(np.mean(losses)), "dice": dice})
-                losses.clear()
-                progress.console.print(f"step {done}: loss {curve[-1]['loss']:.3f}, Dice {dice:.3f}")
-            if keep:
+            if look and not ending:
+                look_at(done)
+                ending = request.made
+            if keep or ending:
+                tensors = watchman.finite(_tensors(network, optimizer, average), done)
                 record = {"curve": curve, "losses": losses}
-                save_checkpoint(
-                    setting.checkpoints, Checkpoint(done, _tensors(network, optimizer, average), record)
-                )
+                save_checkpoint(setting.checkpoints, Checkpoint(done, tensors, record))
                 saved = time.monotonic()
-            progress.update(task, completed=done)
+            if ending:
+                raise request.told(done)
+            progress.update(task, total=schedule.end, completed=done)
+    if schedule.end < steps:
+        console.print(f"done at step {schedule.end} of {steps}: {schedule.why()}")
     return average, curve
 
 
@@ -114,39 +138,56 @@ def _learning(network: Network) -> dict[str, nn.Parameter]:
 
 
 def _learner(
-    network: Network, optimizer: torch.optim.Optimizer, average: dict[str, Tensor], setting: Setting
-) -> Callable[[Batch, int], Tensor]:
-    """A function that learns from the batch of a step and returns its loss, a tensor on the device."""
-    params = setting.params
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    average: dict[str, Tensor],
+    setting: Setting,
+    batch_size: int,
+) -> Callable[[Batch, int, float], Tensor]:
+    """A function that learns from the batch of a step, at a rate.
+
+    It returns the loss and the norm of its gradient, (2,), a tensor on the device. A step whose gradient is
+    not finite leaves the weights as they were.
+    """
+    params, micro = setting.params, MicroBatches(network, batch_size, setting.params)
     tensors = stored(network)
     averages, own = [average[name] for name in tensors], list(tensors.values())
     parameters, connections = list(_learning(network).values()), kernels(network)
     weight = torch.zeros((), device=setting.device)
 
-    def loss_of(image: Tensor, label: Tensor, unknown: Tensor | None, boundary: Tensor | None) -> Tensor:
+    def loss_of(
+        image: Tensor,
+        label: Tensor,
+        unknown: Tensor | None,
+        boundary: Tensor | None,
+        outputs: Callable[[Tensor], Any] = network,
+    ) -> Tensor:
         with torch.autocast(setting.device.type, setting.precision, setting.precision != torch.float32):
-            given = network(image)
+            given = outputs(image)
         return supervised_loss(given, network.form.outputs, label, params.loss, unknown, boundary)
 
     loss_function = compiled(loss_of) if setting.on_gpu else loss_of
+    in_parts = partial(loss_of, outputs=micro.outputs)
 
     def update(image: Tensor, label: Tensor, *more: Tensor) -> Tensor:
         # Classes nobody looked for are a matrix of bool, weights a volume of float.
         unknown = next((tensor for tensor in more if tensor.dtype == torch.bool), None)
         boundary = next((tensor for tensor in more if tensor.dtype != torch.bool), None)
         optimizer.zero_grad(set_to_none=True)
-        with drop_weights(connections, params.drop_connect):
-            loss = loss_function(image, label, unknown, boundary)
+        with gradient(), drop_weights(connections, params.drop_connect):
+            loss = (loss_function if micro.whole else in_parts)(image, label, unknown, boundary)
             loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(parameters, params.gradient_clip)
+        norm = nn.utils.clip_grad_norm_(parameters, params.gradient_clip)
+        # As a GradScaler tells it: the kernel passes such a step over, and nobody waits for the answer.
+        optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
         optimizer.step()
         _move(averages, own, weight)
-        return loss.detach()
+        return torch.stack([loss.detach(), norm])
 
-    once = Replayed(update) if setting.on_gpu else update
+    # Kernels of a step that does not fit at once take long: launching them one by one costs nothing.
+    recorded = Replayed(update) if setting.on_gpu else update
 
-    def learn(batch: Batch, step: int) -> Tensor:
-        rate = learning_rate(params, step, setting.steps)
+    def learn(batch: Batch, step: int, rate: float) -> Tensor:
         for group in optimizer.param_groups:
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate)
@@ -154,9 +195,14 @@ def _learner(
                 group["lr"] = rate
         # The decay grows in at first, so that the start is forgotten soon.
         weight.fill_(1 - min(params.ema_decay, (1 + step) / (10 + step)))
-        # What a network draws (dropout) depends on seed and step, too.
-        torch.manual_seed(int(np.random.default_rng([params.seed, step]).integers(2**62)))
-        return once(*batch.tensors)
+        seed = int(np.random.default_rng([params.seed, step]).integers(2**62))
+
+        def once() -> Tensor:
+            # What a network draws (dropout) depends on seed and step, too.
+            torch.manual_seed(seed)
+            return (recorded if micro.whole else update)(*batch.tensors)
+
+        return micro.fitting(once)
 
     return learn
 
@@ -183,40 +229,14 @@ def _checkpoint_is_due(done: int, saved: float, setting: Setting) -> bool:
     return not setting.on_gpu or time.monotonic() - saved > CHECKPOINT_SECONDS
 
 
-def _read(losses: list[Tensor], done: int) -> list[float]:
-    """The losses of the steps up to `done`.
-
-    Raises:
-        DataError: one is no number.
-    """
-    values: list[float] = torch.stack(losses).tolist()
-    for step, value in enumerate(values, start=done - len(values) + 1):
-        if not math.isfinite(value):
-            raise DataError(f"the loss is {value} at step {step}", "lower train.learning_rate")
-    return values
-
-
-def learning_rate(params: TrainParams, step: int, steps: int) -> float:
-    """Linear warm-up, then half a cosine down to zero (Loshchilov & Hutter 2017)."""
-    warmup = max(1, round(params.warmup_share * steps))
-    if step < warmup:
-        return highest(params) * (step + 1) / warmup
-    return highest(params) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
-def highest(params: TrainParams) -> float:
-    """The learning rate of `params`, in which the profile's has been filled in."""
-    assert params.learning_rate != "auto"
-    return params.learning_rate
-
-
 def _with_weights(network: Network, weights: dict[str, Tensor], watch: Callable[[Network], float]) -> float:
     """What `watch` says of the network with other weights, which are taken back afterwards."""
     own = {name: tensor.detach().clone() for name, tensor in stored(network).items()}
     load_weights(network, weights)
-    dice = watch(network.eval())
-    load_weights(network.train(), own)
-    return dice
+    try:
+        return watch(network.eval())
+    finally:
+        load_weights(network.train(), own)
 
 
 def _tensors(

@@ -69,9 +69,12 @@ def drop_weights(weights: list[nn.Parameter], rate: float) -> Iterator[None]:
         shares = [functional.dropout(torch.ones_like(weight), rate) for weight in weights]
         for weight, share in zip(weights, shares, strict=True):
             weight.mul_(share)
-    yield
-    with torch.no_grad():
-        for weight, before, share in zip(weights, kept, shares, strict=True):
-            weight.copy_(before)
-            if weight.grad is not None:
-                weight.grad.mul_(share)
+    try:
+        yield
+    finally:
+        # Also where memory did not suffice: the step is tried again with the weights as they were.
+        with torch.no_grad():
+            for weight, before, share in zip(weights, kept, shares, strict=True):
+                weight.copy_(before)
+                if weight.grad is not None:
+                    weight.grad.mul_(share)

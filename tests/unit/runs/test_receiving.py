@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import DataError, ParamsError
+from pipeline.errors import DataError, ParamsError, Unfinished
 from pipeline.params import AirflowParams
-from pipeline.runs.errors import Unfinished
 from pipeline.runs.opening import open_run
 from pipeline.runs.receiving import Received, receive
 from tests.unit.runs.conftest import Toy, call

@@ -10,9 +10,8 @@ import psutil
 import pytest
 import yaml
 
-from pipeline.errors import ParamsError
+from pipeline.errors import ParamsError, Unfinished
 from pipeline.runs.attempts import PLACE, _numbers, end_attempts
-from pipeline.runs.errors import Unfinished
 from pipeline.runs.stage import run_stage
 from pipeline.runs.workspaces import Run
 from tests.unit.runs.conftest import Toy, opened
@@ -89,9 +88,10 @@ def test_what_no_retry_mends_keeps_its_code_and_its_sentence(
     assert "error the scan is torn" in capfd.readouterr().err
 
 
-def test_any_other_end_may_go_well_the_next_time(run: Run) -> None:
-    trouble(run, "copy", "exit 1")
-    with pytest.raises(Unfinished, match=r"stage copy ended with code 1 \(the scan is torn\)") as raised:
+@pytest.mark.parametrize("code", [1, Unfinished.exit_code])
+def test_any_other_end_may_go_well_the_next_time(run: Run, code: int) -> None:
+    trouble(run, "copy", f"exit {code}")
+    with pytest.raises(Unfinished, match=rf"ended with code {code} \(the scan is torn\)") as raised:
         run_stage(run.folder, "copy", "liver")
     assert raised.value.exit_code == 75
     (run.folder / "trouble/copy").unlink()

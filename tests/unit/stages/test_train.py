@@ -2,6 +2,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipeline.registry.artifacts import content_of
 from pipeline.workspace import stage_files
 
 ORGAN = "liver"
+ROOT = Path(__file__).parents[3]
 PARAMS = {
     "profile": "small",
     "network": {"channels": [4, 6]},
@@ -385,3 +387,57 @@ def test_voxels_between_objects_can_be_made_heavier(train):
 def test_a_weight_of_no_label_is_refused(train):
     with pytest.raises(ParamsError, match="'liver', which is no label: it may have background, far, near"):
         train(loss={"weights": {"liver": 2}})
+
+
+def test_the_curve_of_an_ensemble_goes_on_where_one_of_its_networks_has_ended():
+    from pipeline.stages.train import _mean_curve
+
+    short, long = (
+        [{"step": step, "loss": 1.0, "dice": dice} for step, dice in rows]
+        for rows in ([(3, 0.1), (5, 0.5)], [(3, 0.3), (6, 0.7), (9, 0.9)])
+    )
+    mean = [(row["step"], round(row["dice"], 6)) for row in _mean_curve([short, long])]
+    assert mean == [(3, 0.2), (5, 0.4), (6, 0.6), (9, 0.7)]
+
+
+def test_asked_to_end_the_command_says_that_a_retry_goes_on_and_it_does(prepared, tmp_path):
+    """As Airflow asks it to: with the code that has it tried again, and the weights of an undisturbed one."""
+    (prepared / "params.yaml").write_text(json.dumps(whole_params(steps=200)))
+    with command(tmp_path / "undisturbed") as undisturbed:
+        said = undisturbed.stderr.read()
+    assert undisturbed.returncode == 0, said
+    expected = outputs()
+    shutil.rmtree(MODEL)
+    with command(tmp_path / "asked") as asked:
+        said = next(line for line in asked.stderr if line.startswith("step "))
+        asked.send_signal(signal.SIGTERM)
+        said += asked.stderr.read()
+    assert asked.returncode == 75, said
+    stopped = re.search(r"error the training was stopped after step (\d+), which is saved: given again", said)
+    assert int(stopped[1]) < 200
+    assert not MODEL.exists()
+    with command(tmp_path / "asked") as again:
+        said = again.stderr.read()
+    assert again.returncode == 0, said
+    assert f"going on from step {stopped[1]}\n" in said
+    assert outputs() == expected
+
+
+def whole_params(**train):
+    """All that `params.yaml` has to have, as JSON, which is YAML."""
+    sections = ["ingest", "validate", "patches", "augment", "train", "evaluate", "register"]
+    organ = {section: {} for section in sections}
+    organ["ingest"] = {"labels": {"near": 5, "far": 2}, "modality": "CT"}
+    organ["train"] = PARAMS | train
+    return {"defaults": {}, "organs": {ORGAN: organ}}
+
+
+def command(home):
+    """`hounsfield train` in a process of its own."""
+    environment = {"HOUNSFIELD_HOME": str(home), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "train", ORGAN],
+        env=os.environ | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.errors import ResourceError
 from pipeline.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from tests.unit.training.conftest import assert_same as assert_same_training
+from tests.unit.training.conftest import steps_on_disk, sum_of_weights
 
 
 def state(step, size=40):
@@ -144,3 +148,73 @@ def test_a_killed_writer_leaves_whole_checkpoints(kills, place):
     assert set(steps) == {20, 30}
     for outcome in outcomes:
         assert outcome["after"] == [f"step_{outcome['found']:08d}", "step_00000040"]
+
+
+def test_a_file_that_may_not_grow_so_large_is_told_and_those_before_stay(tmp_path):
+    save_checkpoint(tmp_path, state(10))
+    (path,) = files(tmp_path)
+    limit = path.stat().st_size + 100
+    script = (
+        "import resource, sys; from pathlib import Path; "
+        "from tests.unit.training.test_checkpoint import state, save_checkpoint; "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
+        "from pipeline.errors import ResourceError\n"
+        "try: save_checkpoint(Path(sys.argv[1]), state(20, size=4000))\n"
+        "except ResourceError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.match(
+        rf"a file of 50,\d+ bytes could not be written into {tmp_path}, where [\d,]+ ", done.stdout
+    )
+    assert "(File too large): make room there" in done.stdout
+    assert files(tmp_path) == [path]
+    assert_same(load_checkpoint(tmp_path), state(10))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a file system of so many bytes, or gives it another size; what it returns is where."""
+    place = tmp_path / "disk"
+
+    def mount(size, *options):
+        place.mkdir(exist_ok=True)
+        how = ",".join([*options, f"size={size}"])
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", how, "tmpfs", place], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            pytest.skip(f"only root may mount: {done.stderr}")
+        return place
+
+    yield mount
+    subprocess.run(["umount", place], capture_output=True, check=False)
+
+
+def test_on_a_full_disk_a_training_says_what_it_needs_and_goes_on_when_there_is_room(
+    training, tmp_path, small_disk, capsys
+):
+    undisturbed = training(sum_of_weights, checkpoints="undisturbed")
+    size = max(path.stat().st_size for path in files(tmp_path / "undisturbed"))
+    # Two are kept while the third is written, for which there is no room.
+    small_disk(int(2.5 * size))
+    told = r"a file of [\d,]+ bytes could not be written into \S+/disk/key, where [\d,]+ bytes are free"
+    with pytest.raises(ResourceError, match=told) as raised:
+        training(sum_of_weights, checkpoints="disk/key")
+    needed, free = (
+        int(number.replace(",", "")) for number in re.findall(r"([\d,]+) bytes", str(raised.value))
+    )
+    assert free < needed
+    assert "make room there" in raised.value.remedy
+    assert steps_on_disk(tmp_path / "disk" / "key") == [4, 8]
+    assert len(files(tmp_path / "disk" / "key")) == 2, "what did not fit is removed"
+    small_disk(10 * size, "remount")
+    assert_same_training(training(sum_of_weights, checkpoints="disk/key"), undisturbed)
+    assert "going on from step 8" in capsys.readouterr().err

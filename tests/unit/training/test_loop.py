@@ -1,89 +1,22 @@
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
-from pipeline.errors import DataError
 from pipeline.networks import build_network
 from pipeline.networks.base import ANY_SIZE
 from pipeline.networks.weights import load_weights
-from pipeline.params import AugmentParams, LossParams, TrainParams
-from pipeline.training.data import PatchReader
-from pipeline.training.loop import learning_rate, train
-from pipeline.training.setting import Setting
-from pipeline.volumes.store import SUFFIX, write_case
-
-OPTIONS = {"channels": (4, 6), "strides": [(1, 1, 1), (2, 2, 2)]}
-
-STEPS = 11
-SIZE = 8
-NORMALISATION = [{"image": 0, "clip": [-5.0, 5.0], "mean": 0.0, "std": 1.0}]
-DEFAULTS = {"learning_rate": 3e-3, "validate_every": 3, "checkpoint_every": 4, "ema_decay": 0.9}
-
-
-class Stop(Exception):
-    """Stands for whatever ends a process in the midst of its work."""
-
-
-@pytest.fixture(scope="module")
-def volumes(tmp_path_factory):
-    """Two cases: a bright cube in noise, which is the label."""
-    folder = tmp_path_factory.mktemp("volumes")
-    for number in range(2):
-        rng = np.random.default_rng(number)
-        label = np.zeros((12, 12, 12), np.uint8)
-        label[3:8, 3 + number : 9, 4:9] = 1
-        image = (label * 2 + rng.normal(0, 0.3, label.shape)).astype(np.float32)
-        write_case(folder / f"case_{number}{SUFFIX}", image, label, {})
-    return folder
-
-
-@pytest.fixture
-def training(volumes, tmp_path):
-    """Runs a training, by default from nothing, and returns weights and curve."""
-
-    def run(
-        watch=lambda _network: 0.5,
-        checkpoints="checkpoints",
-        normalisation=None,
-        steps=STEPS,
-        rows=8,
-        annotated="",
-        network=("residual_unet", OPTIONS),
-        **params,
-    ):
-        params = TrainParams(**(DEFAULTS | params))
-        torch.manual_seed(params.seed)
-        network = build_network(network[0], 1, 2, network[1])
-        setting = Setting(
-            params=params,
-            augment=AugmentParams(),
-            steps=steps,
-            spacing=(1.0, 1.0, 1.0),
-            normalisation=normalisation or NORMALISATION,
-            device=torch.device("cpu"),
-            precision=getattr(torch, "float32" if params.precision == "auto" else params.precision),
-            checkpoints=tmp_path / checkpoints,
-        )
-        table = patches().head(rows).assign(annotated=annotated)
-        reader = PatchReader(table, volumes, 2, params.seed, ["cube"], network.form)
-        return train(network, reader, watch, setting)
-
-    return run
-
-
-def patches():
-    centres = [(z, y, x) for z in (4, 7) for y in (4, 7) for x in (5,)]
-    frame = pd.DataFrame(centres * 2, columns=list("zyx"))
-    frame["case"] = ["case_0"] * 4 + ["case_1"] * 4
-    return frame.assign(**{f"size_{axis}": SIZE for axis in "zyx"})
-
-
-def sum_of_weights(network):
-    """A figure that is another for every other network."""
-    return float(sum(weight.detach().double().abs().sum() for weight in network.parameters()))
+from pipeline.params import LossParams, TrainParams
+from pipeline.training.schedule import learning_rate
+from tests.unit.training.conftest import (
+    OPTIONS,
+    STEPS,
+    Stop,
+    assert_same,
+    steps_on_disk,
+    sum_of_weights,
+)
 
 
 def stop_at(look):
@@ -96,17 +29,6 @@ def stop_at(look):
         return sum_of_weights(network)
 
     return watch
-
-
-def assert_same(one, other):
-    assert one[1] == other[1]
-    assert one[0].keys() == other[0].keys()
-    for name, weight in one[0].items():
-        assert torch.equal(weight, other[0][name]), name
-
-
-def steps_on_disk(folder):
-    return sorted(int(path.name.split("_")[1]) for path in folder.glob("step_*"))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -244,13 +166,6 @@ def test_every_step_augments_in_its_own_way(training):
     # One patch alone and weights that stand still: without augmentation all losses would be equal.
     _, curve = training(steps=4, validate_every=1, learning_rate=1e-12, rows=1)
     assert len({round(row["loss"], 4) for row in curve}) == 4
-
-
-def test_a_loss_that_is_no_number_stops_the_training(training, tmp_path):
-    broken = [NORMALISATION[0] | {"mean": float("nan")}]
-    with pytest.raises(DataError, match=r"loss is nan at step 1.*learning_rate"):
-        training(normalisation=broken)
-    assert steps_on_disk(tmp_path / "checkpoints") == []
 
 
 def test_the_loss_weights_of_the_parameters_are_used(training):
