@@ -1,4 +1,8 @@
-"""Soft Dice plus cross-entropy, of the voxels that are known."""
+"""Soft Dice plus cross-entropy, of the voxels that are known.
+
+Neither is a mean over patches. Where several processes hold a part of a batch each, what is added up is added
+up over all of them (`whole`), and each computes the loss of the whole batch.
+"""
 
 import torch
 from torch import Tensor
@@ -6,6 +10,7 @@ from torch.nn import functional
 
 from pipeline.labels import UNKNOWN
 from pipeline.params import LossParams
+from pipeline.training.exchange import whole
 
 SMOOTH = 1e-5
 LEAST = 1e-12
@@ -49,7 +54,8 @@ def cross_entropy(
     A voxel counts (1 - p)^gamma, p being the probability of its true class (Lin et al., ICCV 2017). Random
     voxels are drawn from torch's generator: their mean is that of all in expectation. The hardest are those
     with the largest weighted loss (Shrivastava et al., CVPR 2016). Shares are of the known voxels: of random
-    ones in expectation, as an UNKNOWN one that is drawn is no loss.
+    ones in expectation, as an UNKNOWN one that is drawn is no loss. Each of several processes draws from its
+    own part, or takes the hardest of it.
 
     Args:
         logits: (B, classes, Z, Y, X), float32.
@@ -77,7 +83,7 @@ def cross_entropy(
         within = (share * known.sum().double()).round().clamp_min(1)
         taken = torch.arange(count, device=losses.device) < within
         losses, weights = losses[hardest] * taken, weights[hardest] * taken
-    return losses.sum() / weights.sum().clamp_min(LEAST)
+    return whole(losses.sum() / whole(weights.sum()).clamp_min(LEAST))
 
 
 def mean_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
@@ -88,7 +94,7 @@ def mean_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
         label: (B, Z, Y, X), class indices or UNKNOWN, int64.
     """
     total = functional.cross_entropy(logits, label, reduction="sum", ignore_index=UNKNOWN)
-    return total / (label != UNKNOWN).sum().clamp_min(1)
+    return whole(total / whole((label != UNKNOWN).sum()).clamp_min(1))
 
 
 def voxel_weights(label: Tensor, params: LossParams, boundary: Tensor | None = None) -> Tensor:
@@ -143,6 +149,6 @@ def soft_dice(probabilities: Tensor, label: Tensor) -> Tensor:
     # All classes, of which then some are taken: their layout, and so the order of a sum, stays what it was.
     predicted = (probabilities * (label != UNKNOWN)[:, None].to(probabilities.dtype))[:, 1:]
     axes = (0, 2, 3, 4)
-    overlap = (predicted * truth).sum(axes)
-    total = predicted.sum(axes) + truth.sum(axes)
+    overlap = whole((predicted * truth).sum(axes))
+    total = whole(predicted.sum(axes) + truth.sum(axes))
     return (2 * overlap + SMOOTH) / (total + SMOOTH)

@@ -10,6 +10,7 @@ from pipeline.labels import UNKNOWN
 from pipeline.losses.segmentation import mean_cross_entropy, segmentation_loss
 from pipeline.networks.base import Output
 from pipeline.params import LossParams
+from pipeline.training.exchange import whole
 
 CONTOUR_WIDTH = 3
 """Voxels of the window in which a voxel at a border sees another class."""
@@ -120,10 +121,10 @@ def _presence_loss(logits: Tensor, label: Tensor, unknown: Tensor | None) -> Ten
     A slice with UNKNOWN voxels and none of a class says nothing about its absence.
     """
     target = presence(label, logits.shape[1])[:, 1:]
-    whole = (label != UNKNOWN).all(dim=(2, 3))[:, None, :, None, None]
-    known = (target > 0) | whole
+    complete = (label != UNKNOWN).all(dim=(2, 3))[:, None, :, None, None]
+    known = (target > 0) | complete
     if unknown is not None:
         known = known & ~unknown.to(label.device)[:, 1:, None, None, None]
     weight = known.float().expand_as(target)
     mean = functional.binary_cross_entropy_with_logits(logits[:, 1:], target, weight)
-    return mean * (weight.numel() / weight.sum().clamp_min(1))
+    return whole(mean * (weight.numel() / whole(weight.sum()).clamp_min(1)))

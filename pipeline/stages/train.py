@@ -18,12 +18,14 @@ from pipeline.inference.rule_out import labelled_range
 from pipeline.params import TrainParams
 from pipeline.training.before import fit_before
 from pipeline.training.cross_validation import helpful_cleaning
+from pipeline.training.distributed import first, processes
 from pipeline.training.fit import WATCHED, Material, Trained, fit
 from pipeline.training.loop import Curve
 from pipeline.training.profile import device
 from pipeline.validation.drift import fingerprint
 
 
+@processes()
 def run(
     organ: str,
     params: TrainParams,
@@ -38,6 +40,8 @@ def run(
 ) -> None:
     """Train on all folds but the watched one, or several times so, and save the model.
 
+    Of several processes, which torchrun starts, the first one saves it.
+
     Raises:
         DataError: a fold is empty, or the training breaks down.
     """
@@ -50,6 +54,8 @@ def run(
         organ, plan, read_json(augmentation), pd.read_parquet(patches), volumes, fingerprint(cases, plan)
     )
     members = [_fit(material, params, fold) for fold in _left_out(organ, material.table, params)]
+    if not first():
+        return
     for one in members:
         if params.inference.rule_out:
             one.config["rule_out"] = labelled_range(cases[cases["split"] == "train"])

@@ -15,6 +15,8 @@ from pipeline.errors import DataError
 from pipeline.inference.composition import Given, given_by
 from pipeline.params import BeforeParams, TrainParams
 from pipeline.progress import track
+from pipeline.training.distributed import first, rank, world
+from pipeline.training.exchange import from_first, wait
 from pipeline.training.fit import WATCHED, Material, Trained, as_model, checkpoints, fit
 from pipeline.volumes.store import SUFFIX, StoredCase
 
@@ -74,13 +76,19 @@ def _name(trained: list[Trained], before: BeforeParams) -> str:
 def _predicted(
     material: Material, before: BeforeParams, groups: list[list[int]], trained: list[Trained], folder: Path
 ) -> dict[str, Given]:
-    """What is handed on of each case; files, so that memory does not grow with the number of cases."""
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_partial(folder)
+    """What is handed on of each case; files, so that memory does not grow with the number of cases.
+
+    Several processes predict some cases each, into a folder that they share.
+    """
+    if first():
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_partial(folder)
     models = [as_model(one) for one in trained]
     folds = material.table.drop_duplicates("case").set_index("case")["fold"]
     files = {str(case): folder / f"{case}.npy" for case in folds.index}
-    missing = [case for case, file in files.items() if not file.is_file()]
+    # A network file system would go on telling the others that a file they asked for is not there.
+    missing = from_first([case for case, file in files.items() if not file.is_file()] if first() else None)
+    missing = missing[rank() :: world()]
     how = before.model_dump(include={"gives", "grow_mm"})
     for case in track(missing, "predict", len(missing)):
         asked = [model for model, group in zip(models, groups, strict=True) if folds[case] in group] or models
@@ -88,4 +96,5 @@ def _predicted(
         found = torch.stack([model.shares(image) for model in asked]).mean(0)
         with atomic_path(files[case]) as temporary, open(temporary, "wb") as file:
             np.save(file, given_by(found, how, material.plan["spacing"]), allow_pickle=False)
+    wait()
     return {case: np.load(file, mmap_mode="r", allow_pickle=False) for case, file in files.items()}

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from pipeline.atomic import remove_partial, sha256_file
 from pipeline.errors import ResourceError
 from pipeline.progress import console
+from pipeline.training.distributed import first, several
+from pipeline.training.exchange import bytes_from_first, from_first
 
 KEPT = 2
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -98,6 +100,21 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
             continue
         return Checkpoint(int(step), tensors, record)
     return None
+
+
+def common_checkpoint(folder: Path) -> Checkpoint | None:
+    """The checkpoint from which all processes go on: that which the first one finds, sent to the others.
+
+    So they agree, even where a folder that they share does not show each of them the same files yet.
+    """
+    found = load_checkpoint(folder) if first() else None
+    if not several():
+        return found
+    head = from_first([found.step, found.record] if found else None)
+    if head is None:
+        return None
+    tensors = load(bytes_from_first(save(found.tensors) if found else b""))
+    return Checkpoint(head[0], tensors, head[1])
 
 
 def _discard(path: Path, why: str) -> None:

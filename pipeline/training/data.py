@@ -62,12 +62,13 @@ class PatchReader:
     Args:
         table: the patch table, all rows to be learned from.
         volumes: the folder of the volumes, or the volumes themselves by case.
-        batch_size: patches a step.
+        batch_size: patches a step, of all processes together.
         seed: of the order.
         classes: names of the labels in the order of their classes, background left out.
         form: of the network: what it has to be given for a patch of the table, which may be larger.
         threads: that read ahead, a batch each; what is read does not depend on their number.
         pinned: put batches where a GPU can copy them from while the CPU does other things.
+        part: positions of the batch that are read, those of one process of several; None: all.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class PatchReader:
         form: Form = ANY_SIZE,
         threads: int = 1,
         pinned: bool = False,
+        part: range | None = None,
     ) -> None:
         self._cases = table["case"].tolist()
         self._centres = list(zip(*(table[axis].tolist() for axis in "zyx"), strict=True))
@@ -94,20 +96,21 @@ class PatchReader:
         self._channels = 1 + max(case.channels for case in self._opened.values())
         voxels = sum(int(np.prod(case.shape)) for case in self._opened.values())
         self._keep = voxels * self._channels * np.dtype(np.float32).itemsize <= KEPT_BYTES
-        self._batch_size, self._seed, self._threads, self._pinned = batch_size, seed, threads, pinned
+        self.batch_size, self.part = batch_size, range(batch_size) if part is None else part
+        self._seed, self._threads, self._pinned = seed, threads, pinned
         self._unknown = np.array([unknown_classes(labels, classes) for labels in table["annotated"]])
         self._order = -1, np.empty(0, int)
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
-        """Of a batch: (B, C + 1, z, y, x)."""
-        return self._batch_size, self._channels, *self.size
+        """Of what is read of a batch: (B, C + 1, z, y, x)."""
+        return len(self.part), self._channels, *self.size
 
     def batch(self, step: int) -> Floats:
         """The batch of a step: image channels and label, (B, C + 1, z, y, x)."""
         batch: Floats = torch.empty(self.shape, pin_memory=self._pinned).numpy()
-        for offset, patch in enumerate(batch):
-            row = self._row(step * self._batch_size + offset)
+        for offset, patch in zip(self.part, batch, strict=True):
+            row = self._row(step * self.batch_size + offset)
             opened = self._open(self._cases[row])
             inner = patch_start(self._centres[row], self._output, opened.shape)
             z, y, x = (first - side for first, side in zip(inner, self.margin, strict=True))
@@ -118,13 +121,13 @@ class PatchReader:
         """Which classes nobody looked for in the patches of a step, (B, classes + 1); None if in none."""
         if not self._unknown.any():
             return None
-        first = step * self._batch_size
-        return self._unknown[[self._row(first + offset) for offset in range(self._batch_size)]]
+        first = step * self.batch_size
+        return self._unknown[[self._row(first + offset) for offset in self.part]]
 
     def cases(self, step: int) -> list[str]:
         """The cases of the patches of a step, in their order."""
-        first = step * self._batch_size
-        return [self._cases[self._row(first + offset)] for offset in range(self._batch_size)]
+        first = step * self.batch_size
+        return [self._cases[self._row(first + offset)] for offset in self.part]
 
     def batches(self, start: int, stop: int) -> Iterator[tuple[int, Floats]]:
         """Steps from `start` to before `stop` with their batches, the next ones being read meanwhile."""

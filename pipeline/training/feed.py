@@ -46,9 +46,10 @@ class Batch:
 class Draws:
     """The augmentation of each step: that of `DRAWN_AT_ONCE` steps is keyed by the seed and their number."""
 
-    def __init__(self, setting: Setting, shape: tuple[int, int, int, int, int]) -> None:
-        self._setting, self._batch_size = setting, shape[0]
-        self._shape = (shape[0] * DRAWN_AT_ONCE, *shape[1:])
+    def __init__(self, setting: Setting, reader: PatchReader) -> None:
+        self._setting, self._batch_size, self._part = setting, reader.batch_size, reader.part
+        # Of the whole batch: what is drawn for a patch does not depend on how many processes share it.
+        self._shape = (reader.batch_size * DRAWN_AT_ONCE, *reader.shape[1:])
         self._number, self._drawn = -1, cast(Draw, None)
 
     def of(self, step: int) -> Draw:
@@ -56,7 +57,7 @@ class Draws:
         number, offset = divmod(step, DRAWN_AT_ONCE)
         if number != self._number:
             self._number, self._drawn = number, self._draw(number)
-        return self._drawn.elements(offset * self._batch_size, self._batch_size)
+        return self._drawn.elements(offset * self._batch_size + self._part.start, len(self._part))
 
     def _draw(self, number: int) -> Draw:
         setting = self._setting
@@ -69,7 +70,7 @@ class Draws:
 
 def feed(reader: PatchReader, setting: Setting, start: int) -> Iterator[tuple[int, Batch]]:
     """The steps from `start` on with their batches."""
-    draws = Draws(setting, reader.shape)
+    draws = Draws(setting, reader)
     noise = noise_values(setting.device)
 
     def augmented(both: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:

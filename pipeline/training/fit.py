@@ -25,6 +25,8 @@ from pipeline.params import AugmentParams, LossParams, TrainParams
 from pipeline.progress import console
 from pipeline.training.beginning import begin
 from pipeline.training.data import PatchReader, unknown_classes
+from pipeline.training.distributed import part, rank, world
+from pipeline.training.exchange import added, agree
 from pipeline.training.loop import Curve, train
 from pipeline.training.micro_batches import told_if_no_memory
 from pipeline.training.normalisation import normalise
@@ -115,6 +117,7 @@ def fit(
 
     Raises:
         DataError: the training breaks down.
+        ParamsError: a batch is smaller than the number of processes, or these would train differently.
         Unfinished: this process was asked to end.
     """
     profile, where = choose_profile(params), device()
@@ -127,6 +130,7 @@ def fit(
     begin(network, params, config, home(project_root()) / "champions")
     computed = _precision(network, params)
     key = _key(config, material, learned, f"{where.type} {computed}")
+    agree(key)
     setting = Setting(
         params=params,
         augment=AugmentParams.model_validate(material.policy["params"]),
@@ -152,6 +156,7 @@ def fit(
         form=network.form,
         threads=reading_threads(where),
         pinned=where.type == "cuda",
+        part=part(profile.batch_size),
     )
     with told_if_no_memory():
         weights, curve = train(network, reader, watch, setting)
@@ -169,6 +174,7 @@ def _tell(organ: str, profile: Profile, network: Network, setting: Setting) -> N
     console.print(
         f"{organ}: {profile.name} profile, {count:,} weights, {profile.steps} steps "
         f"of {profile.batch_size} patches on {setting.device.type} in {setting.precision}"
+        + (f" by {world()} processes" if world() > 1 else "")
     )
 
 
@@ -278,19 +284,23 @@ def _watch(
 ) -> Callable[[Network], float]:
     """A function that gives the mean Dice of a network over whole volumes of the watched fold.
 
-    With each case come the classes that nobody looked for in it; they do not count.
+    With each case come the classes that nobody looked for in it; they do not count. Several processes look at
+    some cases each.
     """
     classes = len(config["labels"]) + 1
 
     def watch(network: Network) -> float:
-        scores = []
-        for case, unknown in cases:
+        scores: list[float] = []
+        for number, (case, unknown) in enumerate(cases):
+            known = [value for value in range(1, classes) if not unknown[value]]
+            if number % world() != rank():
+                scores += [0.0] * len(known)
+                continue
             image = normalise(torch.from_numpy(case.image()).to(setting.device), setting.normalisation)
             share = probabilities(network, image, config["patch_size"], classes, setting.precision)
             predicted, truth = share.argmax(dim=0).cpu().numpy(), case.label()
             predicted[truth == UNKNOWN] = UNKNOWN
-            known = [value for value in range(1, classes) if not unknown[value]]
             scores += [dice(truth, predicted, value) for value in known]
-        return float(np.nanmean(scores))
+        return float(np.nanmean(added(scores)))
 
     return watch

@@ -10,6 +10,8 @@ from typing import Any
 from torch import nn
 
 from pipeline.errors import Unfinished
+from pipeline.training.distributed import several
+from pipeline.training.exchange import any_of
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SAID = b"asked to end: finishing the step and saving it\n"
@@ -25,6 +27,10 @@ class EndRequest:
     def __init__(self) -> None:
         self.made = False
 
+    def agreed(self) -> bool:
+        """Whether this process or another one of the training was asked to end: all end after one step."""
+        return any_of(self.made)
+
     def look(self, network: nn.Module, watch: Callable[[], float]) -> float | None:
         """What `watch` returns, or None if it was asked to end meanwhile: whole volumes take minutes.
 
@@ -34,7 +40,8 @@ class EndRequest:
         """
 
         def go_on(*_: Any) -> None:
-            if self.made:
+            # Of several processes each looks at some cases, and all wait for what they see together.
+            if self.made and not several():
                 raise GivenUp
 
         hook = network.register_forward_pre_hook(go_on)

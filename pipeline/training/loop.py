@@ -6,6 +6,9 @@ weights of one that was never stopped, bit for bit on a CPU.
 
 On a GPU the CPU only launches: nothing in a step waits for its result, and losses are looked at some
 steps later.
+
+Several processes go through the same steps, each with its part of every batch; all end up with the same
+weights, and the first one saves them (`distributed`).
 """
 
 import time
@@ -22,8 +25,11 @@ from pipeline.losses.supervised import supervised_loss
 from pipeline.networks.base import Network
 from pipeline.networks.weights import load_weights, stored
 from pipeline.progress import bar, console
-from pipeline.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pipeline.training.batch_statistics import share_statistics
+from pipeline.training.checkpoint import Checkpoint, common_checkpoint, save_checkpoint
 from pipeline.training.data import PatchReader
+from pipeline.training.distributed import first, rank, several
+from pipeline.training.exchange import add_gradients, wait
 from pipeline.training.feed import Batch, feed
 from pipeline.training.gpu import Replayed, compiled, prepare
 from pipeline.training.interruption import end_requests
@@ -60,6 +66,7 @@ def train(
         DataError: the loss is no number any more, or the Dice has collapsed.
         ResourceError: memory or disk do not suffice.
         Unfinished: this process was asked to end; what it has learned is saved.
+        HounsfieldError: contact with another process was lost.
     """
     params, steps = setting.params, setting.steps
     if setting.on_gpu:
@@ -67,6 +74,7 @@ def train(
         torch.backends.cudnn.benchmark = True
         prepare(network)
     drop_outputs(network, params.dropout)
+    share_statistics(network)
     optimizer = _optimizer(network, setting)
     average = {name: tensor.detach().clone() for name, tensor in stored(network).items()}
     start, curve, losses = _resume(network, optimizer, average, setting.checkpoints)
@@ -92,27 +100,30 @@ def train(
         if start and schedule.is_look(start) and (not curve or curve[-1]["step"] < start):
             # It was asked to end while it looked.
             look_at(start)
-            if request.made:
+            if request.agreed():
                 raise request.told(start)
         for step, batch in feed(reader, setting, start):
             if step == schedule.end:
                 break
             unread.append(learn(batch, step, schedule.rate(step)))
             done = step + 1
-            ending, look = request.made, schedule.is_look(done)
+            ending, look = request.agreed(), schedule.is_look(done)
             keep = done == schedule.end or _checkpoint_is_due(done, saved, setting)
             if look or keep or ending or len(unread) >= (READ_EVERY if setting.on_gpu else 1):
                 losses += watchman.losses(unread, done)
                 unread.clear()
             if look and not ending:
                 look_at(done)
-                ending = request.made
+                ending = request.agreed()
             if keep or ending:
                 tensors = watchman.finite(_tensors(network, optimizer, average), done)
                 record = {"curve": curve, "losses": losses}
-                save_checkpoint(setting.checkpoints, Checkpoint(done, tensors, record))
+                if first():
+                    save_checkpoint(setting.checkpoints, Checkpoint(done, tensors, record))
                 saved = time.monotonic()
             if ending:
+                # The first to end ends all: not before it is saved.
+                wait()
                 raise request.told(done)
             progress.update(task, total=schedule.end, completed=done)
     if schedule.end < steps:
@@ -177,6 +188,7 @@ def _learner(
         with gradient(), drop_weights(connections, params.drop_connect):
             loss = (loss_function if micro.whole else in_parts)(image, label, unknown, boundary)
             loss.backward()  # type: ignore[no-untyped-call]
+        add_gradients(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, params.gradient_clip)
         # As a GradScaler tells it: the kernel passes such a step over, and nobody waits for the answer.
         optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
@@ -184,8 +196,9 @@ def _learner(
         _move(averages, own, weight)
         return torch.stack([loss.detach(), norm])
 
-    # Kernels of a step that does not fit at once take long: launching them one by one costs nothing.
-    recorded = Replayed(update) if setting.on_gpu else update
+    # Kernels of a step that does not fit at once take long: launching them one by one costs nothing. And what
+    # is replayed is watched by nobody: if another process died, this one would wait for ever.
+    recorded = Replayed(update) if setting.on_gpu and not several() else update
 
     def learn(batch: Batch, step: int, rate: float) -> Tensor:
         for group in optimizer.param_groups:
@@ -195,10 +208,11 @@ def _learner(
                 group["lr"] = rate
         # The decay grows in at first, so that the start is forgotten soon.
         weight.fill_(1 - min(params.ema_decay, (1 + step) / (10 + step)))
-        seed = int(np.random.default_rng([params.seed, step]).integers(2**62))
+        # What a network draws (dropout) depends on seed and step, too, and is another for every process;
+        # to NumPy a 0 at the end is none, so that the first one draws what it would draw alone.
+        seed = int(np.random.default_rng([params.seed, step, rank()]).integers(2**62))
 
         def once() -> Tensor:
-            # What a network draws (dropout) depends on seed and step, too.
             torch.manual_seed(seed)
             return (recorded if micro.whole else update)(*batch.tensors)
 
@@ -255,7 +269,7 @@ def _resume(
     network: Network, optimizer: torch.optim.Optimizer, average: dict[str, Tensor], folder: Path
 ) -> tuple[int, Curve, list[float]]:
     """Bring everything to the state of the last checkpoint; steps done, curve, losses since its last row."""
-    checkpoint = load_checkpoint(folder)
+    checkpoint = common_checkpoint(folder)
     if checkpoint is None:
         return 0, [], []
     tensors = checkpoint.tensors

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from pipeline.errors import ResourceError
 from pipeline.params import TrainParams
 from pipeline.progress import console
+from pipeline.training.distributed import rank, several
 
 SIGNS = (
     "DefaultCPUAllocator",
@@ -89,6 +90,9 @@ class MicroBatches:
     def _halve(self, said: str) -> None:
         if self.size == 1:
             raise no_memory(f"one patch: {said}")
+        if several():
+            # The others have added up their part of the step already.
+            raise no_memory(f"{self.size} patches of process {rank()}: {said}; set train.micro_batch")
         self.size = -(-self.size // 2)
         gc.collect()
         if torch.cuda.is_available():

@@ -17,6 +17,7 @@ from pipeline.networks.base import Network
 from pipeline.networks.weights import stored
 from pipeline.training.checkpoint import told_if_full
 from pipeline.training.data import PatchReader
+from pipeline.training.distributed import rank, several
 from pipeline.training.feed import Batch, feed
 from pipeline.training.schedule import FOUND, Schedule
 from pipeline.training.setting import Setting
@@ -102,7 +103,8 @@ class Watchman:
         return True
 
     def _kept(self, step: int, batch: Batch, cases: Sequence[str]) -> str:
-        path = self.setting.checkpoints / f"broken_step_{step}.safetensors"
+        own = f"_of_process_{rank()}" if several() else ""
+        path = self.setting.checkpoints / f"broken_step_{step}{own}.safetensors"
         try:
             save_batch(path, batch, cases, step)
         except ResourceError as error:
