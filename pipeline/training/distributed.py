@@ -7,6 +7,8 @@ process, there is no process group, and nothing here does anything.
 import json
 import os
 import threading
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,7 +16,7 @@ from typing import cast
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import Store
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from pipeline.errors import HounsfieldError, ParamsError
@@ -82,8 +84,10 @@ def processes() -> Iterator[None]:
         return
     store, number, count = _met()
     console.quiet = number > 0
+    start = _start(store, number, count)
+    store = PrefixStore(start, store)
     ending = threading.Lock()
-    watcher = threading.Thread(target=_end_with_others, args=(number, ending), daemon=True)
+    watcher = threading.Thread(target=_end_with_others, args=(start, number, ending), daemon=True)
     watcher.start()
     try:
         # gloo for what lies in memory, NCCL for what lies on GPUs.
@@ -104,6 +108,28 @@ def processes() -> Iterator[None]:
 def _met() -> tuple[Store, int, int]:
     """A connection to torchrun's store, the number of this process, and of how many."""
     return cast(tuple[Store, int, int], next(rendezvous("env://", timeout=TIMEOUT)))
+
+
+def _start(store: Store, number: int, count: int) -> str:
+    """A name for this start of the processes, of which there are several if some are killed.
+
+    torchrun's store keeps what earlier processes left there, and restarts are counted by each node for
+    itself. So the first process welcomes every other one by a name that only that one knows.
+    """
+    own = uuid.uuid4().hex
+    if number:
+        store.set(f"hello {number}", own)
+        store.wait([f"welcome {own}"], TIMEOUT)
+        start: str = store.get(f"welcome {own}").decode()
+        store.set(f"{start} {number}", "here")
+        return start
+    missing = set(range(1, count))
+    while missing:
+        for other in [other for other in missing if store.check([f"hello {other}"])]:
+            store.set(f"welcome {store.get(f'hello {other}').decode()}", own)
+        missing -= {other for other in missing if store.check([f"{own} {other}"])}
+        time.sleep(0.05)
+    return own
 
 
 def _choose_gpu() -> bool:
@@ -139,18 +165,19 @@ def _tell_others(error: Exception, store: Store, number: int) -> None:
         console.quiet = False
 
 
-def _end_with_others(number: int, ending: threading.Lock) -> None:
+def _end_with_others(start: str, number: int, ending: threading.Lock) -> None:
     """End this process when another has failed, whatever it is doing.
 
     It may wait for the other or be busy with something else: neither would come to an end by itself.
 
     Args:
+        start: name of this start of the processes.
         number: of this process.
         ending: held by who ends it, this thread or the other one.
     """
     try:
         # A connection of its own: one that waits cannot be asked for anything else.
-        store = _met()[0]
+        store = PrefixStore(start, _met()[0])
         store.wait([ENDED], timedelta(days=365))
         ended = json.loads(store.get(ENDED))
         if not ended or not ending.acquire(blocking=False):

@@ -32,8 +32,10 @@ def _contact() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        # gloo puts the place in its source before what happened, and advice behind it.
+        what = str(error).split("] ", 1)[-1].split(". ")[0]
         raise HounsfieldError(
-            f"contact with another process of this training was lost ({str(error).splitlines()[0]})",
+            f"contact with another process of this training was lost ({what})",
             "start it again, it goes on from its last checkpoint; torchrun --max-restarts does so by itself",
         ) from error
 
