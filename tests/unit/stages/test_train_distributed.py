@@ -119,6 +119,25 @@ def test_a_killed_process_is_started_again_and_all_go_on_to_the_same_bytes(start
     assert curve_after.equals(curve)
 
 
+def test_one_process_is_asked_to_end_and_all_save_one_step_and_go_on_from_it(start):
+    undisturbed, curve = start(2, home="undisturbed", steps=200, checkpoint_every=200).result()
+    training = start(2, steps=200, checkpoint_every=200)
+    while "step 12:" not in training.log.read_text():
+        assert training.process.poll() is None, training.log.read_text()
+        time.sleep(0.02)
+    training.child(rank=1).terminate()
+    code, said = training.end()
+    assert code != 0
+    (stopped,) = re.findall(r"error the training was stopped after step (\d+), which is saved", said)
+    assert "(exitcode: 75)" in said
+    again = start(2, steps=200, checkpoint_every=200)
+    weights, curve_after = again.result()
+    assert f"going on from step {stopped}" in again.end()[1]
+    for name, weight in undisturbed.items():
+        assert np.array_equal(weights[name], weight), name
+    assert curve_after.equals(curve)
+
+
 def test_what_fails_in_one_process_ends_all_with_its_sentence(start, prepared):
     """Of the watched fold each looks at one case; that of the second one is damaged."""
     case = next((prepared / "data" / "volumes" / ORGAN).glob("case_1*"))
