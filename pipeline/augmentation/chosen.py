@@ -31,6 +31,8 @@ def apply_to_chosen(
         )
     if not bool(chosen.any()):
         return tensors
+    if bool(chosen.all()):
+        return transform(*tensors, *drawn)
     which = chosen.nonzero()[:, 0]
     changed = transform(*(tensor[which] for tensor in (*tensors, *drawn)))
     return tuple(old.index_copy(0, which, new) for new, old in zip(changed, tensors, strict=True))

@@ -2,11 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from pipeline.augmentation.chosen import apply_to_chosen
 from pipeline.params import AugmentParams
@@ -76,40 +75,59 @@ def apply_intensity(
     values = noise_values(image.device) if noise is None else noise
 
     def noisy(image: Tensor, deviation: Tensor, start: Tensor) -> tuple[Tensor]:
-        return (_noisy(image, deviation, start, values),)
+        read = _read_at_once if whole else _read_on_cpu
+        return (image + read(values, start, image.shape) * _wide(deviation),)
 
     amount, start, sigma = drawn.noise, drawn.noise_start, drawn.blur
     (image,) = apply_to_chosen(noisy, (image,), (amount, start), amount > 0, whole)
     (image,) = apply_to_chosen(_blurred, (image,), (sigma,), sigma > 0, whole)
-    brightness, contrast = _wide(drawn.brightness), _wide(drawn.contrast)
-    mean = image.mean(dim=(2, 3, 4), keepdim=True)
-    # Written as a change, so that an element which is not chosen keeps every bit.
-    image = image + ((image - mean) * (contrast - 1) + brightness)
+    levels = drawn.brightness, drawn.contrast
+    chosen = (drawn.brightness != 0) | (drawn.contrast != 1)
+    (image,) = apply_to_chosen(_levelled, (image,), levels, chosen, whole)
     (image,) = apply_to_chosen(_curved, (image,), (drawn.gamma,), drawn.gamma != 1, whole)
     return image
 
 
-def _noisy(image: Tensor, deviation: Tensor, start: Tensor, values: Tensor) -> Tensor:
-    """Gaussian noise added; values are read from `start` on, and again from the first after the last."""
-    voxels = math.prod(image.shape[1:])
-    place = (start[:, None] + torch.arange(voxels, device=image.device)) % NOISE
-    return image + values[place].view_as(image) * _wide(deviation)
+def _read_at_once(values: Tensor, start: Tensor, shape: torch.Size) -> Tensor:
+    """Values (B, ...) from `start` (B,) on, and again from the first after the last."""
+    place = (start[:, None] + torch.arange(math.prod(shape[1:]), device=start.device)) % NOISE
+    return values[place].view(shape)
+
+
+def _read_on_cpu(values: Tensor, start: Tensor, shape: torch.Size) -> Tensor:
+    """As `_read_at_once`, in the way that is quick on a CPU."""
+    voxels = math.prod(shape[1:])
+    around = values.repeat(1 + -(-voxels // NOISE)) if int(start.max()) + voxels > NOISE else values
+    return torch.stack([around[first : first + voxels] for first in start.tolist()]).view(shape)
 
 
 def _blurred(image: Tensor, sigma: Tensor) -> tuple[Tensor]:
-    """Gaussian blur, axis by axis, with a sigma of its own for each element."""
-    offsets = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, device=image.device)
+    """Gaussian blur with a sigma of its own for each element, axis by axis as a product of matrices."""
+    z, y, x = (_blurring(edge, sigma) for edge in image.shape[2:])
+    image = (z[:, None] @ image.flatten(3)).view_as(image)
+    return (y[:, None, None] @ image @ x[:, None, None].mT,)
+
+
+def _blurring(edge: int, sigma: Tensor) -> Tensor:
+    """Matrices (B, edge, edge): how much of each voxel of a line is in each of the blurred line."""
+    places = torch.arange(-BLUR_RADIUS, edge + BLUR_RADIUS, device=sigma.device)
+    offsets = places - torch.arange(edge, device=sigma.device)[:, None]
     # An element that is not blurred has a sigma of 0 here, and is thrown away.
-    kernel = (-0.5 * (offsets / sigma.clamp_min(0.1)[:, None]) ** 2).exp()
-    kernel = (kernel / kernel.sum(dim=1, keepdim=True)).to(image)[:, :, None, None, None, None]
-    for axis in (2, 3, 4):
-        sides = [0] * 6
-        sides[2 * (4 - axis)] = sides[2 * (4 - axis) + 1] = BLUR_RADIUS
-        padded = functional.pad(image, sides, mode="replicate")
-        length = image.shape[axis]
-        shifted = (kernel[:, k] * padded.narrow(axis, k, length) for k in range(len(offsets)))
-        image = reduce(torch.add, shifted)
-    return (image,)
+    shares = (-0.5 * (offsets / sigma.clamp_min(0.1)[:, None, None]) ** 2).exp() * (
+        offsets.abs() <= BLUR_RADIUS
+    )
+    shares = shares / shares.sum(dim=2, keepdim=True)
+    # Outside, the edge is repeated.
+    inner = shares[:, :, BLUR_RADIUS:-BLUR_RADIUS].clone()
+    inner[:, :, 0] += shares[:, :, :BLUR_RADIUS].sum(dim=2)
+    inner[:, :, -1] += shares[:, :, -BLUR_RADIUS:].sum(dim=2)
+    return inner
+
+
+def _levelled(image: Tensor, brightness: Tensor, contrast: Tensor) -> tuple[Tensor]:
+    """Brightness added, and contrast changed about the mean."""
+    mean = image.mean(dim=(2, 3, 4), keepdim=True)
+    return (image + ((image - mean) * (_wide(contrast) - 1) + _wide(brightness)),)
 
 
 def _curved(image: Tensor, gamma: Tensor) -> tuple[Tensor]:
@@ -117,14 +135,16 @@ def _curved(image: Tensor, gamma: Tensor) -> tuple[Tensor]:
     low = image.amin(dim=(2, 3, 4), keepdim=True)
     width = (image.amax(dim=(2, 3, 4), keepdim=True) - low).clamp_min(1e-6)
     curved = ((image - low) / width).clamp_min(1e-7) ** _wide(gamma)
+    mean = image.mean(dim=(2, 3, 4), keepdim=True)
     centred = curved - curved.mean(dim=(2, 3, 4), keepdim=True)
-    scale = _deviation(image) / _deviation(curved).clamp_min(1e-6)
-    return (centred * scale + image.mean(dim=(2, 3, 4), keepdim=True),)
+    scale = _deviation(image - mean) / _deviation(centred).clamp_min(1e-6)
+    return (centred * scale + mean,)
 
 
-def _deviation(image: Tensor) -> Tensor:
-    voxels = math.prod(image.shape[2:])
-    return image.reshape(*image.shape[:2], voxels).std(dim=2)[:, :, None, None, None]
+def _deviation(centred: Tensor) -> Tensor:
+    """Of values (B, C, Z, Y, X) whose mean is 0, (B, C, 1, 1, 1)."""
+    voxels = math.prod(centred.shape[2:])
+    return (centred.square().sum(dim=(2, 3, 4), keepdim=True) / max(1, voxels - 1)).sqrt()
 
 
 def _wide(strength: Tensor) -> Tensor:

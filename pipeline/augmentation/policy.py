@@ -67,5 +67,13 @@ def apply(
         noise: `noise_values` of that device; None: they are looked up.
         whole: transform all elements and throw away what was not drawn for, as suits a GPU.
     """
+    if not whole and len(image) > 1:
+        # One by one, an element is still in the cache when its next transform comes.
+        each = [
+            apply(image[one : one + 1], label[one : one + 1], drawn.elements(one, 1), noise)
+            for one in range(len(image))
+        ]
+        images, labels = zip(*each, strict=True)
+        return torch.cat(images), torch.cat(labels)
     image, label = apply_spatial(image, label, drawn.spatial, whole)
     return apply_intensity(image, drawn.intensity, noise, whole), label

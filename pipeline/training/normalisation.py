@@ -18,6 +18,7 @@ def normalise(image: Tensor, channels: Sequence[dict[str, Any]]) -> Tensor:
         (..., len(channels), Z, Y, X).
     """
     seen = [
-        (image.select(-4, one["image"]).clamp(*one["clip"]) - one["mean"]) / one["std"] for one in channels
+        image.select(-4, one["image"]).clamp(*one["clip"]).sub_(one["mean"]).div_(one["std"])
+        for one in channels
     ]
     return torch.stack(seen, dim=-4)
