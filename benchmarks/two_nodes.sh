@@ -3,10 +3,10 @@
 #
 #     benchmarks/two_nodes.sh FOLDER [STEPS]        as root; needs iproute2
 #
-# FOLDER is made: a clone of this repository, which the nodes share as they would a network file system; what they
-# keep lies beside it. The
-# phantom is trained by both undisturbed, then with everything on the second node killed (-9) in the midst and
-# started again, then by one process alone. Says how far the weights of the three lie apart.
+# FOLDER is made: a clone of this repository, which the nodes share as they would a network file system; what
+# they keep lies beside it. The phantom is trained by both undisturbed, then with everything on the second node
+# killed (-9) in the midst and started again, then by one process alone. Says how far the weights of the three
+# lie apart.
 set -euo pipefail
 folder=$1 steps=${2:-60}
 git clone --quiet "$(dirname "$0")/.." "$folder"
@@ -58,7 +58,8 @@ train() {
     # gloo and torchrun would else use the address that the host's name leads to.
     HOUNSFIELD_HOME=$folder-$3 GLOO_SOCKET_IFNAME=cable ip netns exec "$1" \
         torchrun --nnodes 2 --nproc-per-node 1 --max-restarts 3 --rdzv-id "$3" --rdzv-backend c10d \
-        --rdzv-endpoint 10.77.0.1:29500 --rdzv-conf "is_host=$2,join_timeout=300" --local-addr "10.77.0.$((2 - $2))" -m pipeline train abdomen
+        --rdzv-endpoint 10.77.0.1:29500 --rdzv-conf "is_host=$2,join_timeout=300" \
+        --local-addr "10.77.0.$((2 - $2))" -m pipeline train abdomen
 }
 keep() { cp models/abdomen/weights.safetensors "$folder-$1/"; }
 
