@@ -13,6 +13,8 @@ git clone --quiet "$(dirname "$0")/.." "$folder"
 folder=$(realpath "$folder")
 cd "$folder"
 export PYTHONPATH=$PWD OMP_NUM_THREADS=1
+# With a shared store a node that is started anew never learns where the others meet.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 git config user.name >/dev/null || git config user.name benchmark
 git config user.email >/dev/null || git config user.email benchmark@localhost
 
@@ -61,18 +63,20 @@ train() {
         --rdzv-endpoint 10.77.0.1:29500 --rdzv-conf "is_host=$2,join_timeout=300" \
         --local-addr "10.77.0.$((2 - $2))" -m pipeline train abdomen
 }
-keep() { cp models/abdomen/weights.safetensors "$folder-$1/"; }
+# Moved, so that no training can leave the weights of the one before it.
+keep() { mv models/abdomen/weights.safetensors "$folder-$1/"; }
 
 echo "== both nodes, undisturbed"
 train "$first" 1 undisturbed 2>&1 | sed -u 's/^/first:  /' &
 one=$!
 train "$second" 0 undisturbed 2>&1 | sed -u 's/^/second: /' &
+wait $!
 wait $one
-wait
 keep undisturbed
 
 echo "== both nodes, the second killed at half of the steps"
 train "$first" 1 disturbed 2>&1 | sed -u 's/^/first:  /' &
+one=$!
 train "$second" 0 disturbed 2>&1 | sed -u 's/^/second: /' &
 there() { find "$folder-disturbed" -name "$(printf 'step_%08d' "$1")*" 2>/dev/null; }
 until [ -n "$(there $((steps / 2 / 5 * 5)))" ]; do sleep 0.05; done
@@ -81,7 +85,8 @@ ip netns pids "$second" | xargs kill -9
 sleep 5
 echo "== the second started again"
 train "$second" 0 disturbed 2>&1 | sed -u 's/^/second: /' &
-wait
+wait $!
+wait $one
 keep disturbed
 
 echo "== one process"
