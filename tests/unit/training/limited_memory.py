@@ -23,7 +23,7 @@ from pipeline.params import LossParams, TrainParams
 from pipeline.training.micro_batches import MicroBatches, gradient
 
 BATCH, EDGE = 8, 32
-LARGEST, SHRINKS = 2**29, 0.9
+LARGEST, SHRINKS = 3 * 2**27, 0.75
 
 
 def main(folder):

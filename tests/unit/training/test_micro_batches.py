@@ -23,7 +23,7 @@ CPU = (
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
     "allocate 268435456 bytes. Error code 12 (Cannot allocate memory)"
 )
-RETURNED = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
+RETURNED = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 """Has the C library give freed memory back at once; otherwise it is in pieces, and limits count them."""
 NO_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"),
