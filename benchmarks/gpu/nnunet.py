@@ -25,15 +25,15 @@ def load(folder: Path, batch: int | None = None) -> tuple[dict[str, Any], dict[s
     return plans, json.loads((folder / DATASET / "dataset.json").read_text())
 
 
-def trainer(folder: Path, batch: int | None = None) -> Any:
-    """Its trainer, ready for `train_step`."""
+def trainer(folder: Path, device: Any, batch: int | None = None) -> Any:
+    """Its trainer on a device of PyTorch, ready for `train_step`."""
     import torch
 
     plans, dataset = load(folder, batch)
     # The module and its class have one name.
     name = "nnUNetTrainerNoDeepSupervision"
     module = import_module(f"nnunetv2.training.nnUNetTrainer.variants.network_architecture.{name}")
-    found = getattr(module, name)(plans, "3d_fullres", 0, dataset, torch.device("cuda"))
+    found = getattr(module, name)(plans, "3d_fullres", 0, dataset, device)
     found.initialize()
     torch.backends.cudnn.benchmark = True
     return found

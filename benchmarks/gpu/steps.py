@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def nnunets(folder: Path, batch_size: int | None) -> dict[str, float]:
-    trainer = nnunet.trainer(folder / "nnunet", batch_size)
+    trainer = nnunet.trainer(folder / "nnunet", DEVICE, batch_size)
     trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
     trainer.on_train_epoch_start()
     batch = next(trainer.dataloader_train)
@@ -122,14 +122,14 @@ def rate(network: Any, reader: PatchReader, setting: Setting, trace: bool = Fals
     gpu.prepare(network)
     optimizer = loop._optimizer(network, setting)
     average = {name: weight.detach().clone() for name, weight in network.named_parameters()}
-    learn = loop._learner(network, optimizer, average, setting)
+    learn = loop._learner(network, optimizer, average, setting, reader.shape[0])
     batches = feed(reader, setting, 0)
     unread: list[torch.Tensor] = []
 
     def step(number: int, batch: Any = None) -> None:
-        unread.append(learn(batch or next(batches)[1], number))
+        unread.append(learn(batch or next(batches)[1], number, FULL.learning_rate))
         if len(unread) == loop.READ_EVERY:
-            loop._read(unread, number)
+            torch.stack(unread).tolist()
             unread.clear()
 
     began = time.perf_counter()
