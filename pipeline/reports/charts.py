@@ -9,6 +9,8 @@ WIDTH = 480
 """Units of the drawing; it is scaled to the room there is."""
 ROW = 44
 """Height of one group of a strip chart."""
+SQUARE, SQUARE_LEFT, SQUARE_BOTTOM = 260, 44, 272
+"""Edge of a chart whose axes are alike, and where it stands."""
 
 
 def strip_chart(groups: Mapping[str, Sequence[tuple[str, float]]]) -> Html:
@@ -83,23 +85,12 @@ def reliability_chart(points: Sequence[tuple[float, float, float]], name: str) -
         points: the first two from 0 to 1; a dot grows with the logarithm of its voxels.
         name: of what the probability is.
     """
-    left, top, side = 44, 12, 260
-    bottom, right = top + side, left + side
-    parts = []
-    for tick in (0, 0.2, 0.4, 0.6, 0.8, 1):
-        x, y = left + side * tick, bottom - side * tick
-        parts.append(f'<line class="line" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{tick:g}</text>')
-    parts.append(f'<line class="axis" x1="{left}" x2="{right}" y1="{bottom}" y2="{top}"/>')
+    parts = _square(0, (0, 0.2, 0.4, 0.6, 0.8, 1), ("is so, by", "probability"))
     for said, so, voxels in points:
         radius = 2 + math.log10(max(voxels, 1))
         tip = f"<title>says {said:.0%}, is so in {so:.0%} of {voxels:,.0f} voxels</title>"
-        place = f'cx="{left + side * said:.1f}" cy="{bottom - side * so:.1f}" r="{radius:.1f}"'
-        parts.append(f'<circle class="dot" {place}>{tip}</circle>')
-    parts.append(f'<text x="{right + 14}" y="{top + 14}">is so, by</text>')
-    parts.append(f'<text x="{right + 14}" y="{top + 31}">probability</text>')
-    return _svg(bottom + 26, f"{name}: what is so, by the probability that the model says", parts)
+        parts.append(f'<circle class="dot" {_in_square(said, so)} r="{radius:.1f}">{tip}</circle>')
+    return _svg(SQUARE_BOTTOM + 26, f"{name}: what is so, by the probability that the model says", parts)
 
 
 def difference_chart(rows: Sequence[tuple[str, float, float]], margin: float, name: str) -> Html:
@@ -120,7 +111,7 @@ def difference_chart(rows: Sequence[tuple[str, float, float]], margin: float, na
         return left + (right - left) * (value - low) / (high - low)
 
     parts = []
-    for mark, words in ((-margin, f"−{margin:g}"), (0.0, "0")):
+    for mark, words in [(-margin, f"−{margin:g}")] * (margin > 0) + [(0.0, "0")]:
         kind = "axis" if mark == 0 else "line"
         x = place(mark)
         parts.append(f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 4}" y2="{bottom}"/>')
@@ -144,25 +135,38 @@ def paired_chart(points: Sequence[tuple[str, float, float]], across: str, up: st
         across: what x is.
         up: what y is.
     """
-    left, top, side = 44, 12, 260
-    bottom, right = top + side, left + side
     lowest = min((value for _, *pair in points for value in pair), default=0.0)
     low = min(math.floor(lowest * 10) / 10, 0.9)
-    parts = []
-    for part in (0, 0.25, 0.5, 0.75, 1):
-        x, y, tick = left + side * part, bottom - side * part, low + (1 - low) * part
-        parts.append(f'<line class="line" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:.3g}</text>')
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{tick:.3g}</text>')
-    parts.append(f'<line class="axis" x1="{left}" x2="{right}" y1="{bottom}" y2="{top}"/>')
+    parts = _square(low, (0, 0.25, 0.5, 0.75, 1), (f"up: {up}", f"across: {across}"))
     for name, x, y in points:
-        shares = [(value - low) / (1 - low) for value in (x, y)]
-        place = f'cx="{left + side * shares[0]:.1f}" cy="{bottom - side * shares[1]:.1f}" r="4"'
+        place = _in_square((x - low) / (1 - low), (y - low) / (1 - low))
         words = f"<title>{markup(name)}: {markup(up)} {y:.3f}, {markup(across)} {x:.3f}</title>"
-        parts.append(f'<circle class="dot" {place}>{words}</circle>')
-    parts.append(f'<text x="{right + 14}" y="{top + 14}">up: {markup(up)}</text>')
-    parts.append(f'<text x="{right + 14}" y="{top + 31}">across: {markup(across)}</text>')
-    return _svg(bottom + 26, f"{up} against {across}", parts)
+        parts.append(f'<circle class="dot" {place} r="4">{words}</circle>')
+    return _svg(SQUARE_BOTTOM + 26, f"{up} against {across}", parts)
+
+
+def _square(low: float, shares: Sequence[float], words: tuple[str, str]) -> list[str]:
+    """A square whose axes go from `low` to 1, marked at `shares` of them, and the line where both are alike.
+
+    The words stand beside it, in two lines.
+    """
+    right = SQUARE_LEFT + SQUARE
+    top = SQUARE_BOTTOM - SQUARE
+    parts = []
+    for share in shares:
+        x, y, tick = SQUARE_LEFT + SQUARE * share, SQUARE_BOTTOM - SQUARE * share, low + (1 - low) * share
+        parts.append(f'<line class="line" x1="{SQUARE_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{SQUARE_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:.3g}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{SQUARE_BOTTOM + 18}" text-anchor="middle">{tick:.3g}</text>')
+    parts.append(f'<line class="axis" x1="{SQUARE_LEFT}" x2="{right}" y1="{SQUARE_BOTTOM}" y2="{top}"/>')
+    for line, said in enumerate(words):
+        parts.append(f'<text x="{right + 14}" y="{top + 14 + 17 * line}">{markup(said)}</text>')
+    return parts
+
+
+def _in_square(across: float, up: float) -> str:
+    """Where a dot stands, by shares of the axes."""
+    return f'cx="{SQUARE_LEFT + SQUARE * across:.1f}" cy="{SQUARE_BOTTOM - SQUARE * up:.1f}"'
 
 
 def _svg(height: float, name: str, parts: Sequence[str]) -> Html:

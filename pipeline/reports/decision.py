@@ -38,6 +38,8 @@ def decision_page(outcome: Mapping[str, Any], pairs: pd.DataFrame | None) -> str
         blocks.append(_by_group(evidence))
     if pairs is not None and len(pairs):
         blocks.append(_by_case(pairs))
+    elif pairs is None and "overall" in evidence:
+        blocks.append(paragraph("Single cases cannot be shown: the champion's figures are gone.", "soft"))
     if "overall" not in evidence:
         blocks.append(_challenger_alone(evidence))
     blocks.append(section("More", link(REPORT, f"The report on version {challenger}")))
