@@ -52,12 +52,8 @@ class _Whole(torch.autograd.Function):
         return slopes[0]
 
 
-class _Shared(torch.autograd.Function):
+class _Shared(_Whole):
     """The sum over all processes, each of which computes something else from it: slopes are added up, too."""
-
-    @staticmethod
-    def forward(_context: Any, own: Tensor) -> Tensor:
-        return _sum(own)
 
     @staticmethod
     def backward(_context: Any, *slopes: Tensor) -> Tensor:

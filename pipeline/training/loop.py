@@ -201,11 +201,7 @@ def _learner(
     recorded = Replayed(update) if setting.on_gpu and not several() else update
 
     def learn(batch: Batch, step: int, rate: float) -> Tensor:
-        for group in optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+        _set_rate(optimizer, rate)
         # The decay grows in at first, so that the start is forgotten soon.
         weight.fill_(1 - min(params.ema_decay, (1 + step) / (10 + step)))
         # What a network draws (dropout) depends on seed and step, too, and is another for every process;
@@ -219,6 +215,14 @@ def _learner(
         return micro.fitting(once)
 
     return learn
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 @torch.no_grad()

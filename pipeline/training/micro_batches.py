@@ -31,6 +31,9 @@ SIGNS = (
 """In the message of a RuntimeError, by which it means that there is no memory."""
 
 
+REMEDY = "lower patches.size, or train.batch_size, or take a network with fewer maps (train.network)"
+
+
 class DoesNotFit(Exception):
     """There is not enough memory for the gradient of a step; nothing has been learned from it."""
 
@@ -92,7 +95,9 @@ class MicroBatches:
             raise no_memory(f"one patch: {said}")
         if several():
             # The others have added up their part of the step already.
-            raise no_memory(f"{self.size} patches of process {rank()}: {said}; set train.micro_batch")
+            raise no_memory(
+                f"{self.size} patches of process {rank()}: {said}", "set train.micro_batch to fewer patches"
+            )
         self.size = -(-self.size // 2)
         gc.collect()
         if torch.cuda.is_available():
@@ -124,12 +129,8 @@ def gradient() -> Iterator[None]:
     Raises:
         DoesNotFit: memory does not suffice.
     """
-    try:
+    with _if_no_memory(DoesNotFit):
         yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise DoesNotFit(str(error).partition("\n")[0]) from None
 
 
 @contextmanager
@@ -139,12 +140,19 @@ def told_if_no_memory() -> Iterator[None]:
     Raises:
         ResourceError: it does not suffice.
     """
+    with _if_no_memory(no_memory):
+        yield
+
+
+@contextmanager
+def _if_no_memory(told: Callable[[str], Exception]) -> Iterator[None]:
+    """Raise what `told` makes of the error that there is no memory."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise no_memory(str(error).partition("\n")[0]) from None
+        raise told(str(error).partition("\n")[0]) from None
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
@@ -158,9 +166,6 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
-def no_memory(what: str) -> ResourceError:
+def no_memory(what: str, remedy: str = REMEDY) -> ResourceError:
     """The error with which a training ends that does not fit into memory."""
-    return ResourceError(
-        f"the training does not fit into memory ({what})",
-        "lower patches.size, or train.batch_size, or take a network with fewer maps (train.network)",
-    )
+    return ResourceError(f"the training does not fit into memory ({what})", remedy)
