@@ -72,33 +72,30 @@ class ModelRegistry:
     def model(self, organ: str, number: int) -> RegisteredModel:
         """A version with its files, verified.
 
+        The files of a registry on this machine are used where they lie, a server's are fetched once.
+
         Raises:
             MissingError: there is no such version, or its files are gone.
             DataError: its files are not those that were registered.
         """
         version = self.version(organ, number)
-        return RegisteredModel(organ, number, version.content, self._folder(version))
-
-    @reached()
-    def champion(self, organ: str) -> RegisteredModel | None:
-        """The model in use; None if there is none yet.
-
-        The files of a registry on this machine are used where they lie, a server's are fetched once.
-
-        Raises:
-            MissingError: its files are gone.
-            DataError: its files are not those that were registered.
-        """
-        number = self.champion_version(organ)
-        if number is None:
-            return None
-        version = version_of(self._client.get_model_version(organ, str(number)))
         if not version.content:
             raise DataError(
                 f"{organ}: version {number} was not registered by this pipeline (it has no tag {CONTENT})",
                 "point the alias 'champion' in MLflow at one that was",
             )
         return RegisteredModel(organ, number, version.content, self._folder(version))
+
+    @reached()
+    def champion(self, organ: str) -> RegisteredModel | None:
+        """The model in use, as of `model`; None if there is none yet.
+
+        Raises:
+            MissingError: its files are gone.
+            DataError: its files are not those that were registered.
+        """
+        number = self.champion_version(organ)
+        return None if number is None else self.model(organ, number)
 
     def lock(self, organ: str) -> AbstractContextManager[int]:
         """Let one process of this machine at a time decide about `organ`."""

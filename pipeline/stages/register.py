@@ -198,7 +198,8 @@ def _their_figures(
         try:
             kept.write_text(models_known.evidence(version, CHAMPION_CASES), encoding="utf-8")
         except MissingError as error:
-            console.print(f"{error}; {PAGE} shows no single cases", markup=False)
+            # Not its remedy: the decision would be replayed.
+            console.print(f"{error.reason}; {PAGE} shows no single cases", markup=False)
             return None
         return _figures(kept, challenge.test)
 
