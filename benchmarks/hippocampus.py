@@ -16,11 +16,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import yaml
 
+from benchmarks.gpu.accuracy import summary
 from benchmarks.gpu.prepare import ORGAN, split
 from pipeline.metrics.overlap import dice
 
@@ -75,20 +77,14 @@ def run(project: Path, *arguments: str) -> None:
     subprocess.run([sys.executable, *arguments], cwd=project, env=environment, check=True)
 
 
-def judged(found: Path, held_out: Path) -> dict[str, object]:
+def judged(found: Path, held_out: Path) -> dict[str, Any]:
     """Mean Dice of the parts, of each part, and that of the worst case and part."""
     scores = []
     for path in sorted((held_out / "labelsTr").glob("*.nii.gz")):
         # Nibabel has no types for what it loads.
         truth, best = (np.asarray(nibabel.load(one).dataobj) for one in (path, found / path.name))  # type: ignore[attr-defined]
         scores.append([dice(truth, best, value) for value in (1, 2)])
-    parts = np.mean(scores, axis=0)
-    return {
-        "cases": len(scores),
-        "dice": round(float(parts.mean()), 4),
-        "parts": [round(float(part), 4) for part in parts],
-        "worst": round(float(np.min(scores)), 4),
-    }
+    return summary(scores)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,11 @@ def judged(shares: list[torch.Tensor], held_out: Path) -> dict[str, Any]:
     for path, share in zip(sorted(held_out.glob("*.b2nd")), shares, strict=True):
         truth, best = read_case(path).label, share.argmax(dim=0).cpu().numpy()
         scores.append([dice(truth, best, value) for value in range(1, len(share))])
+    return summary(scores)
+
+
+def summary(scores: list[list[float]]) -> dict[str, Any]:
+    """Of Dice by case and part: the means, and the worst of all."""
     parts = np.mean(scores, axis=0)
     return {
         "cases": len(scores),
