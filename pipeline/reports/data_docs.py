@@ -18,7 +18,7 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 0; color: #1a1d21; backgro
 .container-fluid { padding: 0 1rem; } h4, h5 { margin: .8rem 0 .3rem; }
 a { color: #0072b2; text-decoration: none; } .sticky ul { list-style: none; padding: 0; columns: 16rem; }
 table { border-collapse: collapse; margin: .4rem 0 1rem; } th, td { border-bottom: 1px solid #d9dee3;
-  padding: .25rem .8rem .25rem 0; text-align: left; vertical-align: top; }
+  padding: .25rem .8rem .25rem 0; text-align: left; vertical-align: top; overflow-wrap: anywhere; }
 .alert { background: #f4f6f8; padding: .4rem .8rem; margin-top: 1.2rem; }
 .badge { background: #e3e8ec; border-radius: .3rem; padding: 0 .3rem; }
 .collapse { display: none; } .collapse:target { display: block; }
