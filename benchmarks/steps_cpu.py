@@ -5,10 +5,13 @@
 SOURCE is the Medical Segmentation Decathlon's hippocampus task (imagesTr, labelsTr, dataset.json), which
 nnU-Net plans for and both learn from, each with its own loading and augmentation; what is made of it stays in
 `--folder`, if given. nnU-Net's trainer is its variant without deep supervision, so that the network computes
-the same in both. Both run in nnU-Net's environment and in one process (its augmenting processes, as many as
-it starts by default, besides), a few steps in turn, so that whatever else runs slows both; its processes also
-fill their queue while ours steps. Printed, a line of JSON each: the median over the rounds of steps a second,
-with loading and of one batch again and again, and the ratio to nnU-Net.
+the same in both.
+
+Each lives in a process of its own, in nnU-Net's environment, and they make a few steps in turn, so that
+whatever else runs slows all; out of turn a process is stopped together with those it started (nnU-Net
+augments in as many as it does by default), so that none works ahead at another's cost. Printed, a line of
+JSON each: the median over the rounds of steps a second, with loading and of one batch again and again, and
+the ratio to nnU-Net.
 
 nnU-Net computes in float32 on a CPU. So does our loop with this network; its time in bfloat16, which
 `train.precision` can ask for, stands beside it where the processor computes in that.
@@ -17,6 +20,7 @@ nnU-Net computes in float32 on a CPU. So does our loop with this network; its ti
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -27,7 +31,10 @@ from pathlib import Path
 from typing import Any
 
 PEER = ("torch==2.13.0", "nnunetv2==2.8.1")
+NNUNET = "nnunet, float32"
+WORKERS = (NNUNET, "ours, float32", "ours, bfloat16")
 WARM = 3
+ANSWER = "answer: "
 Step = Callable[[bool], None]
 """Makes one step, with a new batch or with the first one again."""
 
@@ -39,10 +46,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10, help="of each in a round")
     parser.add_argument("--trace", action="store_true", help="also print what takes our time")
-    parser.add_argument("--compare", action="store_true", help="what the peer's interpreter is called with")
+    parser.add_argument("--make", choices=WORKERS, help="what the peer's interpreter is called with")
     asked = parser.parse_args()
-    if asked.compare:
-        compare(asked)
+    if asked.make:
+        work(asked)
         return
     import pandas as pd
 
@@ -59,48 +66,100 @@ def main() -> None:
         # nnU-Net's environment reads no Parquet.
         table = prepared / "project" / "data" / "patches" / "hippocampus.parquet"
         pd.read_parquet(table).to_csv(table.with_suffix(".csv"), index=False)
+        compare(peer, prepared, asked)
+
+
+class Worker:
+    """A process that makes steps when it is told to, and is stopped otherwise."""
+
+    def __init__(self, name: str, peer: Path, folder: Path, trace: bool) -> None:
+        self.name = name
+        command = [peer, __file__, folder, "--make", name, "--folder", folder, *["--trace"] * trace]
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-        command = [peer, __file__, asked.source, "--compare", "--folder", prepared]
-        command += ["--rounds", str(asked.rounds), "--steps", str(asked.steps)]
-        subprocess.run(command + ["--trace"] * asked.trace, env=environment, check=True)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self._process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
+        self.said = self._answer()
+        self._signal(signal.SIGSTOP)
+
+    def rate(self, steps: int, new: bool) -> float:
+        """Steps a second, with new batches or with one."""
+        self._signal(signal.SIGCONT)
+        self._process.stdin.write(json.dumps([steps, new]) + "\n")
+        self._process.stdin.flush()
+        seconds = self._answer()
+        self._signal(signal.SIGSTOP)
+        return steps / seconds
+
+    def end(self) -> None:
+        """Kill it and all that it started."""
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+
+    def _answer(self) -> Any:
+        for line in self._process.stdout:
+            if line.startswith(ANSWER):
+                return json.loads(line.removeprefix(ANSWER))
+            print(line, end="", file=sys.stderr)
+        raise SystemExit(f"{self.name} ended")
+
+    def _signal(self, number: int) -> None:
+        os.killpg(self._process.pid, number)
 
 
-def compare(asked: argparse.Namespace) -> None:
+def compare(peer: Path, folder: Path, asked: argparse.Namespace) -> None:
     """Time all in turn."""
     import torch
 
     from pipeline.training.profile import precision
 
-    steps: dict[str, Step] = {"nnunet, float32": nnunets(asked.folder)}
-    steps["ours, float32"] = ours(asked.folder, torch.float32)
-    if precision(None, torch.device("cpu")) == torch.bfloat16:
-        steps["ours, bfloat16"] = ours(asked.folder, torch.bfloat16)
-    for step in steps.values():
-        for _ in range(WARM):
-            step(True)
-    print(json.dumps({"threads": torch.get_num_threads(), "torch": torch.__version__}), flush=True)
-    rates: dict[tuple[str, bool], list[float]] = {(name, new): [] for name in steps for new in (True, False)}
-    for number in range(asked.rounds):
-        print(f"round {number + 1} of {asked.rounds}", file=sys.stderr)
-        for name, new in rates:
-            began = time.perf_counter()
-            for _ in range(asked.steps):
-                steps[name](new)
-            rates[name, new].append(asked.steps / (time.perf_counter() - began))
+    names = list(WORKERS)
+    if precision(None, torch.device("cpu")) != torch.bfloat16:
+        names.remove("ours, bfloat16")
+    workers: list[Worker] = []
+    try:
+        for name in names:
+            workers.append(Worker(name, peer, folder, asked.trace))
+            print(json.dumps({"of": name} | workers[-1].said), flush=True)
+        rates: dict[tuple[str, bool], list[float]] = {
+            (name, new): [] for name in names for new in (True, False)
+        }
+        for number in range(asked.rounds):
+            print(f"round {number + 1} of {asked.rounds}", file=sys.stderr)
+            for new in (True, False):
+                for worker in workers:
+                    rates.setdefault((worker.name, new), []).append(worker.rate(asked.steps, new))
+    finally:
+        for worker in workers:
+            worker.end()
     medians = {key: statistics.median(found) for key, found in rates.items()}
-    for name in steps:
+    for name in names:
         found: dict[str, Any] = {"of": name}
         for said, new in (("with_loading", True), ("one_batch", False)):
             rate = medians[name, new]
-            found[said] = {
-                "steps_per_s": round(rate, 3),
-                "ratio": round(rate / medians["nnunet, float32", new], 2),
-            }
+            ratio = round(rate / medians[NNUNET, new], 2)
+            found[said] = {"steps_per_s": round(rate, 3), "ratio": ratio}
         print(json.dumps(found), flush=True)
-    if asked.trace:
-        trace(lambda: [steps["ours, float32"](True) for _ in range(5)])
-    # Its processes wait for ever to hand over batches that nobody wants any more.
-    os._exit(0)
+
+
+def work(asked: argparse.Namespace) -> None:
+    """Make steps as standard input asks for them, and tell the seconds that they took."""
+    import torch
+
+    if asked.make == NNUNET:
+        step = nnunets(asked.folder)
+    else:
+        step = ours(asked.folder, getattr(torch, asked.make.removeprefix("ours, ")))
+    for _ in range(WARM):
+        step(True)
+    if asked.trace and asked.make != NNUNET:
+        trace(lambda: [step(True) for _ in range(5)])
+    print(ANSWER + json.dumps({"threads": torch.get_num_threads(), "torch": torch.__version__}), flush=True)
+    for line in sys.stdin:
+        steps, new = json.loads(line)
+        began = time.perf_counter()
+        for _ in range(steps):
+            step(new)
+        print(ANSWER + json.dumps(time.perf_counter() - began), flush=True)
 
 
 def nnunets(folder: Path) -> Step:
@@ -125,8 +184,10 @@ def ours(folder: Path, precision: Any) -> Step:
 
     from benchmarks.gpu import nnunet
     from pipeline.networks.base import ANY_SIZE
+    from pipeline.networks.channels_last import prepare
     from pipeline.params import AugmentParams, TrainParams
     from pipeline.training import loop
+    from pipeline.training.allocation import memory_kept
     from pipeline.training.data import PatchReader
     from pipeline.training.feed import feed
     from pipeline.training.profile import SMALL, reading_threads
@@ -150,6 +211,9 @@ def ours(folder: Path, precision: Any) -> Step:
     )
     classes, threads = ["anterior", "posterior"], reading_threads(device)
     reader = PatchReader(table, project / "volumes" / "hippocampus", batch_size, 0, classes, threads=threads)
+    prepare(network)
+    # For as long as the process lives.
+    memory_kept().__enter__()
     optimizer = loop._optimizer(network, setting)
     average = {name: weight.detach().clone() for name, weight in network.named_parameters()}
     learn = loop._learner(network, optimizer, average, setting, batch_size)

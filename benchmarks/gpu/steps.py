@@ -21,6 +21,7 @@ import torch
 from benchmarks.gpu import nnunet
 from pipeline.networks import build_network, plan_network
 from pipeline.networks.base import ANY_SIZE
+from pipeline.networks.channels_last import prepare
 from pipeline.params import AugmentParams, TrainParams
 from pipeline.training import gpu, loop
 from pipeline.training.data import PatchReader
@@ -119,7 +120,7 @@ def ours(name: str, asked: argparse.Namespace) -> dict[str, float]:
 def rate(network: Any, reader: PatchReader, setting: Setting, trace: bool = False) -> dict[str, float]:
     network = network.to(DEVICE)
     torch.backends.cudnn.benchmark = True
-    gpu.prepare(network)
+    prepare(network)
     optimizer = loop._optimizer(network, setting)
     average = {name: weight.detach().clone() for name, weight in network.named_parameters()}
     learn = loop._learner(network, optimizer, average, setting, reader.shape[0])

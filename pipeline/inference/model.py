@@ -20,6 +20,7 @@ from pipeline.inference.rule_out import ruled_in
 from pipeline.inference.sliding_window import joined, slabs, softmax
 from pipeline.networks import build_network
 from pipeline.networks.base import Network
+from pipeline.networks.channels_last import prepare
 from pipeline.networks.weights import load_weights
 from pipeline.training.normalisation import normalise
 from pipeline.training.profile import device, precision
@@ -57,6 +58,9 @@ class Model:
         self.before = before
         self.folds = folds
         self._device = device()
+        if self._device.type == "cpu":
+            # What a GPU gains by it comes from a compiler, which a prediction does not wait for.
+            prepare(network)
         self.recipe = Recipe.of(config)
 
     def predict(

@@ -23,6 +23,7 @@ from pipeline.networks.base import Network
 from pipeline.networks.weights import load_weights, stored
 from pipeline.params import AugmentParams, LossParams, TrainParams
 from pipeline.progress import console
+from pipeline.training.allocation import memory_kept
 from pipeline.training.beginning import begin
 from pipeline.training.data import PatchReader, unknown_classes
 from pipeline.training.distributed import part, rank, world
@@ -158,7 +159,7 @@ def fit(
         pinned=where.type == "cuda",
         part=part(profile.batch_size),
     )
-    with told_if_no_memory():
+    with told_if_no_memory(), memory_kept():
         weights, curve = train(network, reader, watch, setting)
     return Trained(config, weights, curve, key, before)
 

@@ -5,47 +5,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.progress import console
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
-"""By the axes of a convolution's weights, the memory layout in which a GPU computes fastest."""
-
-
-class FusedInstanceNorm3d(nn.InstanceNorm3d):
-    """Instance normalisation written in sums and products, which a compiler fuses with what is around it.
-
-    PyTorch's own copies to another memory layout and back, as it does not know channels that lie last.
-    """
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, C, Z, Y, X), any float type; computed in float32."""
-        wide = features.float()
-        axes = (2, 3, 4)
-        mean = wide.mean(axes, keepdim=True)
-        variance = (wide.square().mean(axes, keepdim=True) - mean.square()).clamp_min(0)
-        scale = (variance + self.eps).rsqrt()
-        if self.affine:
-            scale = scale * self.weight[:, None, None, None]
-            shift = self.bias[:, None, None, None] - mean * scale
-        else:
-            shift = -mean * scale
-        return (wide * scale + shift).to(features.dtype)
-
-
-def prepare(network: nn.Module) -> None:
-    """Bring a network into the form that is fast on a GPU; its weights keep their names and values."""
-    for weight in network.parameters():
-        layout = LAST.get(weight.ndim)
-        if layout is not None:
-            weight.data = weight.data.contiguous(memory_format=layout)
-    for module in network.modules():
-        if type(module) is nn.InstanceNorm3d and not module.track_running_stats:
-            module.__class__ = FusedInstanceNorm3d
 
 
 def compiled(function: Function) -> Function:

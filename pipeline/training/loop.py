@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from pipeline.losses.supervised import supervised_loss
 from pipeline.networks.base import Network
+from pipeline.networks.channels_last import prepare
 from pipeline.networks.weights import load_weights, stored
 from pipeline.progress import bar, console
 from pipeline.training.batch_statistics import share_statistics
@@ -31,7 +32,7 @@ from pipeline.training.data import PatchReader
 from pipeline.training.distributed import first, rank, several
 from pipeline.training.exchange import add_gradients, wait
 from pipeline.training.feed import Batch, feed
-from pipeline.training.gpu import Replayed, compiled, prepare
+from pipeline.training.gpu import Replayed, compiled
 from pipeline.training.interruption import end_requests
 from pipeline.training.micro_batches import MicroBatches, gradient
 from pipeline.training.regularisation import drop_outputs, drop_weights, kernels
@@ -72,7 +73,7 @@ def train(
     if setting.on_gpu:
         # Of all algorithms of a convolution the fastest for these shapes.
         torch.backends.cudnn.benchmark = True
-        prepare(network)
+    prepare(network)
     drop_outputs(network, params.dropout)
     share_statistics(network)
     optimizer = _optimizer(network, setting)

@@ -129,7 +129,10 @@ def main(volumes, folder):
             assert from_first(curve) == curve, f"{name}: curves differ"
             seeds = [int(half) for half in added(halves_of_seed())]
             if first():
-                save_file(weights, folder / f"{name}.safetensors")
+                save_file(
+                    {key: tensor.contiguous() for key, tensor in weights.items()},
+                    folder / f"{name}.safetensors",
+                )
                 (folder / f"{name}.json").write_text(json.dumps({"curve": curve, "seeds": seeds}))
 
 
