@@ -4,10 +4,12 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Of glibc's `mallopt`: free bytes at the end of the heap that are given back; large blocks outside of it."""
-DEFAULT_TRIM_THRESHOLD, DEFAULT_MMAP_MAX = 128 * 1024, 65536
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+"""Of glibc's `mallopt`: free bytes at the end of the heap that are given back; from how many bytes on a block
+lies outside of it; how many blocks may."""
 LARGEST = 2**31 - 1
+ADAPTED = {M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 * 2**20, M_TRIM_THRESHOLD: 64 * 2**20}
+"""What glibc comes to by itself where large blocks are freed; once anything is set, it adapts no more."""
 
 
 @contextmanager
@@ -18,17 +20,15 @@ def memory_kept() -> Iterator[None]:
     page: of a step on a CPU that is up to a fifth. Every step asks for the same sizes, so that little more is
     held. Where the C library is another one, nothing changes.
     """
-    try:
-        library = ctypes.CDLL(None)
-        option, trim = library.mallopt, library.malloc_trim
-    except (AttributeError, OSError):
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "mallopt"):
         yield
         return
-    option(M_MMAP_MAX, 0)
-    option(M_TRIM_THRESHOLD, LARGEST)
+    library.mallopt(M_MMAP_MAX, 0)
+    library.mallopt(M_TRIM_THRESHOLD, LARGEST)
     try:
         yield
     finally:
-        option(M_MMAP_MAX, DEFAULT_MMAP_MAX)
-        option(M_TRIM_THRESHOLD, DEFAULT_TRIM_THRESHOLD)
-        trim(0)
+        for option, value in ADAPTED.items():
+            library.mallopt(option, value)
+        library.malloc_trim(0)
