@@ -127,7 +127,7 @@ def compare(peer: Path, folder: Path, asked: argparse.Namespace) -> None:
             print(f"round {number + 1} of {asked.rounds}", file=sys.stderr)
             for new in (True, False):
                 for worker in workers:
-                    rates.setdefault((worker.name, new), []).append(worker.rate(asked.steps, new))
+                    rates[worker.name, new].append(worker.rate(asked.steps, new))
     finally:
         for worker in workers:
             worker.end()
