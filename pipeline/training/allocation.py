@@ -17,8 +17,9 @@ def memory_kept() -> Iterator[None]:
     """Inside, memory that is freed stays with the process until it is asked for again.
 
     Otherwise glibc gives every large block back to the system, which fills the next one with zeros, page by
-    page: of a step on a CPU that is up to a fifth. Every step asks for the same sizes, so that little more is
-    held. Where the C library is another one, nothing changes.
+    page: up to a fifth of a step of a wide network on a CPU. Every step asks for the same sizes; somewhat
+    more is held all the same, as blocks do not always fit where others lay. Where the C library is another
+    one, nothing changes.
     """
     library = ctypes.CDLL(None)
     if not hasattr(library, "mallopt"):
