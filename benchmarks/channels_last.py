@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("network", nargs="*")
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
-    with memory_kept():
+    with memory_kept(CPU):
         for name in asked.network or names():
             print(json.dumps({"network": name} | compared(name, asked.rounds)), flush=True)
 

@@ -78,8 +78,12 @@ class Worker:
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self._process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
-        self.said = self._answer()
+
+    def ready(self) -> Any:
+        """What it says of itself, once it can make steps."""
+        said = self._answer()
         self._signal(signal.SIGSTOP)
+        return said
 
     def rate(self, steps: int, new: bool) -> float:
         """Steps a second, with new batches or with one."""
@@ -119,7 +123,7 @@ def compare(peer: Path, folder: Path, asked: argparse.Namespace) -> None:
     try:
         for name in names:
             workers.append(Worker(name, peer, folder, asked.trace))
-            print(json.dumps({"of": name} | workers[-1].said), flush=True)
+            print(json.dumps({"of": name} | workers[-1].ready()), flush=True)
         rates: dict[tuple[str, bool], list[float]] = {
             (name, new): [] for name in names for new in (True, False)
         }
@@ -213,7 +217,7 @@ def ours(folder: Path, precision: Any) -> Step:
     reader = PatchReader(table, project / "volumes" / "hippocampus", batch_size, 0, classes, threads=threads)
     prepare(network)
     # For as long as the process lives.
-    memory_kept().__enter__()
+    memory_kept(device).__enter__()
     optimizer = loop._optimizer(network, setting)
     average = {name: weight.detach().clone() for name, weight in network.named_parameters()}
     learn = loop._learner(network, optimizer, average, setting, batch_size)

@@ -159,7 +159,7 @@ def fit(
         pinned=where.type == "cuda",
         part=part(profile.batch_size),
     )
-    with told_if_no_memory(), memory_kept():
+    with told_if_no_memory(), memory_kept(where):
         weights, curve = train(network, reader, watch, setting)
     return Trained(config, weights, curve, key, before)
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from pipeline.training.allocation import memory_kept
 
@@ -27,7 +28,7 @@ def held():
 
 fetched(1)
 found = {"before": held()}
-with memory_kept():
+with memory_kept(torch.device("cpu")):
     # Until it has found its places.
     fetched(30)
     found |= {"fetched": fetched(10), "inside": held()}
@@ -48,5 +49,5 @@ def test_freed_memory_is_used_again_inside_and_given_back_afterwards():
 
 def test_without_glibc_nothing_changes(monkeypatch):
     monkeypatch.setattr("pipeline.training.allocation.ctypes.CDLL", lambda _name: object())
-    with memory_kept():
+    with memory_kept(torch.device("cpu")):
         pass
