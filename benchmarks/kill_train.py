@@ -95,8 +95,9 @@ def done(project: Path, after: float) -> bool:
 
 def model(project: Path) -> dict[str, str]:
     """Checksums of the files of the model."""
-    files = [path for path in (project / "models" / ORGAN).rglob("*") if path.is_file()]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    folder = project / "models" / ORGAN
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def forget(project: Path) -> None:

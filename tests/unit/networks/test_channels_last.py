@@ -35,7 +35,7 @@ def gradients(built, given):
     # Not the same for every voxel, as a norm's gradient would be nothing.
     found.float().square().mul(
         torch.linspace(-1, 2, found[0, 0].numel()).view(found.shape[2:])
-    ).sum().backward()
+    ).mean().backward()
     return {name: weight.grad.clone() for name, weight in built.named_parameters()} | {"given": given.grad}
 
 
@@ -51,7 +51,7 @@ def test_a_prepared_network_keeps_its_weights_and_what_it_computes():
         torch.testing.assert_close(fast.eval()(image()), plain.eval()(image()), atol=1e-5, rtol=1e-5)
     expected, found = gradients(plain, image()), gradients(fast, image())
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("kind", [FusedInstanceNorm, RowInstanceNorm])
@@ -71,7 +71,7 @@ def test_a_norm_is_that_of_pytorch(kind, channels, dims, affine, last):
     torch.testing.assert_close(fast(given), plain(given))
     expected, found = gradients(plain, given), gradients(fast, given)
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-4)
     assert fast(given.bfloat16()).dtype == torch.bfloat16
     constant = torch.full_like(given, 7.0)
     torch.testing.assert_close(fast(constant), plain(constant), atol=1e-2, rtol=0)
@@ -94,7 +94,7 @@ def test_features_stay_with_their_channels_last():
     given = image(FEW + 1).contiguous(memory_format=LAST).requires_grad_()
     normal = fast(given)
     assert normal.is_contiguous(memory_format=LAST)
-    normal.square().sum().backward()
+    normal.square().mean().backward()
     assert given.grad.is_contiguous(memory_format=LAST)
 
 
