@@ -4,7 +4,8 @@
 
 All give the same volumes (made here: CTs with seven organs) as batches of two patches of 64 x 64 x 64 voxels,
 normalised and augmented, image and label map; nobody trains on them. Each library lives in an environment and
-a process of its own; the processes stay alive and work in turn, so that whatever else runs slows all of them.
+a process of its own; the processes stay alive and work in turn, so that whatever else runs slows all of them,
+and are stopped out of turn together with their workers, so that none fills its queue at the others' cost.
 PyTorch computes with one thread in each; MONAI and TorchIO have 0, 1 or 2 workers besides the main process,
 ours the thread that reads. Printed, a line of JSON each: the medians over the rounds of patches a second, and
 of patches a second of CPU time of all processes and threads; our ratios to the best of each library's
@@ -28,8 +29,6 @@ contrast and gamma with 0.3 each. What differs:
 import argparse
 import json
 import math
-import os
-import subprocess
 import sys
 import tempfile
 import threading
@@ -147,31 +146,25 @@ class Child:
     def __init__(
         self, name: str, folder: Path, cases: int, workers: int, elastic: float, watched: bool = False
     ) -> None:
-        from benchmarks.peers import peer_python
+        from benchmarks.peers import InTurn, peer_python
 
         peer = name.partition("_")[0]
         python = peer_python(peer, *REQUIREMENTS[peer]) if peer in REQUIREMENTS else Path(sys.executable)
-        environment = os.environ | {
-            "PYTHONPATH": str(Path(__file__).parents[1]),
-            "OMP_NUM_THREADS": "1",
-            "PYTHONWARNINGS": "ignore",
-        }
         command = [python, __file__, "--give", name, folder, str(workers)]
         command += ["--cases", str(cases), "--elastic", str(elastic)]
-        self._process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self._child = InTurn(command, name, {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"})
         self._peak, self._ended = 0, threading.Event()
         self._watch = threading.Thread(target=self._sample, daemon=True)
         # Asking takes time, which must not be taken where time is measured.
         if watched:
             self._watch.start()
-        self._asked(WARM)
+        self._child.ready()
+        self._child.ask(WARM)
 
     def rates(self) -> tuple[float, float]:
         """Patches a second, and a second of CPU time, of one round."""
         before = self._cpu_seconds()
-        seconds = self._asked(PER_ROUND)
+        seconds = self._child.ask(PER_ROUND)
         return PER_ROUND / seconds, PER_ROUND / (self._cpu_seconds() - before)
 
     def end(self) -> int:
@@ -179,22 +172,13 @@ class Child:
         self._ended.set()
         if self._watch.is_alive():
             self._watch.join()
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(60)
+        self._child.end()
         return self._peak
-
-    def _asked(self, patches: int) -> float:
-        """Seconds it took to give so many."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(patches, file=self._process.stdin, flush=True)
-        return float(self._process.stdout.readline())
 
     def _tree(self) -> list[Any]:
         import psutil
 
-        root = psutil.Process(self._process.pid)
+        root = psutil.Process(self._child.process.pid)
         return [root, *root.children(recursive=True)]
 
     def _cpu_seconds(self) -> float:
@@ -213,17 +197,18 @@ class Child:
 
 
 def give(batches: Batches) -> None:
-    """Take from `batches` as many patches as each line of the input says, and print the seconds it took."""
-    for line in sys.stdin:
+    """Take from `batches` as many patches as each question says, and answer with the seconds it took."""
+    from benchmarks.peers import answer, questions
+
+    answer("ready")
+    for wanted in questions():
         began, given = time.perf_counter(), 0
-        while given < int(line):
+        while given < wanted:
             image, label = next(batches)
             assert tuple(image.shape) == (BATCH, 1, PATCH, PATCH, PATCH), image.shape
             assert tuple(label.shape)[-3:] == (PATCH,) * 3, label.shape
             given += len(image)
-        print(time.perf_counter() - began, flush=True)
-    # Workers may wait for ever to hand over what nobody wants any more.
-    os._exit(0)
+        answer(time.perf_counter() - began)
 
 
 def ours(folder: Path, cases: int, _workers: int, elastic: float) -> Batches:

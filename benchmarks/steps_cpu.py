@@ -19,10 +19,7 @@ nnU-Net computes in float32 on a CPU. So does our loop with this network; its ti
 
 import argparse
 import json
-import os
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,7 +31,6 @@ PEER = ("torch==2.13.0", "nnunetv2==2.8.1")
 NNUNET = "nnunet, float32"
 WORKERS = (NNUNET, "ours, float32", "ours, bfloat16")
 WARM = 3
-ANSWER = "answer: "
 Step = Callable[[bool], None]
 """Makes one step, with a new batch or with the first one again."""
 
@@ -69,60 +65,21 @@ def main() -> None:
         compare(peer, prepared, asked)
 
 
-class Worker:
-    """A process that makes steps when it is told to, and is stopped otherwise."""
-
-    def __init__(self, name: str, peer: Path, folder: Path, trace: bool) -> None:
-        self.name = name
-        command = [peer, __file__, folder, "--make", name, "--folder", folder, *["--trace"] * trace]
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self._process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
-
-    def ready(self) -> Any:
-        """What it says of itself, once it can make steps."""
-        said = self._answer()
-        self._signal(signal.SIGSTOP)
-        return said
-
-    def rate(self, steps: int, new: bool) -> float:
-        """Steps a second, with new batches or with one."""
-        self._signal(signal.SIGCONT)
-        self._process.stdin.write(json.dumps([steps, new]) + "\n")
-        self._process.stdin.flush()
-        seconds = self._answer()
-        self._signal(signal.SIGSTOP)
-        return steps / seconds
-
-    def end(self) -> None:
-        """Kill it and all that it started."""
-        self._signal(signal.SIGKILL)
-        self._process.wait()
-
-    def _answer(self) -> Any:
-        for line in self._process.stdout:
-            if line.startswith(ANSWER):
-                return json.loads(line.removeprefix(ANSWER))
-            print(line, end="", file=sys.stderr)
-        raise SystemExit(f"{self.name} ended")
-
-    def _signal(self, number: int) -> None:
-        os.killpg(self._process.pid, number)
-
-
 def compare(peer: Path, folder: Path, asked: argparse.Namespace) -> None:
     """Time all in turn."""
     import torch
 
+    from benchmarks.peers import InTurn
     from pipeline.training.profile import precision
 
     names = list(WORKERS)
     if precision(None, torch.device("cpu")) != torch.bfloat16:
         names.remove("ours, bfloat16")
-    workers: list[Worker] = []
+    workers: list[InTurn] = []
     try:
         for name in names:
-            workers.append(Worker(name, peer, folder, asked.trace))
+            command = [peer, __file__, folder, "--make", name, "--folder", folder, *["--trace"] * asked.trace]
+            workers.append(InTurn(command, name, {}))
             print(json.dumps({"of": name} | workers[-1].ready()), flush=True)
         rates: dict[tuple[str, bool], list[float]] = {
             (name, new): [] for name in names for new in (True, False)
@@ -131,7 +88,8 @@ def compare(peer: Path, folder: Path, asked: argparse.Namespace) -> None:
             print(f"round {number + 1} of {asked.rounds}", file=sys.stderr)
             for new in (True, False):
                 for worker in workers:
-                    rates[worker.name, new].append(worker.rate(asked.steps, new))
+                    seconds = worker.ask([asked.steps, new])
+                    rates[worker.name, new].append(asked.steps / seconds)
     finally:
         for worker in workers:
             worker.end()
@@ -149,6 +107,8 @@ def work(asked: argparse.Namespace) -> None:
     """Make steps as standard input asks for them, and tell the seconds that they took."""
     import torch
 
+    from benchmarks.peers import answer, questions
+
     if asked.make == NNUNET:
         step = nnunets(asked.folder)
     else:
@@ -157,13 +117,12 @@ def work(asked: argparse.Namespace) -> None:
         step(True)
     if asked.trace and asked.make != NNUNET:
         trace(lambda: [step(True) for _ in range(5)])
-    print(ANSWER + json.dumps({"threads": torch.get_num_threads(), "torch": torch.__version__}), flush=True)
-    for line in sys.stdin:
-        steps, new = json.loads(line)
+    answer({"threads": torch.get_num_threads(), "torch": torch.__version__})
+    for steps, new in questions():
         began = time.perf_counter()
         for _ in range(steps):
             step(new)
-        print(ANSWER + json.dumps(time.perf_counter() - began), flush=True)
+        answer(time.perf_counter() - began)
 
 
 def nnunets(folder: Path) -> Step:

@@ -272,6 +272,36 @@ def results(as_json: AsJson = False) -> None:
 
 
 @app.command(rich_help_panel="Data and models")
+def plan(
+    organ: Organ,
+    pin: Annotated[
+        bool, typer.Option("--pin", help="Write all of it into params.yaml: no new data change it then.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show spacing, patches, normalisation and network that were planned, why, and the keys to override."""
+    import json
+
+    from rich.console import Console
+
+    from pipeline import planned
+
+    found = planned.choices(project_root(), organ)
+    fresh = planned.pin(project_root(), organ) if pin else []
+    if as_json:
+        print(json.dumps({"plan": planned.as_json(found), "pinned": [one.key for one in fresh]}))
+        return
+    out = Console(highlight=False, soft_wrap=True)
+    out.print(planned.as_table(organ, found))
+    if pin:
+        out.print(
+            f"written to params.yaml: {', '.join(one.key for one in fresh) or 'nothing new'}", markup=False
+        )
+    else:
+        out.print(f"override a key under organs.{organ} of params.yaml, or keep all: --pin", markup=False)
+
+
+@app.command(rich_help_panel="Data and models")
 def drift(organ: Organ, as_json: AsJson = False) -> None:
     """Compare the data of now with those the champion was trained on; writes reports/ORGAN/drift.html."""
     import json

@@ -99,10 +99,30 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Windows(Section):
-    """Windows of HU that a network sees, each as a channel of its own scaled to -1 to 1."""
+class Channel(Section):
+    """A channel that a network sees: an image, clipped, then shifted and scaled."""
 
-    windows: tuple[Annotated[tuple[float, float], AfterValidator(_in_order)], ...] = Field(min_length=1)
+    image: Annotated[int, Field(ge=0)] = 0
+    """Of a case that has several."""
+    clip: Range
+    """HU, or z-scores of an MR."""
+    mean: float
+    """What becomes 0."""
+    std: Positive
+    """What becomes 1, from there."""
+
+
+class Normalisation(Section):
+    """What a network sees, a channel each: windows of HU scaled to -1 to 1, or what is written in full."""
+
+    windows: tuple[Range, ...] = ()
+    channels: tuple[Channel, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> "Normalisation":
+        if bool(self.windows) == bool(self.channels):
+            raise ValueError("give windows or channels, with one entry or more")
+        return self
 
 
 class AnnotationParams(Section):
@@ -150,8 +170,10 @@ class IngestParams(Section):
     """Added to a CT's stored values to give HU; auto: found where they are stored without a sign."""
     mr_scale: Literal["zscore", "percentiles"] = "zscore"
     """How an MR volume is scaled by its own voxels."""
-    normalisation: Auto | Windows = "auto"
-    """What a network sees of a CT; auto: clipped to the percentiles of the labelled voxels."""
+    normalisation: Auto | Normalisation = "auto"
+    """What a network sees; auto: of a CT, clipped to the percentiles of the labelled voxels."""
+    train_memory_gb: Annotated[float, Field(ge=2)] | None = None
+    """Of a GPU, that a step of training may take: patches are planned to fill it; None: for few CPU cores."""
     workers: Auto | Annotated[int, Field(ge=1)] = "auto"
     memory_gb: Auto | Annotated[float, Field(gt=0)] = "auto"
     """What all workers together may hold; auto: four fifths of what is free."""

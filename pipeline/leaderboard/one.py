@@ -146,7 +146,7 @@ def _cost(
     network: NetworkParams, params: TrainParams, plan: dict[str, Any], patch: tuple[int, ...], kind: str
 ) -> float:
     """Of a step, in seconds or voxels."""
-    profile = choose_profile(params)
+    profile = choose_profile(params, plan.get("batch_size"))
     z, y, x = patch
     options = plan_network(
         network.name, network.options, (z, y, x), plan["spacing"], small=profile.name == "small"

@@ -1,4 +1,4 @@
-"""How often, and along which axes, a U-Net halves its patch."""
+"""How often, and along which axes, a U-Net halves its patch, and how far its kernels reach."""
 
 from collections.abc import Sequence
 
@@ -29,3 +29,21 @@ def plan_strides(patch_size: Sequence[int], spacing: Sequence[float], levels: in
         size = [edge // stride for edge, stride in zip(size, (z, y, x), strict=True)]
         millimetres = [step * stride for step, stride in zip(millimetres, (z, y, x), strict=True)]
     return strides
+
+
+def plan_kernels(spacing: Sequence[float], strides: Sequence[Sequence[int]]) -> list[Index]:
+    """Kernels for each resolution: three voxels, but one along an axis over twice as coarse as the finest.
+
+    Between thick slices little is learned from a neighbour, until the plane is as coarse (after nnU-Net).
+
+    Args:
+        spacing: (z, y, x) millimetres.
+        strides: of each resolution against the one before, (z, y, x).
+    """
+    kernels: list[Index] = []
+    millimetres = list(spacing)
+    for stride in strides:
+        millimetres = [step * factor for step, factor in zip(millimetres, stride, strict=True)]
+        z, y, x = (1 if step > 2 * min(millimetres) else 3 for step in millimetres)
+        kernels.append((z, y, x))
+    return kernels

@@ -75,7 +75,8 @@ def run(organ: str, params: IngestParams, *, raw: Path, volumes: Path, cases: Pa
     )
     _write_table(cases, table)
     _tell(organ, table, layout.left_out)
-    write_json(plans, make_plan(table[table["status"] == "accepted"], recipe, params.normalisation))
+    accepted_rows = table[table["status"] == "accepted"]
+    write_json(plans, make_plan(accepted_rows, recipe, params.normalisation, params.train_memory_gb))
 
 
 def _recipe(params: IngestParams, source: Source) -> Recipe:

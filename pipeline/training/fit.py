@@ -121,7 +121,7 @@ def fit(
         ParamsError: a batch is smaller than the number of processes, or these would train differently.
         Unfinished: this process was asked to end.
     """
-    profile, where = choose_profile(params), device()
+    profile, where = choose_profile(params, material.plan.get("batch_size")), device()
     loss = as_annotated(by_class(params.loss, material.plan["labels"]), material.plan["recipe"])
     params = params.model_copy(update={"learning_rate": profile.learning_rate, "loss": loss})
     torch.manual_seed(params.seed)

@@ -24,13 +24,19 @@ SMALL = Profile("small", 2, 1200, 3e-3)
 FULL = Profile("full", 8, 4000, 1e-3)
 
 
-def choose_profile(params: TrainParams) -> Profile:
-    """The profile the parameters name, or the one for this machine, their own values filled in."""
+def choose_profile(params: TrainParams, planned_batch: int | None = None) -> Profile:
+    """The profile the parameters name, or the one for this machine, their own values filled in.
+
+    Args:
+        params: of the training.
+        planned_batch: patches of a step on a GPU, if the plan of the data says how many.
+    """
     by_machine = FULL if torch.cuda.is_available() else SMALL
     base = {"auto": by_machine, "small": SMALL, "full": FULL}[params.profile]
+    batch_size = planned_batch if planned_batch and base is FULL else base.batch_size
     return Profile(
         base.name,
-        base.batch_size if params.batch_size == "auto" else params.batch_size,
+        batch_size if params.batch_size == "auto" else params.batch_size,
         base.steps if params.steps == "auto" else params.steps,
         base.learning_rate if params.learning_rate == "auto" else params.learning_rate,
     )

@@ -1,20 +1,28 @@
 """The plan: what the data look like, and the choices that follow, each with its reason."""
 
+import math
 from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from pipeline.params import Windows
+from pipeline.errors import ParamsError
+from pipeline.params import Normalisation
 from pipeline.volumes.calibration import SOFT_TISSUE
 from pipeline.volumes.cases import Recipe
 from pipeline.volumes.geometry import Triple, resampled_shape
 
 PATCH_VOXELS = 110_000
-"""Voxels of a planned patch: a step of the small network on two such takes half a second on two cores."""
-MULTIPLE = 8
-"""Patch edges are multiples of this, so that a network can halve them three times."""
+"""Voxels of a patch for few CPU cores: a step of the small network on two such takes half a second on two."""
+BYTES_A_VOXEL = 2_000
+"""Of a GPU's memory, for each voxel of a step's patches. The full `residual_unet` keeps 920 for its gradients
+in bfloat16; what is computed in float32 on the way, and the convolutions' own memory, is as much again."""
+BYTES_OF_WEIGHTS = 500_000_000
+"""Of a GPU's memory: weights, gradients, optimiser and moving average of that network."""
+LEAST_BATCH, MOST_BATCH = 2, 8
+MULTIPLES = ((128, 32), (64, 16), (1, 8))
+"""Patch edges from so many voxels on are multiples of this, so that a network can halve them often enough."""
 
 
 def planned_spacing(spacings: list[Triple]) -> Triple:
@@ -31,31 +39,49 @@ def _round(millimetres: float) -> float:
     return max(0.05, round(float(millimetres) * 20) / 20)
 
 
-def planned_patch(shape: tuple[int, int, int], spacing: Triple) -> tuple[int, int, int]:
+def planned_patch(
+    shape: tuple[int, int, int], spacing: Triple, voxels: int = PATCH_VOXELS
+) -> tuple[int, int, int]:
     """A patch that covers the median case if that is small, else one as cubic in millimetres as it can be.
 
     Args:
         shape: the median case at the planned spacing, (z, y, x) voxels.
         spacing: millimetres, (z, y, x).
+        voxels: that a patch has at most.
     """
-    whole = [-(-edge // MULTIPLE) * MULTIPLE for edge in shape]
-    edges = np.array(whole, float)
-    while np.prod(edges) > PATCH_VOXELS:
-        longest = int(np.argmax(edges * np.array(spacing) * (edges > MULTIPLE)))
-        edges[longest] -= MULTIPLE
-    z, y, x = (int(edge) for edge in edges)
+    edges = np.array([-(-edge // _multiple(edge)) * _multiple(edge) for edge in shape])
+    while math.prod(map(int, edges)) > voxels:
+        longest = int(np.argmax(edges * np.array(spacing) * (edges > _multiple(1))))
+        edges[longest] -= _multiple(edges[longest] - 1)
+    z, y, x = map(int, edges)
     return z, y, x
 
 
+def _multiple(edge: int) -> int:
+    return next(multiple for least, multiple in MULTIPLES if edge >= least)
+
+
+def planned_voxels(memory_gb: float) -> int:
+    """Voxels of all patches of a step that a GPU's memory, or the part of it that is given, holds."""
+    return int((memory_gb * 1e9 - BYTES_OF_WEIGHTS) / BYTES_A_VOXEL)
+
+
 def make_plan(
-    accepted: pd.DataFrame, recipe: Recipe, normalisation: Literal["auto"] | Windows = "auto"
+    accepted: pd.DataFrame,
+    recipe: Recipe,
+    normalisation: Literal["auto"] | Normalisation = "auto",
+    memory_gb: float | None = None,
 ) -> dict[str, Any]:
     """Fingerprint and plan of the accepted cases, JSON-like.
 
     Args:
         accepted: rows of the case table, at least one.
         recipe: by which their volumes were made.
-        normalisation: windows of a CT, or auto.
+        normalisation: channels that are wanted (of windows: of a CT), or auto.
+        memory_gb: of a GPU, 10^9 bytes, that a step of training may take; None: it is made for few CPU cores.
+
+    Raises:
+        ParamsError: a channel is wanted of an image that the cases do not have.
     """
     spacing = recipe.spacing
     shapes = [
@@ -63,13 +89,13 @@ def make_plan(
         for shape, old in zip(_triples(accepted, "shape"), _triples(accepted, "spacing"), strict=True)
     ]
     z, y, x = (int(edge) for edge in np.ceil(np.median(np.array(shapes), axis=0)))
-    patch = planned_patch((z, y, x), spacing)
+    step, why = _planned_step((z, y, x), spacing, memory_gb)
     return {
         "modality": recipe.modality,
         "labels": recipe.labels,
         "recipe": asdict(recipe),
         "spacing": list(spacing),
-        "patch_size": list(patch),
+        **step,
         "normalisation": _normalisation(accepted, recipe, normalisation),
         "fingerprint": {
             "cases": len(accepted),
@@ -78,11 +104,34 @@ def make_plan(
         },
         "reasons": {
             "spacing": "the median of the cases, or as params.yaml says",
-            "patch_size": f"the median case is {z} x {y} x {x} voxels; at most {PATCH_VOXELS} voxels a patch",
+            **why,
             "interpolation": "cubic; linear across slices over three times as thick as the plane is fine",
             "normalisation": "as params.yaml says; else CT by the labelled voxels; MR is scaled already",
             "offset": _why_offset(recipe),
         },
+    }
+
+
+def _planned_step(
+    shape: tuple[int, int, int], spacing: Triple, memory_gb: float | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Size and number of the patches of a step, and why; the number may be left to the training's profile."""
+    median = f"the median case is {' x '.join(map(str, shape))} voxels"
+    if memory_gb is None:
+        patch = planned_patch(shape, spacing)
+        why = f"{median}; at most {PATCH_VOXELS} voxels a patch, for few CPU cores"
+        return {"patch_size": list(patch), "batch_size": None}, {
+            "patch_size": why,
+            "batch_size": "as the profile of the training says",
+        }
+    voxels = planned_voxels(memory_gb)
+    patch = planned_patch(shape, spacing, voxels // LEAST_BATCH)
+    batch = min(MOST_BATCH, voxels // math.prod(patch))
+    most = voxels // LEAST_BATCH
+    why = f"{median}; {LEAST_BATCH} patches of {most} voxels fit into {memory_gb:g} GB of a GPU"
+    return {"patch_size": list(patch), "batch_size": batch}, {
+        "patch_size": why,
+        "batch_size": f"as many as fit, {MOST_BATCH} at most",
     }
 
 
@@ -94,10 +143,18 @@ def _why_offset(recipe: Recipe) -> str:
 
 
 def _normalisation(
-    accepted: pd.DataFrame, recipe: Recipe, wanted: Literal["auto"] | Windows
+    accepted: pd.DataFrame, recipe: Recipe, wanted: Literal["auto"] | Normalisation
 ) -> list[dict[str, Any]]:
     """What a network sees, a channel each: of which image, clipped, then shifted and scaled."""
     channels = range(recipe.channels)
+    if wanted != "auto" and wanted.channels:
+        beyond = next((one.image for one in wanted.channels if one.image not in channels), None)
+        if beyond is not None:
+            raise ParamsError(
+                f"ingest.normalisation.channels has image {beyond}, but a case has {recipe.channels}",
+                "count images from 0",
+            )
+        return [_channel(one.image, one.clip, one.mean, one.std) for one in wanted.channels]
     if recipe.modality == "MR":
         return [_channel(channel, (-5.0, 5.0), 0.0, 1.0) for channel in channels]
     if wanted != "auto":

@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.networks.base import Form, Index, Network, Output
-from pipeline.networks.strides import plan_strides
+from pipeline.networks.strides import plan_kernels, plan_strides
 
 SLOPE = 0.01
 
 
 # The finest resolution costs most, and eight maps there are what a CPU's vector registers hold.
 SMALL = (8, 32, 64, 128)
-FULL = (32, 64, 128, 256, 320)
+FULL = (32, 64, 128, 256, 320, 320)
+CUBE = (3, 3, 3)
 
 
 class ResidualUNet(Network):
@@ -33,6 +34,7 @@ class ResidualUNet(Network):
         channels: feature maps at each resolution, finest first.
         strides: of each resolution against the one before, (z, y, x); the first is (1, 1, 1). By default each
             halves the one before.
+        kernels: of each resolution, (z, y, x); by default all are 3³.
         deep_supervision: coarser resolutions of the decoder are judged, too, each by half the weight of the
             finer one (as in nnU-Net).
     """
@@ -47,15 +49,17 @@ class ResidualUNet(Network):
         *,
         channels: Sequence[int] = FULL,
         strides: Sequence[Sequence[int]] = (),
+        kernels: Sequence[Sequence[int]] = (),
         deep_supervision: bool = False,
     ) -> None:
         super().__init__()
         if min(channels, default=0) < 1:
             raise ValueError("channels are feature maps at each resolution, one or more of them")
         steps = [_index(step) for step in strides] or [(1, 1, 1), *[(2, 2, 2)] * (len(channels) - 1)]
+        sizes = [_index(kernel) for kernel in kernels] or [CUBE] * len(channels)
         self.form = Form(
             3,
-            receptive_field=_receptive_field(steps),
+            receptive_field=_receptive_field(steps, sizes),
             multiple=_index(math.prod(axis) for axis in zip(*steps, strict=True)),
             outputs=tuple(Output(0.5**level) for level in range(max(1, len(channels) - 1)))
             if deep_supervision
@@ -63,14 +67,16 @@ class ResidualUNet(Network):
         )
         inputs = [in_channels, *channels[:-1]]
         self.encoder = nn.ModuleList(
-            ResidualBlock(before, after, stride)
-            for before, after, stride in zip(inputs, channels, steps, strict=True)
+            ResidualBlock(before, after, kernel, stride)
+            for before, after, kernel, stride in zip(inputs, channels, sizes, steps, strict=True)
         )
-        coarser = list(zip(channels[1:], channels[:-1], steps[1:], strict=True))
         self.up = nn.ModuleList(
-            nn.ConvTranspose3d(deep, fine, stride, stride) for deep, fine, stride in coarser
+            nn.ConvTranspose3d(deep, fine, stride, stride)
+            for deep, fine, stride in zip(channels[1:], channels[:-1], steps[1:], strict=True)
         )
-        self.decoder = nn.ModuleList(ConvBlock(2 * fine, fine) for _, fine, _ in coarser)
+        self.decoder = nn.ModuleList(
+            ConvBlock(2 * fine, fine, kernel) for fine, kernel in zip(channels[:-1], sizes[:-1], strict=True)
+        )
         self.head = nn.Conv3d(channels[0], classes, 1)
         self.coarser_heads = nn.ModuleList(
             nn.Conv3d(maps, classes, 1) for maps in channels[1 : len(self.form.outputs)]
@@ -80,10 +86,15 @@ class ResidualUNet(Network):
     def plan(
         cls, options: Mapping[str, Any], patch_size: Index, spacing: Sequence[float], small: bool
     ) -> dict[str, Any]:
-        """Maps by the profile, strides by the spacing."""
-        planned = {"channels": SMALL if small else FULL} | dict(options)
-        levels = len(planned["channels"])
-        return {"strides": plan_strides(patch_size, spacing, levels)} | planned
+        """Maps by the profile, resolutions by how often the patch halves, the rest by the spacing."""
+        channels = options.get("channels")
+        strides = plan_strides(patch_size, spacing, len(channels or (SMALL if small else FULL)))
+        if channels is None:
+            strides = strides[:1] + [stride for stride in strides[1:] if max(stride) > 1]
+            channels = (SMALL if small else FULL)[: len(strides)]
+        strides = options.get("strides", strides)
+        kernels = plan_kernels(spacing, strides)
+        return {"channels": channels, "strides": strides, "kernels": kernels} | dict(options)
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         """(B, in_channels, Z, Y, X) to logits (B, classes, Z, Y, X), a tuple in deep supervision."""
@@ -105,11 +116,11 @@ class ResidualUNet(Network):
 
 
 class ConvBlock(nn.Sequential):
-    """3³ convolution, instance normalisation, leaky ReLU."""
+    """Convolution, instance normalisation, leaky ReLU."""
 
-    def __init__(self, before: int, after: int, stride: tuple[int, int, int] = (1, 1, 1)) -> None:
+    def __init__(self, before: int, after: int, kernel: Index, stride: Index = (1, 1, 1)) -> None:
         super().__init__(
-            nn.Conv3d(before, after, 3, stride, padding=1, bias=False),
+            nn.Conv3d(before, after, kernel, stride, _same(kernel), bias=False),
             nn.InstanceNorm3d(after, affine=True),
             nn.LeakyReLU(SLOPE, inplace=True),
         )
@@ -118,11 +129,12 @@ class ConvBlock(nn.Sequential):
 class ResidualBlock(nn.Module):
     """Two convolutions beside an identity, which is pooled and projected where the shape changes."""
 
-    def __init__(self, before: int, after: int, stride: tuple[int, int, int]) -> None:
+    def __init__(self, before: int, after: int, kernel: Index, stride: Index) -> None:
         super().__init__()
-        self.first = ConvBlock(before, after, stride)
+        self.first = ConvBlock(before, after, kernel, stride)
         self.second = nn.Sequential(
-            nn.Conv3d(after, after, 3, padding=1, bias=False), nn.InstanceNorm3d(after, affine=True)
+            nn.Conv3d(after, after, kernel, padding=_same(kernel), bias=False),
+            nn.InstanceNorm3d(after, affine=True),
         )
         self.identity = nn.Sequential(
             nn.AvgPool3d(stride, stride) if max(stride) > 1 else nn.Identity(),
@@ -141,21 +153,33 @@ def _index(numbers: Iterable[int]) -> Index:
     return int(z), int(y), int(x)
 
 
-def _receptive_field(steps: Sequence[Index]) -> Index:
+def _same(kernel: Index) -> Index:
+    """The padding by which a convolution gives as many voxels as it is given.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not all(edge % 2 for edge in kernel):
+        raise ValueError(f"kernels have odd edges, not {kernel}")
+    return _index(edge // 2 for edge in kernel)
+
+
+def _receptive_field(steps: Sequence[Index], kernels: Sequence[Index]) -> Index:
     """Of an output voxel, whose farthest way is down to the coarsest resolution and up again."""
     sides = [0, 0, 0]
     for axis in range(3):
         size = 1
-        for step in steps:
-            # Two 3³ convolutions; the first of them strides.
-            sides[axis] += size
+        reach = [kernel[axis] // 2 for kernel in kernels]
+        for step, far in zip(steps, reach, strict=True):
+            # Two convolutions; the first of them strides.
+            sides[axis] += far * size
             size *= step[axis]
-            sides[axis] += size
-        for step in reversed(steps[1:]):
+            sides[axis] += far * size
+        for step, far in zip(reversed(steps[1:]), reversed(reach[:-1]), strict=True):
             # A convolution at the resolution above, of what was put together there.
             sides[axis] += size - size // step[axis]
             size //= step[axis]
-            sides[axis] += size
+            sides[axis] += far * size
     return _index(2 * side + 1 for side in sides)
 
 

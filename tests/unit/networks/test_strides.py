@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from pipeline.networks.strides import plan_strides
+from pipeline.networks.strides import plan_kernels, plan_strides
 
 
 def coarsest(patch, strides):
@@ -44,3 +44,9 @@ def test_strides_divide_the_patch(patch, spacing):
     for edge, axis in zip(patch, zip(*strides, strict=True), strict=True):
         assert edge % math.prod(axis) == 0
         assert edge // math.prod(axis) >= min(edge, 4)
+
+
+def test_kernels_do_not_reach_across_thick_slices_until_the_plane_is_as_coarse():
+    strides = plan_strides((16, 128, 128), (5.0, 1.0, 1.0), 5)
+    assert plan_kernels((5.0, 1.0, 1.0), strides) == [(1, 3, 3), (1, 3, 3), *[(3, 3, 3)] * 3]
+    assert plan_kernels((1.0, 1.0, 1.0), strides[:1]) == [(3, 3, 3)]

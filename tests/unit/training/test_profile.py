@@ -30,6 +30,12 @@ def test_one_value_of_the_parameters_leaves_the_others_to_the_profile():
     assert chosen.learning_rate == SMALL.learning_rate
 
 
+def test_a_batch_that_was_planned_is_that_of_a_gpu():
+    assert choose_profile(TrainParams(profile="full"), 3).batch_size == 3
+    assert choose_profile(TrainParams(profile="full", batch_size=5), 3).batch_size == 5
+    assert choose_profile(TrainParams(profile="small"), 3).batch_size == SMALL.batch_size
+
+
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])
 def test_a_named_precision_is_taken_on_any_machine(name):
     assert precision(TrainParams(precision=name), CPU) == getattr(torch, name)

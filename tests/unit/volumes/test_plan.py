@@ -6,10 +6,20 @@ import pandas as pd
 import pytest
 
 from pipeline.atomic import read_json, write_json
-from pipeline.params import Windows
+from pipeline.errors import ParamsError
+from pipeline.params import Normalisation
 from pipeline.volumes.calibration import Offset
 from pipeline.volumes.cases import Recipe
-from pipeline.volumes.plan import MULTIPLE, PATCH_VOXELS, make_plan, planned_patch, planned_spacing
+from pipeline.volumes.plan import (
+    LEAST_BATCH,
+    MOST_BATCH,
+    MULTIPLES,
+    PATCH_VOXELS,
+    make_plan,
+    planned_patch,
+    planned_spacing,
+    planned_voxels,
+)
 
 LABELS = {"liver": 4, "spleen": 2}
 
@@ -53,15 +63,46 @@ def test_a_few_new_cases_do_not_move_the_spacing_by_a_hair() -> None:
     assert planned_spacing(spacings) == planned_spacing([*spacings, (3.0, 0.812, 0.812), (3.0, 0.815, 0.815)])
 
 
+def multiple(edge: int) -> int:
+    return next(multiple for least, multiple in MULTIPLES if edge >= least)
+
+
+@pytest.mark.parametrize("voxels", [PATCH_VOXELS, planned_voxels(8)])
 @pytest.mark.parametrize("seed", range(20))
-def test_a_patch_is_a_multiple_of_what_the_network_halves_and_within_its_limit(seed: int) -> None:
+def test_a_patch_can_be_halved_and_is_within_its_limit(seed: int, voxels: int) -> None:
     generator = np.random.default_rng(seed)
     z, y, x = (int(n) for n in generator.integers(1, 600, 3))
     a, b, c = (float(mm) for mm in generator.uniform(0.3, 6, 3))
-    patch = planned_patch((z, y, x), (a, b, c))
-    assert all(edge % MULTIPLE == 0 and edge >= MULTIPLE for edge in patch)
-    assert np.prod(patch) <= PATCH_VOXELS
-    assert all(edge < n + MULTIPLE for edge, n in zip(patch, (z, y, x), strict=True))
+    patch = planned_patch((z, y, x), (a, b, c), voxels)
+    assert all(edge % multiple(edge) == 0 and edge >= multiple(1) for edge in patch)
+    assert np.prod(patch) <= voxels
+    assert all(edge < n + multiple(edge) for edge, n in zip(patch, (z, y, x), strict=True))
+
+
+@pytest.mark.parametrize("shape", [(36, 50, 35), (128, 128, 128), (300, 512, 512), (20, 400, 400)])
+@pytest.mark.parametrize("memory", [4, 8, 24])
+def test_a_step_is_planned_to_fill_the_memory_of_a_gpu(shape: tuple[int, int, int], memory: float) -> None:
+    facts = dict(zip(("shape_z", "shape_y", "shape_x"), shape, strict=True))
+    table = _table(**facts, spacing_z=2.0, spacing_y=2.0, spacing_x=2.0)
+    plan = make_plan(table, replace(_recipe(), spacing=(2.0, 2.0, 2.0)), memory_gb=memory)
+    patch, batch = plan["patch_size"], plan["batch_size"]
+    assert LEAST_BATCH <= batch <= MOST_BATCH
+    assert batch * np.prod(patch) <= planned_voxels(memory)
+    whole = all(edge >= n for edge, n in zip(patch, shape, strict=True))
+    # Another patch would not fit, or there are as many as there should be, each of a whole case.
+    assert (batch + 1) * np.prod(patch) > planned_voxels(memory) or (whole and batch == MOST_BATCH)
+    assert f"{memory} GB" in plan["reasons"]["patch_size"]
+
+
+def test_more_memory_gives_larger_patches() -> None:
+    table = _table(shape_z=300, shape_y=512, shape_x=512)
+    small, large = (make_plan(table, _recipe(), memory_gb=gb)["patch_size"] for gb in (4, 16))
+    none = make_plan(table, _recipe())["patch_size"]
+    assert np.prod(none) < np.prod(small) < np.prod(large)
+
+
+def test_without_a_gpu_the_batch_is_left_to_the_training() -> None:
+    assert make_plan(_table(), _recipe())["batch_size"] is None
 
 
 def test_a_patch_covers_a_small_case() -> None:
@@ -73,13 +114,13 @@ def test_a_patch_of_a_large_case_is_nearly_cubic_in_millimetres() -> None:
     spacing = (3.0, 1.0, 1.0)
     patch = planned_patch((200, 512, 512), spacing)
     edges = np.array(patch) * spacing
-    assert edges.max() - edges.min() <= 2 * MULTIPLE * max(spacing)
+    assert edges.max() - edges.min() <= 2 * multiple(1) * max(spacing)
     # One step more and it would not fit.
-    assert np.prod(np.array(patch) + MULTIPLE) > PATCH_VOXELS
+    assert np.prod([edge + multiple(edge) for edge in patch]) > PATCH_VOXELS
 
 
 def test_a_thin_case_keeps_its_thin_edge() -> None:
-    assert planned_patch((5, 512, 512), (10.0, 0.5, 0.5))[0] == MULTIPLE
+    assert planned_patch((5, 512, 512), (10.0, 0.5, 0.5))[0] == multiple(1)
 
 
 def test_the_plan_describes_the_cases_at_the_planned_spacing() -> None:
@@ -93,7 +134,14 @@ def test_the_plan_describes_the_cases_at_the_planned_spacing() -> None:
     assert (plan["modality"], plan["spacing"]) == ("CT", [3.0, 2.0, 2.0])
     assert plan["recipe"] == asdict(_recipe())
     assert plan["patch_size"] == list(planned_patch((40, 50, 45), (3.0, 2.0, 2.0)))
-    assert plan["reasons"].keys() == {"spacing", "patch_size", "interpolation", "normalisation", "offset"}
+    assert plan["reasons"].keys() == {
+        "spacing",
+        "patch_size",
+        "batch_size",
+        "interpolation",
+        "normalisation",
+        "offset",
+    }
 
 
 def test_the_recipe_comes_back_from_a_plan_on_disk(tmp_path: Path) -> None:
@@ -160,7 +208,7 @@ def test_every_image_of_a_case_is_a_channel() -> None:
 
 
 def test_windows_are_channels_scaled_to_one() -> None:
-    windows = Windows(windows=((-160.0, 240.0), (-1000.0, 400.0)))
+    windows = Normalisation(windows=((-160.0, 240.0), (-1000.0, 400.0)))
     channels = make_plan(_table(), _recipe(), windows)["normalisation"]
     assert channels == [
         {"image": 0, "clip": [-160.0, 240.0], "mean": 40.0, "std": 200.0},
@@ -172,12 +220,33 @@ def test_windows_are_channels_scaled_to_one() -> None:
 
 
 def test_windows_of_several_images_are_channels_of_each() -> None:
-    windows = Windows(windows=((-160.0, 240.0), (-1000.0, 400.0)))
+    windows = Normalisation(windows=((-160.0, 240.0), (-1000.0, 400.0)))
     channels = make_plan(_table(), replace(_recipe(), channels=2), windows)["normalisation"]
     assert [channel["image"] for channel in channels] == [0, 0, 1, 1]
     assert [channel["clip"][0] for channel in channels] == [-160.0, -1000.0] * 2
 
 
 def test_windows_of_hu_mean_nothing_to_an_mr() -> None:
-    windows = Windows(windows=((-160.0, 240.0),))
+    windows = Normalisation(windows=((-160.0, 240.0),))
     assert make_plan(_table(), _recipe("MR"), windows) == make_plan(_table(), _recipe("MR"))
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_channels_that_are_written_in_full_are_taken_as_they_are(modality: str) -> None:
+    given = {"image": 0, "clip": [-50.0, 150.0], "mean": 40.0, "std": 25.0}
+    wanted = Normalisation.model_validate({"channels": [given, given | {"mean": 0.0}]})
+    assert make_plan(_table(), _recipe(modality), wanted)["normalisation"] == [given, given | {"mean": 0.0}]
+
+
+def test_a_channel_of_an_image_that_is_not_there_is_refused() -> None:
+    wanted = Normalisation.model_validate({"channels": [{"image": 1, "clip": [0, 1], "mean": 0, "std": 1}]})
+    with pytest.raises(ParamsError, match=r"has image 1, but a case has 1"):
+        make_plan(_table(), _recipe(), wanted)
+
+
+@pytest.mark.parametrize("given", [{}, {"windows": []}, {"windows": [[0, 1]], "channels": []}])
+def test_a_normalisation_has_windows_or_channels(given: dict[str, object]) -> None:
+    if given.get("windows"):
+        given = given | {"channels": [{"clip": [0, 1], "mean": 0, "std": 1}]}
+    with pytest.raises(ValueError, match="windows or channels"):
+        Normalisation.model_validate(given)

@@ -1,0 +1,122 @@
+import json
+
+import pytest
+import yaml
+
+from pipeline import planned
+from pipeline.errors import MissingError
+from pipeline.params import load_organ
+from pipeline.training.profile import SMALL
+
+DVC = """
+stages:
+  ingest:
+    foreach: ${organs}
+    do:
+      outs: ["data/plans/${key}.json"]
+"""
+PARAMS = """# A comment that stays.
+defaults: {}
+organs:
+  spleen:
+    ingest: {modality: CT, labels: {spleen: 2}}
+    validate: {}
+    patches: {}
+    augment: {}
+    train:
+      profile: small   # on this machine
+    evaluate: {}
+    register: {}
+"""
+PLAN = {
+    "modality": "CT",
+    "labels": {"spleen": 2},
+    "recipe": {"offset": {"hu": -1000.0, "where": "unsigned"}},
+    "spacing": [3.0, 0.8, 0.8],
+    "patch_size": [16, 80, 80],
+    "batch_size": None,
+    "normalisation": [{"image": 0, "clip": [-20.5, 120.25], "mean": 50.1, "std": 10.3}],
+    "reasons": {
+        name: f"why {name}" for name in ("spacing", "offset", "normalisation", "patch_size", "batch_size")
+    },
+}
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "dvc.yaml").write_text(DVC)
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    (tmp_path / "data/plans").mkdir(parents=True)
+    (tmp_path / "data/plans/spleen.json").write_text(json.dumps(PLAN))
+    return tmp_path
+
+
+def by_key(found):
+    return {choice.key: choice for choice in found}
+
+
+def configure(project, stage, **values):
+    params = yaml.safe_load(PARAMS)
+    params["organs"]["spleen"][stage] |= values
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def test_every_choice_has_its_value_and_reason(project):
+    found = by_key(planned.choices(project, "spleen"))
+    assert found["ingest.spacing"].value == [3.0, 0.8, 0.8]
+    assert found["ingest.spacing"].reason == "why spacing"
+    assert found["ingest.hu_offset"].value == -1000.0
+    assert found["train.batch_size"].value == SMALL.batch_size
+    assert found["train.network.kernels"].value[0] == [1, 3, 3]
+    assert found["train.profile"].pinned
+    assert found["train.profile"].reason == planned.SET
+    assert not found["patches.size"].pinned
+
+
+def test_what_params_say_is_what_follows_from_them(project):
+    configure(project, "patches", size=[8, 8, 8])
+    found = by_key(planned.choices(project, "spleen"))
+    assert found["patches.size"].value == [8, 8, 8]
+    # As often as such a patch can be halved.
+    assert found["train.network.strides"].value == [[1, 1, 1], [1, 2, 2], [2, 1, 1]]
+
+
+def test_a_batch_that_was_planned_says_why(project):
+    (project / "data/plans/spleen.json").write_text(json.dumps(PLAN | {"batch_size": 3}))
+    configure(project, "train", profile="full")
+    found = by_key(planned.choices(project, "spleen"))["train.batch_size"]
+    assert (found.value, found.reason) == (3, "why batch_size")
+
+
+def test_pinned_values_stay_when_the_data_change(project):
+    before = by_key(planned.choices(project, "spleen"))
+    fresh = planned.pin(project, "spleen")
+    text = (project / "params.yaml").read_text()
+    assert text.startswith("# A comment that stays.")
+    assert "# on this machine" in text
+    assert {choice.key for choice in fresh} == before.keys() - {"train.profile", *planned.NEVER_PINNED}
+    params = load_organ(project / "params.yaml", "spleen")
+    assert params.ingest.normalisation.model_dump(mode="json")["channels"] == PLAN["normalisation"]
+    other = {"spacing": [1.0, 1.0, 1.0], "patch_size": [64, 64, 64], "batch_size": 8}
+    (project / "data/plans/spleen.json").write_text(json.dumps(PLAN | other))
+    after = by_key(planned.choices(project, "spleen"))
+    # The plan's spacing is what ingest makes of the one that is written down.
+    for key in before.keys() - {"ingest.spacing"}:
+        assert after[key].value == before[key].value, key
+    assert params.ingest.spacing == (3.0, 0.8, 0.8)
+    assert planned.pin(project, "spleen") == []
+
+
+def test_the_table_shows_all_keys(project):
+    found = planned.choices(project, "spleen")
+    table = planned.as_table("spleen", found)
+    assert table.row_count == len(found)
+    values = list(table.columns[1].cells)
+    assert "3 x 0.8 x 0.8" in values
+    assert json.dumps(planned.as_json(found))
+
+
+def test_without_a_plan_the_command_that_makes_it_is_named(project):
+    (project / "data/plans/spleen.json").unlink()
+    with pytest.raises(MissingError, match="dvc repro ingest@spleen"):
+        planned.choices(project, "spleen")
