@@ -1,6 +1,6 @@
 """Head and neck, seven organs: our default against nnU-Net's, the same cases, steps and device, one run.
 
-    PYTHONPATH=. python benchmarks/head_and_neck.py SOURCE FOLDER [--steps 1000] [--peer-gb 8]
+    PYTHONPATH=. python benchmarks/head_and_neck.py SOURCE FOLDER [--steps 1000] [--peer-gb 8] [--pack FILE]
 
 SOURCE holds planning CTs (images, labels, dataset.json with what is annotated in each case). The 83 cases
 whose file names have the lowest SHA-256 are kept back and judge; of the others both learn from the same
@@ -8,20 +8,25 @@ four folds. Cases, preprocessing and models lie in FOLDER; what is there already
 line of JSON each: what was planned, seconds of the training, Dice of each organ over the cases that have it
 annotated, and the mean over the organs.
 
-Ours: `add-organ`, `dvc repro train` and `hounsfield predict` in a clone of this repository; only the number
-of steps is set, and that no case is kept for the test. nnU-Net 2.8.1, in an environment of its own:
+With `--pack` nobody learns: the cases go into an archive, which is SOURCE on a machine without a network
+(`benchmarks/gpu/run.sh`).
+
+Ours: `add-organ`, the stages up to `train` and `predict` in a clone of this repository; only the number of
+steps is set, and that one case in twenty is kept for the test. nnU-Net 2.8.1, in an environment of its own:
 fingerprint, plan for `--peer-gb` of memory (8 is its default), preprocessing and `nnUNetTrainer`; only the
 number of steps is set. An organ that nobody outlined in a case is background to it, as it cannot be told
 otherwise. Its predictor does not mirror unless `--mirror` is given, which takes eight times as long.
 """
 
 import argparse
+import gzip
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -45,6 +50,8 @@ def main() -> None:
     parser.add_argument("--peer-gb", type=float, default=8.0, help="of memory that nnU-Net plans for")
     parser.add_argument("--of", nargs="+", default=["ours", "nnunet"], choices=["ours", "nnunet"])
     parser.add_argument("--set", nargs="*", default=[], help="SECTION.KEY=VALUE of params.yaml")
+    parser.add_argument("--pack", type=Path, metavar="FILE", help="what another machine needs, to be written")
+    parser.add_argument("--peer", type=Path, help="an interpreter that has nnU-Net already")
     parser.add_argument("--mirror", action="store_true", help="nnU-Net's predictor mirrors, as by default")
     parser.add_argument(
         "--work", choices=["plan", "learn"], help="what the peer's interpreter is called with"
@@ -55,9 +62,12 @@ def main() -> None:
         {"plan": plan, "learn": learn}[asked.work](folder / "nnunet", asked)
         return
     if not (folder / "held_out").exists():
-        split(asked.source, folder)
+        (unpack if asked.source.is_file() else split)(asked.source, folder)
     if not (folder / "project").exists():
         begin(folder)
+    if asked.pack:
+        pack(folder, asked.pack)
+        return
     for name in asked.of:
         said = {"ours": ours, "nnunet": nnunets}[name](folder, asked)
         found = judged(folder / name / "found", folder / "held_out")
@@ -65,25 +75,46 @@ def main() -> None:
 
 
 def split(source: Path, folder: Path) -> None:
-    """Copies of the cases to learn from and of those that judge."""
+    """The cases to learn from and those that judge, uncompressed: an archive of all makes them smaller."""
     names = sorted(path.name for path in (source / "images").glob("*.nii.gz"))
     judging = set(sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:HELD_OUT])
     for target, wanted in ((folder / "given", set(names) - judging), (folder / "held_out", judging)):
         for kind in ("images", "labels"):
             (target / kind).mkdir(parents=True)
             for name in wanted:
-                shutil.copy(source / kind / name, target / kind / name)
+                content = gzip.decompress((source / kind / name).read_bytes())
+                (target / kind / name.removesuffix(".gz")).write_bytes(content)
         shutil.copy(source / "dataset.json", target)
 
 
 def begin(folder: Path) -> None:
-    """A clone of the project that has the cases as far as stage `augment`."""
+    """A clone of the project that has the cases as far as stage `validate`."""
     project = folder / "project"
     subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(project)], check=True)
-    run(project, "-m", "pipeline", "add-organ", ORGAN, "--source", str(folder / "given"))
-    # Others judge here.
-    configure(project / "params.yaml", ["validate.test_share=0"])
-    run(project, "-m", "dvc", "repro", f"augment@{ORGAN}")
+    hounsfield(project, "add-organ", ORGAN, "--source", str(folder / "given"))
+    # Others judge here; none at all is refused.
+    configure(project / "params.yaml", ["validate.test_share=0.05"])
+    hounsfield(project, "ingest", ORGAN)
+    hounsfield(project, "validate", ORGAN)
+
+
+def pack(folder: Path, archive: Path) -> None:
+    """What a machine without a network, DVC and Great Expectations needs of `folder`."""
+    with tarfile.open(archive, "w:xz") as tar:
+        for name in ("given", "held_out"):
+            tar.add(folder / name, name)
+        for name in ("params.yaml", "dvc.yaml", f"data/accepted/{ORGAN}.parquet"):
+            tar.add(folder / "project" / name, f"project/{name}")
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """What `pack` packed, as a project whose cases are to be ingested."""
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    raw = folder / "project" / "data" / "raw" / ORGAN
+    raw.parent.mkdir(parents=True)
+    shutil.copytree(folder / "given", raw)
+    hounsfield(folder / "project", "ingest", ORGAN)
 
 
 def ours(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
@@ -91,13 +122,15 @@ def ours(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     project, found = folder / "project", folder / "ours" / "found"
     settings = [f"train.steps={asked.steps}", f"train.fold={FOLD}", *asked.set]
     configure(project / "params.yaml", settings)
-    run(project, "-m", "dvc", "repro", f"augment@{ORGAN}")
+    for stage in ("ingest", "patches", "augment"):
+        hounsfield(project, stage, ORGAN)
     began = time.perf_counter()
-    run(project, "-m", "dvc", "repro", f"train@{ORGAN}")
+    hounsfield(project, "train", ORGAN)
     seconds = round(time.perf_counter() - began)
     began = time.perf_counter()
     shutil.rmtree(found, ignore_errors=True)
-    run(project, "-m", "pipeline", "predict", ORGAN, str(folder / "held_out" / "images"), str(found))
+    images = str(folder / "held_out" / "images")
+    hounsfield(project, "predict", ORGAN, images, str(found), "--model", "latest")
     config = json.loads((project / "models" / ORGAN / "config.json").read_text())
     return {
         "set": asked.set,
@@ -113,14 +146,15 @@ def nnunets(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     """Let nnU-Net plan, preprocess, train and predict, where it has not done so yet."""
     from benchmarks.peers import peer_python
 
+    peer = asked.peer or peer_python("nnunet", *PEER)
     place = folder / "nnunet"
     raw = place / "raw" / DATASET
     if not raw.exists():
         lay_out(folder, raw)
     if not (place / "preprocessed" / DATASET / "splits_final.json").exists():
-        work(peer_python("nnunet", *PEER), asked, "plan")
+        work(peer, asked, "plan")
         write_split(folder)
-    work(peer_python("nnunet", *PEER), asked, "learn")
+    work(peer, asked, "learn")
     return dict(json.loads((place / "said.json").read_text()))
 
 
@@ -129,13 +163,15 @@ def lay_out(folder: Path, raw: Path) -> None:
     (raw / "imagesTr").mkdir(parents=True)
     (raw / "labelsTr").mkdir()
     given = folder / "given"
-    names = [path.name.removesuffix(".nii.gz") for path in (given / "images").glob("*.nii.gz")]
+    names = [path.name.removesuffix(".nii") for path in (given / "images").glob("*.nii")]
     for name in names:
-        shutil.copy(given / "images" / f"{name}.nii.gz", raw / "imagesTr" / f"{name}_0000.nii.gz")
-        shutil.copy(given / "labels" / f"{name}.nii.gz", raw / "labelsTr")
+        shutil.copy(given / "images" / f"{name}.nii", raw / "imagesTr" / f"{name}_0000.nii")
+        shutil.copy(given / "labels" / f"{name}.nii", raw / "labelsTr")
     about = json.loads((given / "dataset.json").read_text())
     labels = {name: int(value) for value, name in about["labels"].items()}
-    facts = {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".nii.gz"}
+    facts = {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".nii"}
+    # Of its readers the one that needs no SimpleITK.
+    facts["overwrite_image_reader_writer"] = "NibabelIO"
     (raw / "dataset.json").write_text(json.dumps(facts | {"numTraining": len(names)}))
 
 
@@ -144,6 +180,7 @@ def write_split(folder: Path) -> None:
     import pandas as pd
 
     cases = pd.read_parquet(folder / "project" / "data" / "accepted" / f"{ORGAN}.parquet")
+    cases = cases[cases["split"] == "train"]
     watched = cases["fold"] == FOLD
     parts = {"train": sorted(cases[~watched]["case"]), "val": sorted(cases[watched]["case"])}
     path = folder / "nnunet" / "preprocessed" / DATASET / "splits_final.json"
@@ -154,7 +191,8 @@ def work(peer: Path, asked: argparse.Namespace, what: str) -> None:
     """Have the peer's interpreter do its part."""
     command = [peer, __file__, asked.source, asked.folder, "--work", what, "--steps", str(asked.steps)]
     command += ["--peer-gb", str(asked.peer_gb), *["--mirror"] * asked.mirror]
-    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+    places = f"{REPOSITORY}:{os.environ.get('PYTHONPATH', '')}"
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": places})
 
 
 def places(folder: Path) -> None:
@@ -207,10 +245,10 @@ def learn(folder: Path, asked: argparse.Namespace) -> None:
     found = folder / "found"
     shutil.rmtree(found, ignore_errors=True)
     found.mkdir()
-    images = sorted((folder.parent / "held_out" / "images").glob("*.nii.gz"))
+    images = sorted((folder.parent / "held_out" / "images").glob("*.nii"))
     predictor.predict_from_files(
         [[str(image)] for image in images],
-        [str(found / image.name.removesuffix(".nii.gz")) for image in images],
+        [str(found / image.name.removesuffix(".nii")) for image in images],
         num_processes_preprocessing=1,
         num_processes_segmentation_export=1,
     )
@@ -241,10 +279,12 @@ def configure(path: Path, settings: list[str]) -> None:
     path.write_text(yaml.safe_dump(params, sort_keys=False))
 
 
-def run(project: Path, *arguments: str) -> None:
-    """Run a module of the project's own code."""
-    environment = os.environ | {"PYTHONPATH": str(project)}
-    subprocess.run([sys.executable, *arguments], cwd=project, env=environment, check=True, stdout=sys.stderr)
+def hounsfield(project: Path, *arguments: str) -> None:
+    """Run a command of the project's own code."""
+    places = f"{REPOSITORY}:{os.environ.get('PYTHONPATH', '')}"
+    environment = os.environ | {"PYTHONPATH": places, "HOUNSFIELD_HOME": str(project.parent / "home")}
+    command = [sys.executable, "-m", "pipeline", *arguments]
+    subprocess.run(command, cwd=project, env=environment, check=True, stdout=sys.stderr)
 
 
 def judged(found: Path, held_out: Path) -> dict[str, Any]:
@@ -257,10 +297,10 @@ def judged(found: Path, held_out: Path) -> dict[str, Any]:
     values = {name: int(value) for value, name in about["labels"].items() if int(value)}
     annotated = {case["id"]: case["annotated"] for case in about["cases"]}
     scores: dict[str, list[float]] = {name: [] for name in values}
-    for path in sorted((held_out / "labels").glob("*.nii.gz")):
+    for path in sorted((held_out / "labels").glob("*.nii")):
         # Nibabel has no types for what it loads.
         truth, best = (np.asarray(nibabel.load(one).dataobj) for one in (path, found / path.name))  # type: ignore[attr-defined]
-        for name in annotated[path.name.removesuffix(".nii.gz")]:
+        for name in annotated[path.name.removesuffix(".nii")]:
             scores[name].append(dice(truth, best, values[name]))
     organs = {name: round(float(np.mean(those)), 4) for name, those in scores.items()}
     return {"dice": round(float(np.mean(list(organs.values()))), 4), "organs": organs}

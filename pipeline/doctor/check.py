@@ -1,9 +1,7 @@
 """The answer to one question about machine or project, and how answers are shown."""
 
-import subprocess
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Literal
 
 from rich.table import Table
@@ -11,8 +9,6 @@ from rich.text import Text
 
 from pipeline.errors import MissingError
 
-ANSWER_WITHIN = 5.0
-"""Seconds a program or server has to answer."""
 COLOURS = {"ok": "green", "warning": "yellow", "missing": "red"}
 
 
@@ -48,17 +44,6 @@ def as_table(checks: list[Check]) -> Table:
 def as_json(checks: list[Check]) -> list[dict[str, str]]:
     """The checks, for a program: objects with name, status, found and remedy."""
     return [asdict(check) for check in checks]
-
-
-def ask(*command: str, folder: Path | None = None) -> str:
-    """What a program prints, run in `folder`; nothing if it is not there, fails or takes too long."""
-    try:
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=ANSWER_WITHIN, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def installed(package: str) -> str | None:

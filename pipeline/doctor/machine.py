@@ -9,7 +9,9 @@ import sys
 import tomllib
 from pathlib import Path
 
-from pipeline.doctor.check import Check, ask, installed
+from pipeline.doctor.check import Check, installed
+from pipeline.gpus import cards
+from pipeline.programs import ask
 
 GIB = 2**30
 LITTLE_MEMORY = 4 * GIB
@@ -73,15 +75,14 @@ def memory(_root: Path) -> Check:
 
 def gpu(_root: Path) -> list[Check]:
     """The NVIDIA cards, and whether the installed torch can compute on them."""
-    answer = ask("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
-    if not answer:
-        found = "none that nvidia-smi knows; training uses the small profile"
-        return [Check("GPU", "warning", found, "nothing, or use a machine with an NVIDIA GPU")]
+    found = cards()
+    if not found:
+        none = "none that nvidia-smi knows; training uses the small profile"
+        return [Check("GPU", "warning", none, "nothing, or use a machine with an NVIDIA GPU")]
     checks = []
-    for line in answer.splitlines():
-        name, _, memory = line.rpartition(", ")
-        size = f", {float(memory) / 1024:.0f} GiB" if memory.isdigit() else ""
-        checks.append(Check("GPU", "ok", f"{name}{size}"))
+    for card in found:
+        size = f", {card.mib / 1024:.0f} GiB" if card.mib is not None else ""
+        checks.append(Check("GPU", "ok", f"{card.name}{size}"))
     if not _torch_has_cuda():
         version = (installed("torch") or "").partition("+")[0]
         install = f"pip install --force-reinstall torch=={version}"

@@ -141,7 +141,7 @@ def _params_with(root: Path, organ: NewOrgan) -> str:
     """The text of `params.yaml` with the organ in it, loaded once to see that it holds."""
     # Bytes, because reading as text would change the line ends of a file written on Windows.
     text = (root / "params.yaml").read_bytes().decode("utf-8")
-    changed = with_organ(text, organ.name, organ.modality, organ.labels, organ.salt)
+    changed = with_organ(text, organ.name, organ.modality, organ.labels, organ.salt, organ.train_memory_gb)
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / "params.yaml"
         trial.write_bytes(changed.encode("utf-8"))

@@ -16,16 +16,32 @@ STEP = 2
 """Columns a level of the new lines is indented by."""
 
 
-def with_organ(text: str, organ: str, modality: str, labels: dict[str, int], salt: str | None = None) -> str:
+def with_organ(
+    text: str,
+    organ: str,
+    modality: str,
+    labels: dict[str, int],
+    salt: str | None = None,
+    train_memory_gb: float | None = None,
+) -> str:
     """The text of `params.yaml` with `organ` as the last entry of `organs`.
 
     Every stage gets a section, because DVC tracks the parameters of a stage by it.
+
+    Args:
+        text: of `params.yaml`.
+        organ: its name.
+        modality: CT or MR.
+        labels: name and value.
+        salt: fingerprint of the secret patients' names are hashed with, if they are.
+        train_memory_gb: of a GPU, that a training step is planned for; None: as the defaults say.
 
     Raises:
         ParamsError: the file is written in a way that leaves no place for a line.
     """
     entry: dict[str, Any] = {stage: {} for stage in STAGES}
-    entry["ingest"] = {"modality": modality, "labels": labels} | ({"salt": salt} if salt else {})
+    told = {"salt": salt, "train_memory_gb": train_memory_gb}
+    entry["ingest"] = {"modality": modality, "labels": labels} | {k: v for k, v in told.items() if v}
     entry["train"] = {"steps": "auto"}
     before = yaml.safe_load(text)
     before["organs"] = {**before["organs"], organ: entry}
@@ -82,6 +98,8 @@ def _lines(organ: str, entry: dict[str, Any], column: int) -> list[str]:
             lines += [in_one_line] if len(in_one_line) <= LINE_LENGTH else in_many
             # Quoted: eight digits would be read as a number.
             lines += [f"{deepest}salt: '{entry['ingest']['salt']}'"] if "salt" in entry["ingest"] else []
+            if "train_memory_gb" in entry["ingest"]:
+                lines.append(f"{deepest}train_memory_gb: {entry['ingest']['train_memory_gb']:g}")
         else:
             lines.append(f"{inner}{stage}: {_flow(entry[stage])}")
     return lines

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import track
 
 from pipeline.errors import DataError, ParamsError
+from pipeline.gpus import memory_to_plan_for
 from pipeline.volumes.case_files import CaseFiles, Mask
 from pipeline.volumes.identity import fingerprint, is_pseudonym
 from pipeline.volumes.layouts import Layout, find_layout
@@ -35,6 +36,8 @@ class NewOrgan:
     """Relative to the source: what is copied."""
     left_out: list[str]
     """What is not copied, counted, a phrase a kind."""
+    train_memory_gb: int | None
+    """Of the GPU that is here, for the plan; None: there is none."""
 
     @property
     def unpaired(self) -> list[str]:
@@ -63,6 +66,10 @@ class NewOrgan:
                 f"{_some(self.unpaired)}"
             )
         lines += [f"not copied: {phrase}" for phrase in self.left_out]
+        if self.train_memory_gb:
+            lines.append(
+                f"patches are planned for {self.train_memory_gb} GB of a GPU (ingest.train_memory_gb)"
+            )
         raw = f"data/raw/{self.name}"
         return [
             *lines,
@@ -127,6 +134,7 @@ def look(
         labels=_normalise(names),
         files=files,
         left_out=_left_out(source, set(files)),
+        train_memory_gb=memory_to_plan_for(),
     )
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.doctor import machine
+from pipeline.gpus import memory_to_plan_for
 
 
 @pytest.fixture
@@ -51,6 +52,27 @@ def test_a_torch_without_cuda_beside_a_gpu_is_told(
     check = machine.gpu(tmp_path)[-1]
     assert (check.name, check.status) == ("torch", "warning")
     assert check.remedy.startswith("pip install --force-reinstall torch==")
+
+
+@pytest.mark.parametrize(
+    ("memory", "planned"),
+    [
+        (["143771", "143771"], 8),
+        (["143771", "6144"], 5),
+        (["[N/A]"], None),
+        (["1024"], None),
+        (["[N/A]", "8192"], 7),
+    ],
+)
+def test_a_step_is_planned_for_the_smallest_gpu_and_no_more_than_is_usual(
+    programs: Path, memory: list[str], planned: int | None
+) -> None:
+    _program(programs, "nvidia-smi", "; ".join(f"echo 'A card, {mib}'" for mib in memory))
+    assert memory_to_plan_for() == planned
+
+
+def test_without_a_gpu_nothing_is_planned_for_one(programs: Path) -> None:
+    assert memory_to_plan_for() is None
 
 
 def test_an_absent_container_engine_is_a_warning_with_the_command(programs: Path) -> None:

@@ -118,3 +118,9 @@ def test_a_salt_is_written_as_text_and_only_where_there_is_one() -> None:
     ingest = yaml.safe_load(salted)["organs"]["new"]["ingest"]
     assert ingest == {"modality": "CT", "labels": {"x": 1}, "salt": "01234567"}
     assert "salt" not in with_organ("organs: {}\ndefaults: {}\n", "new", "CT", {"x": 1})
+
+
+def test_the_memory_of_a_gpu_is_written_where_there_is_one() -> None:
+    text = with_organ("organs: {}\ndefaults: {}\n", "new", "CT", {"x": 1}, train_memory_gb=8)
+    ingest = yaml.safe_load(text)["organs"]["new"]["ingest"]
+    assert ingest == {"modality": "CT", "labels": {"x": 1}, "train_memory_gb": 8}

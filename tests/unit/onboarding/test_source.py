@@ -146,13 +146,13 @@ def test_without_a_name_to_hash_no_secret_is_made(tmp_path: Path, monkeypatch: p
 
 def test_subjects_of_a_bids_source_are_not_hashed_and_need_no_salt() -> None:
     case = replace(one_file_each("sub-1_ses-2", Path("image"), Path("label")), patient="sub-1")
-    assert NewOrgan("x", "bids", [case], "MR", {"a": 1}, [], []).salt is None
+    assert NewOrgan("x", "bids", [case], "MR", {"a": 1}, [], [], None).salt is None
 
 
 def test_a_case_that_is_called_like_its_hashed_patient_needs_a_salt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOUNSFIELD_SALT", "of this test")
     case = one_file_each(pseudonym("Doe^Jane"), Path("image"), Path("label"))
-    assert NewOrgan("x", "dicom", [case], "CT", {"a": 1}, [], []).salt == fingerprint()
+    assert NewOrgan("x", "dicom", [case], "CT", {"a": 1}, [], [], None).salt == fingerprint()
 
 
 def test_images_with_air_in_hu_are_ct(tmp_path: Path) -> None:

@@ -1,0 +1,18 @@
+"""What other programs of this machine say when they are asked."""
+
+import subprocess
+from pathlib import Path
+
+ANSWER_WITHIN = 5.0
+"""Seconds a program or server has to answer."""
+
+
+def ask(*command: str, folder: Path | None = None) -> str:
+    """What a program prints, run in `folder`; nothing if it is not there, fails or takes too long."""
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=ANSWER_WITHIN, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
