@@ -1,5 +1,6 @@
 """A network over a volume of any size: overlapping windows, blended with Gaussian weights."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 
@@ -21,6 +22,7 @@ def probabilities(
     precision: torch.dtype,
     batch_size: int = 4,
     where: Tensor | None = None,
+    overlap: float = OVERLAP,
 ) -> Tensor:
     """Class probabilities of every voxel, (classes, Z, Y, X), float32.
 
@@ -32,12 +34,13 @@ def probabilities(
         precision: to compute in.
         batch_size: windows at a time.
         where: (Z, Y, X) bool.
+        overlap: of neighbouring windows, a share of their edge.
     """
 
     def look(windows: Tensor) -> Tensor:
         return softmax(network(windows))
 
-    found = slabs(look, network.form, image, window, classes, precision, batch_size, where)
+    found = slabs(look, network.form, image, window, classes, precision, batch_size, where, overlap)
     return joined(found, classes, image)
 
 
@@ -67,6 +70,7 @@ def slabs(
     precision: torch.dtype,
     batch_size: int = 4,
     where: Tensor | None = None,
+    overlap: float = OVERLAP,
 ) -> Iterator[Tensor]:
     """Class probabilities slab by slab from the first plane on, each (classes, planes, Y, X), float32.
 
@@ -84,6 +88,7 @@ def slabs(
         precision: to compute in.
         batch_size: windows at a time.
         where: (Z, Y, X) bool; elsewhere is background, and windows that lie there are not computed.
+        overlap: of neighbouring windows, a share of their edge.
     """
     window, margin = form.fit(window), form.margin
     shape = image.shape[1:]
@@ -95,7 +100,7 @@ def slabs(
     padded = functional.pad(image[None], _last_first(around), mode="replicate")[0] if any(around) else image
     weight = _gaussian(window).to(image)
     inner = [n + pad for n, pad in zip(shape, padding, strict=True)]
-    starts = list(product(*(_starts(n, edge) for n, edge in zip(inner, window, strict=True))))
+    starts = list(product(*(_starts(n, edge, overlap) for n, edge in zip(inner, window, strict=True))))
     inside = tuple(slice(first, first + n) for first, n in zip(before, shape, strict=True))
     if where is not None:
         wanted = torch.zeros(inner, dtype=torch.bool, device=image.device)
@@ -114,6 +119,17 @@ def slabs(
             sums.add(start, share, weight)
     while sums.first < inner[0]:
         yield from _seen(sums.finished(inner[0]), inside, where)
+
+
+def windows(shape: Sequence[int], window: Sequence[int], overlap: float = OVERLAP) -> int:
+    """How many windows a volume is looked at by.
+
+    Args:
+        shape: of the volume, (Z, Y, X).
+        window: its edges, (z, y, x).
+        overlap: of neighbouring windows, a share of their edge.
+    """
+    return math.prod(len(_starts(n, edge, overlap)) for n, edge in zip(shape, window, strict=True))
 
 
 def softmax(logits: Tensor) -> Tensor:
@@ -168,11 +184,11 @@ def _box(start: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
     return tuple(slice(first, first + edge) for first, edge in zip(start, size, strict=True))
 
 
-def _starts(length: int, edge: int) -> list[int]:
+def _starts(length: int, edge: int, overlap: float) -> list[int]:
     """Where windows begin along an axis, evenly apart, the last one ending with the volume."""
     if length <= edge:
         return [0]
-    count = 1 + -(-(length - edge) // max(1, int(edge * (1 - OVERLAP))))
+    count = 1 + -(-(length - edge) // max(1, int(edge * (1 - overlap))))
     return [round(index * (length - edge) / (count - 1)) for index in range(count)]
 
 

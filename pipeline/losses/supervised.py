@@ -27,10 +27,12 @@ def supervised_loss(
     """The weighted sum of the losses of a network's outputs, as deep supervision adds them.
 
     A sum, so that what auxiliary outputs say comes to the first layers on top of what the last one says
-    (Lee et al., AISTATS 2015; Dou et al., Med Image Anal 41, 2017).
+    (Lee et al., AISTATS 2015; Dou et al., Med Image Anal 41, 2017). An output that is coarser than the label
+    is told the label's voxels nearest to the middle of its own (as in nnU-Net).
 
     Args:
-        given: what the network returned in training: logits, or as many as there are `outputs`.
+        given: what the network returned in training: logits, or as many as there are `outputs`; the first of
+            the label's size.
         outputs: of the network's form.
         label: (B, Z, Y, X), class indices or UNKNOWN, int64.
         params: of the loss of the segmentation.
@@ -39,7 +41,11 @@ def supervised_loss(
     """
     logits = given if isinstance(given, tuple) else (given,)
     total = logits[0].new_zeros((), dtype=torch.float32)
+    truth, weights = label, boundary
     for each, output in zip(logits, outputs, strict=True):
+        if output.target != "presence":
+            label = at_size(truth, each.shape[2:])
+            boundary = None if weights is None else at_size(weights, each.shape[2:])
         if params.presence and output.target == "label":
             loss = _presence_loss(in_slices(each.float(), params.presence), label, unknown)
         elif params.presence and output.target == "contour":
@@ -50,9 +56,22 @@ def supervised_loss(
         elif output.target == "contour":
             loss = _contour_loss(each.float(), label, unknown)
         else:
-            loss = _presence_loss(each.float(), label, unknown)
+            loss = _presence_loss(each.float(), truth, unknown)
         total = total + output.weight * loss
     return total
+
+
+def at_size(volumes: Tensor, size: Sequence[int]) -> Tensor:
+    """The voxels nearest to the middle of those of a coarser grid.
+
+    Args:
+        volumes: (B, Z, Y, X), of any type.
+        size: (z, y, x).
+    """
+    if volumes.shape[1:] == tuple(size):
+        return volumes
+    nearest = functional.interpolate(volumes[:, None].float(), tuple(size), mode="nearest-exact")
+    return nearest[:, 0].to(volumes.dtype)
 
 
 def contour(label: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ class Output:
     target: Literal["label", "contour", "presence"] = "label"
     """label: logits (B, classes, Z', Y', X') of the classes; contour: logits (B, 2, Z', Y', X') of whether a
     voxel lies at the border of an object; presence: logits (B, classes, Z', 1, 1) of whether a slice holds
-    the class (whatever the background's says)."""
+    the class (whatever the background's says). Labels and contours after the first may be coarser."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pipeline.atomic import sha256_code, sha256_json
 from pipeline.errors import ParamsError
 from pipeline.inference.composition import FULL, Given
 from pipeline.inference.model import Model, build
-from pipeline.inference.sliding_window import probabilities
+from pipeline.inference.sliding_window import probabilities, windows
 from pipeline.labels import UNKNOWN
 from pipeline.metrics.overlap import dice
 from pipeline.networks import plan_network
@@ -23,6 +23,7 @@ from pipeline.networks.base import Network
 from pipeline.networks.weights import load_weights, stored
 from pipeline.params import AugmentParams, LossParams, TrainParams
 from pipeline.progress import console
+from pipeline.sampling.boxes import Index
 from pipeline.training.allocation import memory_kept
 from pipeline.training.beginning import begin
 from pipeline.training.data import PatchReader, unknown_classes
@@ -32,14 +33,17 @@ from pipeline.training.loop import Curve, train
 from pipeline.training.micro_batches import told_if_no_memory
 from pipeline.training.normalisation import normalise
 from pipeline.training.profile import Profile, choose_profile, device, precision, reading_threads
+from pipeline.training.schedule import Schedule
 from pipeline.training.setting import Setting
 from pipeline.training.views import VIEWS, Volume, rows_within
 from pipeline.validation.drift import FINGERPRINT
 from pipeline.volumes.store import SUFFIX, StoredCase
 from pipeline.workspace import home, project_root
 
-WATCHED = 12
+WATCHED, LEAST_WATCHED = 12, 3
 """Cases of the watched fold that are looked at while training; the test set is judged by `evaluate`."""
+LOOK_OVERLAP = 0.25
+"""Of windows of a look, half of what it is in a prediction: less than half as many in three dimensions."""
 COVERED = 0.05
 """Of a slice, by a class that is in it, where the parameters do not say."""
 CODE = (
@@ -144,6 +148,8 @@ def fit(
     )
     classes = sorted(config["labels"], key=lambda name: config["labels"][name])
     volumes = _volumes(material, params, {*learned["case"], *watched}, handed)
+    patches = profile.batch_size * Schedule(params, profile.steps, []).every
+    watched = _affordable(watched, volumes, network.form.fit(config["patch_size"]), patches)
     watch = _watch(_looked_at(material.table, watched, volumes, classes), config, setting)
     if params.transfer == "zero":
         return Trained(config, *_as_it_is(network, watch), key, before)
@@ -225,6 +231,18 @@ def as_annotated(loss: LossParams, recipe: Mapping[str, Any]) -> LossParams:
     return loss.model_copy(update={"presence": COVERED})
 
 
+def _affordable(
+    cases: Sequence[str], volumes: Mapping[str, Volume], window: Index, patches: int
+) -> Sequence[str]:
+    """The first cases, so many that a look has no more windows than patches were learned from before it.
+
+    A window takes a third of the time of a patch. So looks at large volumes take a quarter of a training at
+    most, unless their least number takes more.
+    """
+    counted = np.cumsum([windows(volumes[case].shape, window, LOOK_OVERLAP) for case in cases])
+    return cases[: max(LEAST_WATCHED, int((counted <= patches).sum()))]
+
+
 def _looked_at(
     table: pd.DataFrame, cases: Sequence[str], volumes: Mapping[str, Volume], classes: list[str]
 ) -> list[tuple[Volume, list[bool]]]:
@@ -298,7 +316,9 @@ def _watch(
                 scores += [0.0] * len(known)
                 continue
             image = normalise(torch.from_numpy(case.image()).to(setting.device), setting.normalisation)
-            share = probabilities(network, image, config["patch_size"], classes, setting.precision)
+            share = probabilities(
+                network, image, config["patch_size"], classes, setting.precision, overlap=LOOK_OVERLAP
+            )
             predicted, truth = share.argmax(dim=0).cpu().numpy(), case.label()
             predicted[truth == UNKNOWN] = UNKNOWN
             scores += [dice(truth, predicted, value) for value in known]

@@ -35,10 +35,15 @@ class Schedule:
     steps: int
     curve: Sequence[Mapping[str, Any]]
 
+    @property
+    def every(self) -> int:
+        """Steps between looks at the watched fold."""
+        given = self.params.validate_every
+        return max(1, self.steps // 10) if given == "auto" else given
+
     def is_look(self, done: int) -> bool:
         """Whether the watched fold is looked at after `done` steps."""
-        every = self.params.validate_every
-        return done % (max(1, self.steps // 10) if every == "auto" else every) == 0 or done == self.end
+        return done % self.every == 0 or done == self.end
 
     @property
     def plateau(self) -> int | None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pipeline.networks.base import Form, Index, Network, Output
 from pipeline.networks.strides import plan_kernels, plan_strides
@@ -86,7 +85,7 @@ class ResidualUNet(Network):
     def plan(
         cls, options: Mapping[str, Any], patch_size: Index, spacing: Sequence[float], small: bool
     ) -> dict[str, Any]:
-        """Maps by the profile, resolutions by how often the patch halves, the rest by the spacing."""
+        """Maps by the profile, resolutions by how often the patch halves, the others by the spacing."""
         channels = options.get("channels")
         strides = plan_strides(patch_size, spacing, len(channels or (SMALL if small else FULL)))
         if channels is None:
@@ -94,10 +93,11 @@ class ResidualUNet(Network):
             channels = (SMALL if small else FULL)[: len(strides)]
         strides = options.get("strides", strides)
         kernels = plan_kernels(spacing, strides)
-        return {"channels": channels, "strides": strides, "kernels": kernels} | dict(options)
+        planned = {"channels": channels, "strides": strides, "kernels": kernels}
+        return planned | {"deep_supervision": not small} | dict(options)
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """(B, in_channels, Z, Y, X) to logits (B, classes, Z, Y, X), a tuple in deep supervision."""
+        """(B, in_channels, Z, Y, X) to logits (B, classes, Z, Y, X), and coarser ones in deep supervision."""
         features, skips = image, []
         for block in self.encoder:
             features = block(features)
@@ -111,8 +111,7 @@ class ResidualUNet(Network):
         if not (self.training and len(self.coarser_heads)):
             return logits
         coarser = zip(self.coarser_heads, decoded[-2::-1], strict=False)
-        size = image.shape[2:]
-        return logits, *(functional.interpolate(head(maps), size, mode="trilinear") for head, maps in coarser)
+        return logits, *(head(maps) for head, maps in coarser)
 
 
 class ConvBlock(nn.Sequential):

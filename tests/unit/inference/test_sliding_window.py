@@ -1,9 +1,10 @@
+import math
 from itertools import pairwise
 
 import pytest
 import torch
 
-from pipeline.inference.sliding_window import _gaussian, _starts, probabilities, slabs
+from pipeline.inference.sliding_window import _gaussian, _starts, probabilities, slabs, windows
 from pipeline.networks.base import ANY_SIZE
 
 FLOAT = torch.float32
@@ -118,11 +119,19 @@ def test_weights_are_highest_in_the_middle_and_never_zero():
 
 @pytest.mark.parametrize("edge", [1, 2, 7, 8, 16])
 @pytest.mark.parametrize("length", [1, 2, 7, 8, 9, 15, 16, 17, 100])
-def test_windows_reach_from_end_to_end_and_overlap_by_half(length, edge):
-    starts = _starts(length, edge)
+@pytest.mark.parametrize("overlap", [0.5, 0.25, 0])
+def test_windows_reach_from_end_to_end_and_overlap(length, edge, overlap):
+    starts = _starts(length, edge, overlap)
     assert starts[0] == 0
     assert starts[-1] == max(0, length - edge)
-    assert all(0 < second - first <= -(-edge // 2) for first, second in pairwise(starts))
+    assert all(0 < second - first <= math.ceil(edge * (1 - overlap)) for first, second in pairwise(starts))
+
+
+@pytest.mark.parametrize("overlap", [0.5, 0.25])
+def test_windows_are_counted_before_they_are_looked_at(overlap):
+    network = Recorder()
+    probabilities(network, volume(9, 20, 4), (8, 8, 8), 3, FLOAT, overlap=overlap)
+    assert sum(map(len, network.batches)) == windows((9, 20, 4), (8, 8, 8), overlap)
 
 
 def test_the_network_and_the_volume_stay_as_they_were():

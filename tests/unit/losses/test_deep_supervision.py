@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from pipeline.losses.supervised import supervised_loss
+from pipeline.losses.supervised import at_size, supervised_loss
 from pipeline.networks import build_network, plan_network
+from pipeline.networks.base import Output
 from pipeline.networks.depth import depths
 from pipeline.params import LossParams
 
@@ -40,3 +41,24 @@ def test_auxiliary_losses_reach_the_first_layer_more_strongly(name, options):
         outputs = len(network.form.outputs)
         assert outputs > 1
         assert gradient(outputs) > gradient(1)
+
+
+def test_a_coarser_output_is_told_the_voxels_nearest_to_the_middle_of_its_own():
+    label = torch.arange(2 * 6 * 4 * 8).view(2, 6, 4, 8) % 251
+    assert at_size(label, (6, 4, 8)) is label
+    coarse = at_size(label, (2, 4, 4))
+    assert coarse.dtype == label.dtype
+    # Of three voxels the middle one, of two either.
+    assert torch.equal(coarse, label[:, 1::3, :, 1::2])
+
+
+def test_each_output_is_judged_at_its_own_size():
+    generator = torch.Generator().manual_seed(0)
+    fine, coarse = (torch.randn(1, 3, edge, edge, edge, generator=generator) for edge in (8, 4))
+    label = torch.randint(3, (1, 8, 8, 8), generator=generator)
+    loss = supervised_loss((fine, coarse), (Output(), Output(0.5)), label, LossParams())
+    alone = [
+        supervised_loss(logits, (Output(),), at_size(label, logits.shape[2:]), LossParams())
+        for logits in (fine, coarse)
+    ]
+    torch.testing.assert_close(loss, alone[0] + 0.5 * alone[1])
