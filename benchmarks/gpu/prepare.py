@@ -1,6 +1,6 @@
 """What `run.sh` needs on a GPU machine without a network, made here and packed into one folder.
 
-    PYTHONPATH=. python benchmarks/gpu/prepare.py IMAGES [--out .gpu] [--peer PYTHON] [--python 3.12]
+    PYTHONPATH=. python benchmarks/gpu/prepare.py IMAGES [--head-and-neck SOURCE] [--out .gpu] [--python 3.12]
 
 IMAGES is the Medical Segmentation Decathlon's hippocampus task (imagesTr, labelsTr, dataset.json). The 60
 cases whose file names have the lowest SHA-256 are kept out of the project and judge the models; the
@@ -10,6 +10,7 @@ stages, and planned and preprocessed by nnU-Net in an environment of its own. Th
     project.tar.xz   volumes and tables, as the stages wrote them, and params.yaml
     held_out.tar.xz  volumes of the 60
     nnunet.tar.xz    nnU-Net's plans and 60 preprocessed cases: its speed does not depend on how many
+    head_and_neck.tar.xz   cases of `head_and_neck.py`, if SOURCE is given; both ingest them on the machine
     site/            nnU-Net and what it needs that is pure Python
     wheels/          packages that the machine lacks
 """
@@ -26,6 +27,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from benchmarks import head_and_neck
 from benchmarks.gpu.volumes import pack
 from benchmarks.peers import peer_python
 
@@ -52,6 +54,8 @@ WHEELS = (
     "numexpr",
     "nibabel",
     "pydicom",
+    "psutil",
+    "isal",
 )
 PREPROCESS = """
 import sys, os
@@ -72,6 +76,7 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("--out", type=Path, default=Path(".gpu"))
     parser.add_argument("--peer", type=Path, help="an interpreter that has nnunetv2==2.8.1 already")
+    parser.add_argument("--head-and-neck", type=Path, help="as `head_and_neck.py` takes it")
     parser.add_argument("--python", default="3.12", help="of the GPU machine")
     asked = parser.parse_args()
     peer = asked.peer or peer_python("nnunet", "nnunetv2==2.8.1")
@@ -84,6 +89,10 @@ def main() -> None:
         preprocess(given, accepted, peer, Path(folder) / "out")
         for name in ("project", "held_out", "nnunet"):
             pack(Path(folder) / "out" / name, asked.out / f"{name}.tar.xz")
+        if asked.head_and_neck:
+            head_and_neck.split(asked.head_and_neck, Path(folder) / "head_and_neck")
+            head_and_neck.begin(Path(folder) / "head_and_neck")
+            head_and_neck.pack(Path(folder) / "head_and_neck", asked.out / "head_and_neck.tar.xz")
     fetch(peer, asked.python, asked.out)
 
 

@@ -2,20 +2,23 @@
 # The checks and comparisons that need a GPU: one call of at most ten minutes on a machine without a network.
 #
 #     benchmarks/gpu/run.sh CARRIED OUT [tests] [steps] [accuracy] [inference]
+#     benchmarks/gpu/run.sh CARRIED OUT head_and_neck
 #
-# CARRIED is what prepare.py made. The machine has Python 3.12 with torch 2.11, pandas, pyarrow, scipy,
-# scikit-image, matplotlib, typer, rich, safetensors and pytest. Models go to OUT.
+# CARRIED is what prepare.py made; head_and_neck needs only its archive, site and wheels. The machine has
+# Python 3.12 with torch 2.11, pandas, pyarrow, scipy, scikit-image, matplotlib, typer, rich, safetensors and
+# pytest. Models go to OUT.
 set -uo pipefail
 carried=$(realpath "$1") out=$(realpath "$2")
 shift 2
 work=${WORK:-$(mktemp -d)}
 export PYTHONPATH=$PWD:$work/site PYTHONUNBUFFERED=1
-if [ ! -d "$work/project" ]; then
+if [ ! -d "$work/site" ]; then
     python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$work/site" \
         "$carried"/wheels/*.whl || exit
     cp -r "$carried"/site/. "$work/site/"
     for name in project held_out nnunet; do
-        python3 benchmarks/gpu/volumes.py unpack "$carried/$name.tar.xz" "$work/$name" || exit
+        [ ! -e "$carried/$name.tar.xz" ] ||
+            python3 benchmarks/gpu/volumes.py unpack "$carried/$name.tar.xz" "$work/$name" || exit
     done
 fi
 for part in ${@:-tests steps accuracy inference}; do
@@ -27,6 +30,10 @@ for part in ${@:-tests steps accuracy inference}; do
         ;;
     steps) timeout 240 python3 benchmarks/gpu/steps.py "$work" ${STEPS:-} ;;
     accuracy) timeout 400 python3 benchmarks/gpu/accuracy.py "$work" --out "$out" ${ACCURACY:-} ;;
+    head_and_neck)
+        timeout 580 python3 benchmarks/head_and_neck.py "$carried/head_and_neck.tar.xz" "$work/head_and_neck" \
+            --peer "$(command -v python3)" --mirror --set ingest.train_memory_gb=8 ${HEAD_AND_NECK:-}
+        ;;
     inference) timeout 120 python3 benchmarks/gpu/inference.py "$work" ;;
     esac
 done
