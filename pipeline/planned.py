@@ -6,7 +6,7 @@ data nor another machine changes it.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from pipeline.runs.editing import with_values
 from pipeline.workspace import stage_files
 
 SET = "as params.yaml says"
+STALE = "of the last ingest; params.yaml says otherwise: run dvc repro ingest"
 NEVER_PINNED = ("ingest.hu_offset", "train.loss.weights")
 """An offset that is set is added always, a found one not to negative values; weights are not planned."""
 
@@ -74,6 +75,8 @@ def pin(root: Path, organ: str) -> list[Choice]:
 def _of_data(params: OrganParams, plan: Mapping[str, Any]) -> list[Choice]:
     reasons, ingest, size = plan["reasons"], params.ingest, params.patches.size
     found = [_choice("ingest.spacing", plan["spacing"], reasons["spacing"], ingest.spacing != "auto")]
+    if ingest.spacing not in ("auto", tuple(plan["spacing"])):
+        found = [replace(found[0], reason=STALE)]
     if plan["modality"] == "CT":
         offset = plan["recipe"]["offset"]["hu"]
         found.append(_choice("ingest.hu_offset", offset, reasons["offset"], ingest.hu_offset != "auto"))

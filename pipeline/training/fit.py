@@ -19,7 +19,7 @@ from pipeline.inference.sliding_window import probabilities, windows
 from pipeline.labels import UNKNOWN
 from pipeline.metrics.overlap import dice
 from pipeline.networks import plan_network
-from pipeline.networks.base import Network
+from pipeline.networks.base import Form, Network
 from pipeline.networks.weights import load_weights, stored
 from pipeline.params import AugmentParams, LossParams, TrainParams
 from pipeline.progress import console
@@ -154,20 +154,33 @@ def fit(
     if params.transfer == "zero":
         return Trained(config, *_as_it_is(network, watch), key, before)
     _tell(material.organ, profile, network, setting)
-    reader = PatchReader(
-        learned if params.before is None else rows_within(learned, handed, params.before.gives),
-        volumes,
-        profile.batch_size,
-        params.seed,
-        classes,
-        form=network.form,
-        threads=reading_threads(where),
-        pinned=where.type == "cuda",
-        part=part(profile.batch_size),
-    )
+    rows = learned if params.before is None else rows_within(learned, handed, params.before.gives)
+    reader = _reader(rows, volumes, classes, network.form, setting, profile.batch_size)
     with told_if_no_memory(), memory_kept(where):
         weights, curve = train(network, reader, watch, setting)
     return Trained(config, weights, curve, key, before)
+
+
+def _reader(
+    rows: pd.DataFrame,
+    volumes: Mapping[str, Volume],
+    classes: list[str],
+    form: Form,
+    setting: Setting,
+    batch_size: int,
+) -> PatchReader:
+    """What reads the batches of a training; of several processes each reads its part."""
+    return PatchReader(
+        rows,
+        volumes,
+        batch_size,
+        setting.params.seed,
+        classes,
+        form=form,
+        threads=reading_threads(setting.device),
+        pinned=setting.on_gpu,
+        part=part(batch_size),
+    )
 
 
 def _as_it_is(network: Network, watch: Callable[[Network], float]) -> tuple[dict[str, Tensor], Curve]:

@@ -81,6 +81,14 @@ def test_what_params_say_is_what_follows_from_them(project):
     assert found["train.network.strides"].value == [[1, 1, 1], [1, 2, 2], [2, 1, 1]]
 
 
+def test_a_plan_older_than_the_parameters_says_so(project):
+    configure(project, "ingest", spacing=[1, 1, 1])
+    found = by_key(planned.choices(project, "spleen"))["ingest.spacing"]
+    assert (found.value, found.reason, found.pinned) == ([3.0, 0.8, 0.8], planned.STALE, True)
+    configure(project, "ingest", spacing=[3, 0.8, 0.8])
+    assert by_key(planned.choices(project, "spleen"))["ingest.spacing"].reason == planned.SET
+
+
 def test_a_batch_that_was_planned_says_why(project):
     (project / "data/plans/spleen.json").write_text(json.dumps(PLAN | {"batch_size": 3}))
     configure(project, "train", profile="full")
