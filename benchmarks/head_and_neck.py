@@ -49,7 +49,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000, help=f"a multiple of {EPOCH}")
     parser.add_argument("--peer-gb", type=float, default=8.0, help="of memory that nnU-Net plans for")
     parser.add_argument("--of", nargs="+", default=["ours", "nnunet"], choices=["ours", "nnunet"])
-    parser.add_argument("--set", nargs="*", default=[], help="SECTION.KEY=VALUE of params.yaml")
+    parser.add_argument(
+        "--set", nargs="*", action="extend", default=[], help="SECTION.KEY=VALUE of params.yaml"
+    )
     parser.add_argument("--pack", type=Path, metavar="FILE", help="what another machine needs, to be written")
     parser.add_argument("--peer", type=Path, help="an interpreter that has nnU-Net already")
     parser.add_argument("--mirror", action="store_true", help="nnU-Net's predictor mirrors, as by default")
@@ -96,6 +98,7 @@ def begin(folder: Path) -> None:
     configure(project / "params.yaml", ["validate.test_share=0.05"])
     hounsfield(project, "ingest", ORGAN)
     hounsfield(project, "validate", ORGAN)
+    shutil.copy(project / "params.yaml", folder)
 
 
 def pack(folder: Path, archive: Path) -> None:
@@ -114,12 +117,14 @@ def unpack(archive: Path, folder: Path) -> None:
     raw = folder / "project" / "data" / "raw" / ORGAN
     raw.parent.mkdir(parents=True)
     shutil.copytree(folder / "given", raw)
-    hounsfield(folder / "project", "ingest", ORGAN)
+    shutil.copy(folder / "project" / "params.yaml", folder)
 
 
 def ours(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     """Train and predict by the project's own commands."""
     project, found = folder / "project", folder / "ours" / "found"
+    # As it was before another run set something.
+    shutil.copy(folder / "params.yaml", project)
     settings = [f"train.steps={asked.steps}", f"train.fold={FOLD}", *asked.set]
     configure(project / "params.yaml", settings)
     for stage in ("ingest", "patches", "augment"):
@@ -151,9 +156,12 @@ def nnunets(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     raw = place / "raw" / DATASET
     if not raw.exists():
         lay_out(folder, raw)
-    if not (place / "preprocessed" / DATASET / "splits_final.json").exists():
+    planned = place / "planned_for_gb"
+    if not planned.exists() or planned.read_text() != str(asked.peer_gb):
+        shutil.rmtree(place / "preprocessed", ignore_errors=True)
         work(peer, asked, "plan")
         write_split(folder)
+        planned.write_text(str(asked.peer_gb))
     work(peer, asked, "learn")
     return dict(json.loads((place / "said.json").read_text()))
 

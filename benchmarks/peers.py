@@ -1,5 +1,6 @@
 """What Hounsfield is compared with: in an environment of its own, in a process that takes turns."""
 
+import atexit
 import json
 import os
 import signal
@@ -55,6 +56,8 @@ class InTurn:
             stdout=subprocess.PIPE,
             text=True,
         )
+        # One that is stopped would stay for ever.
+        atexit.register(self.end)
 
     def ready(self) -> Any:
         """What it says of itself, once it can be asked."""
@@ -74,7 +77,8 @@ class InTurn:
 
     def end(self) -> None:
         """Kill it and all that it started."""
-        self._signal(signal.SIGKILL)
+        if self.process.poll() is None:
+            self._signal(signal.SIGKILL)
         self.process.wait()
 
     def _answer(self) -> Any:

@@ -286,8 +286,8 @@ def plan(
 
     from pipeline import planned
 
-    found = planned.choices(project_root(), organ)
     fresh = planned.pin(project_root(), organ) if pin else []
+    found = planned.choices(project_root(), organ)
     if as_json:
         print(json.dumps({"plan": planned.as_json(found), "pinned": [one.key for one in fresh]}))
         return

@@ -1,6 +1,9 @@
 """The NVIDIA cards of this machine, as nvidia-smi names them: asking PyTorch takes seconds to import it."""
 
+import importlib.util
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.programs import ask
 
@@ -30,8 +33,19 @@ def cards() -> list[Card]:
     return found
 
 
+def torch_has_cuda() -> bool:
+    """Whether the installed PyTorch computes on a GPU, as the file says that it keeps its build in."""
+    package = importlib.util.find_spec("torch")
+    if package is None or package.origin is None:
+        return False
+    version = Path(package.origin).parent / "version.py"
+    return bool(re.search(r"^cuda\b[^=]*= *['\"]", version.read_text(encoding="utf-8"), re.MULTILINE))
+
+
 def memory_to_plan_for() -> int | None:
-    """10^9 bytes that a step of training may take on every card here; None: there is none with enough."""
+    """10^9 bytes that a step of training may take on every card here; None: there is none to be used."""
+    if not torch_has_cuda():
+        return None
     sizes = [card.mib for card in cards() if card.mib is not None]
     if not sizes:
         return None

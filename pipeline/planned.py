@@ -5,6 +5,7 @@ machine and the network is what `train` would choose here. `pin` writes all of i
 data nor another machine changes it.
 """
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,15 +14,19 @@ from typing import Any
 from rich.table import Table
 
 from pipeline.atomic import read_json, write_text
-from pipeline.errors import MissingError
-from pipeline.params import OrganParams, load_organ
+from pipeline.errors import MissingError, ParamsError
+from pipeline.networks.compositions import NAMED
+from pipeline.params import NetworkParams, OrganParams, load_organ, merge, read_params
 from pipeline.runs.editing import with_values
+from pipeline.volumes.plan import asked
 from pipeline.workspace import stage_files
 
 SET = "as params.yaml says"
-STALE = "of the last ingest; params.yaml says otherwise: run dvc repro ingest"
+STALE = "of the last ingest; params.yaml says otherwise now"
 NEVER_PINNED = ("ingest.hu_offset", "train.loss.weights")
 """An offset that is set is added always, a found one not to negative values; weights are not planned."""
+FOLLOWS = {"train_memory_gb": "patches.size"}
+"""By what ingest was asked for, what shows it; the others have keys of their own."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,10 @@ def choices(root: Path, organ: str) -> list[Choice]:
         ParamsError: `params.yaml` has no such organ, or a value that cannot be.
     """
     params = load_organ(root / "params.yaml", organ)
-    path = root / stage_files(root, "ingest", organ)["plans"]
-    if not path.is_file():
-        raise MissingError(f"{organ}: there is no plan yet", f"run dvc repro ingest@{organ}")
-    plan = read_json(path)
-    return [*_of_data(params, plan), *_of_training(params, plan)]
+    plan = _plan(root, organ)
+    found = [*_of_data(params, plan), *_of_training(params, plan, _is_composed(root, organ))]
+    stale = _stale(params, plan)
+    return [replace(one, reason=STALE) if one.key in stale else one for one in found]
 
 
 def pin(root: Path, organ: str) -> list[Choice]:
@@ -60,23 +64,60 @@ def pin(root: Path, organ: str) -> list[Choice]:
 
     Raises:
         MissingError: as `choices`.
-        ParamsError: as `choices`, or the file is written in a way that leaves no place for a value.
+        ParamsError: as `choices`; the plan is older than the parameters; or the file is written in a way that
+            leaves no place for a value.
     """
-    fresh = [one for one in choices(root, organ) if not one.pinned and one.key not in NEVER_PINNED]
     path = root / "params.yaml"
-    text = path.read_bytes().decode("utf-8")
+    stale = _stale(load_organ(path, organ), _plan(root, organ))
+    if stale:
+        raise ParamsError(
+            f"{organ}: {', '.join(sorted(stale))} is planned as params.yaml said before",
+            f"run dvc repro ingest@{organ}, then pin",
+        )
+    fresh = [one for one in choices(root, organ) if not one.pinned and one.key not in NEVER_PINNED]
     places: dict[tuple[str, ...], Any] = {
         ("organs", organ, *choice.key.split(".")): choice.value for choice in fresh
     }
-    write_text(path, with_values(text, places))
+    changed = with_values(path.read_bytes().decode("utf-8"), places)
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / "params.yaml"
+        trial.write_bytes(changed.encode("utf-8"))
+        load_organ(trial, organ)
+    write_text(path, changed)
     return fresh
+
+
+def _plan(root: Path, organ: str) -> dict[str, Any]:
+    path = root / stage_files(root, "ingest", organ)["plans"]
+    if not path.is_file():
+        raise MissingError(f"{organ}: there is no plan yet", f"run dvc repro ingest@{organ}")
+    return dict(read_json(path))
+
+
+def _stale(params: OrganParams, plan: Mapping[str, Any]) -> set[str]:
+    """Keys of what was planned before `params.yaml` said otherwise."""
+    now = asked(params.ingest)
+    before = plan.get("asked", now)
+    # What is pinned says no other than what was found.
+    found = {
+        "spacing": plan["spacing"],
+        "normalisation": {"windows": [], "channels": plan["normalisation"]},
+    }
+    changed = [key for key, value in now.items() if value not in (before.get(key), found.get(key))]
+    return {FOLLOWS.get(key, f"ingest.{key}") for key in changed}
+
+
+def _is_composed(root: Path, organ: str) -> bool:
+    """Whether the network is named by a composition, whose networks have no keys in `params.yaml`."""
+    content = read_params(root / "params.yaml")
+    sections = [content["defaults"].get("train"), content["organs"][organ].get("train")]
+    train = merge(*(section or {} for section in sections))
+    return (train.get("network") or {}).get("name") in NAMED
 
 
 def _of_data(params: OrganParams, plan: Mapping[str, Any]) -> list[Choice]:
     reasons, ingest, size = plan["reasons"], params.ingest, params.patches.size
     found = [_choice("ingest.spacing", plan["spacing"], reasons["spacing"], ingest.spacing != "auto")]
-    if ingest.spacing not in ("auto", tuple(plan["spacing"])):
-        found = [replace(found[0], reason=STALE)]
     if plan["modality"] == "CT":
         offset = plan["recipe"]["offset"]["hu"]
         found.append(_choice("ingest.hu_offset", offset, reasons["offset"], ingest.hu_offset != "auto"))
@@ -88,34 +129,44 @@ def _of_data(params: OrganParams, plan: Mapping[str, Any]) -> list[Choice]:
     return found
 
 
-def _of_training(params: OrganParams, plan: Mapping[str, Any]) -> list[Choice]:
-    from pipeline.networks import plan_network
+def _of_training(params: OrganParams, plan: Mapping[str, Any], composed: bool) -> list[Choice]:
     from pipeline.training.profile import choose_profile, device
 
-    train, size = params.train, params.patches.size
+    train = params.train
     profile = choose_profile(train, plan.get("batch_size"))
     machine = "there is a GPU" if device().type == "cuda" else "there is no GPU"
     by_profile = f"of the profile {profile.name}"
-    batch = plan["reasons"]["batch_size"] if profile.batch_size == plan.get("batch_size") else by_profile
+    planned = profile.name == "full" and plan.get("batch_size")
+    batch = plan["reasons"]["batch_size"] if planned else by_profile
     found = [
         _choice("train.profile", profile.name, machine, train.profile != "auto"),
         _choice("train.batch_size", profile.batch_size, batch, train.batch_size != "auto"),
         _choice("train.steps", profile.steps, by_profile, train.steps != "auto"),
         _choice("train.learning_rate", profile.learning_rate, by_profile, train.learning_rate != "auto"),
     ]
-    network = train.network
-    z, y, x = plan["patch_size"] if size == "auto" else size
-    options = plan_network(
-        network.name, network.options, (z, y, x), plan["spacing"], small=profile.name == "small"
-    )
-    given = {key for key, value in network.options.items() if value != "auto"}
-    for key, value in options.items():
-        why = f"{network.name} for these patches, their spacing and the profile {profile.name}"
-        found.append(_choice(f"train.network.{key}", _plain(value), why, key in given))
+    if not composed:
+        found += _of_network("train.network", train.network, params, plan, profile.name)
+        if train.before is not None:
+            key = "train.before.network"
+            found += _of_network(key, train.before.network, params, plan, profile.name)
     weights = {"background": 1.0} | dict.fromkeys(plan["labels"], 1.0) | dict(train.loss.weights)
     why = "each label is at the centre of as many patches, however small it is"
     found.append(_choice("train.loss.weights", weights, why, bool(train.loss.weights)))
     return found
+
+
+def _of_network(
+    key: str, network: NetworkParams, params: OrganParams, plan: Mapping[str, Any], profile: str
+) -> list[Choice]:
+    from pipeline.networks import plan_network
+
+    size = params.patches.size
+    z, y, x = plan["patch_size"] if size == "auto" else size
+    small = profile == "small"
+    options = plan_network(network.name, network.options, (z, y, x), plan["spacing"], small=small)
+    given = {name for name, value in network.options.items() if value != "auto"}
+    why = f"{network.name} for these patches, their spacing and the profile {profile}"
+    return [_choice(f"{key}.{name}", _plain(value), why, name in given) for name, value in options.items()]
 
 
 def _choice(key: str, value: Any, reason: str, pinned: bool) -> Choice:

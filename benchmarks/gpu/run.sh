@@ -12,7 +12,7 @@ carried=$(realpath "$1") out=$(realpath "$2")
 shift 2
 work=${WORK:-$(mktemp -d)}
 export PYTHONPATH=$PWD:$work/site PYTHONUNBUFFERED=1
-if [ ! -d "$work/site" ]; then
+if [ ! -e "$work/complete" ]; then
     python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$work/site" \
         "$carried"/wheels/*.whl || exit
     cp -r "$carried"/site/. "$work/site/"
@@ -20,6 +20,7 @@ if [ ! -d "$work/site" ]; then
         [ ! -e "$carried/$name.tar.xz" ] ||
             python3 benchmarks/gpu/volumes.py unpack "$carried/$name.tar.xz" "$work/$name" || exit
     done
+    touch "$work/complete"
 fi
 for part in ${@:-tests steps accuracy inference}; do
     echo "== $part $(date +%T)"

@@ -1,6 +1,5 @@
 """What the machine offers: Python, processor, memory, GPU, disk, containers."""
 
-import importlib.util
 import os
 import platform
 import re
@@ -10,7 +9,7 @@ import tomllib
 from pathlib import Path
 
 from pipeline.doctor.check import Check, installed
-from pipeline.gpus import cards
+from pipeline.gpus import cards, torch_has_cuda
 from pipeline.programs import ask
 
 GIB = 2**30
@@ -83,20 +82,11 @@ def gpu(_root: Path) -> list[Check]:
     for card in found:
         size = f", {card.mib / 1024:.0f} GiB" if card.mib is not None else ""
         checks.append(Check("GPU", "ok", f"{card.name}{size}"))
-    if not _torch_has_cuda():
+    if not torch_has_cuda():
         version = (installed("torch") or "").partition("+")[0]
         install = f"pip install --force-reinstall torch=={version}"
         checks.append(Check("torch", "warning", "built without CUDA, so the GPU lies idle", install))
     return checks
-
-
-def _torch_has_cuda() -> bool:
-    """Read from the file torch keeps its build in, because importing torch takes seconds."""
-    package = importlib.util.find_spec("torch")
-    if package is None or package.origin is None:
-        return False
-    version = Path(package.origin).parent / "version.py"
-    return bool(re.search(r"^cuda\b[^=]*= *['\"]", version.read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def disk(root: Path) -> Check:

@@ -47,7 +47,10 @@ def supervised_loss(
             label = at_size(truth, each.shape[2:])
             boundary = None if weights is None else at_size(weights, each.shape[2:])
         if params.presence and output.target == "label":
-            loss = _presence_loss(in_slices(each.float(), params.presence), label, unknown)
+            # Fewer voxels of a label that says which classes a slice holds would not say all of them.
+            if each.shape[2:] != truth.shape[1:]:
+                each = functional.interpolate(each.float(), truth.shape[1:], mode="trilinear")
+            loss = _presence_loss(in_slices(each.float(), params.presence), truth, unknown)
         elif params.presence and output.target == "contour":
             # Where a slice's class lies in it, nobody knows.
             continue

@@ -32,7 +32,7 @@ from pipeline.volumes.geometry import resampled_shape
 from pipeline.volumes.hashes import FileIndex
 from pipeline.volumes.identity import check_salt
 from pipeline.volumes.layouts import find_layout
-from pipeline.volumes.plan import make_plan, planned_spacing
+from pipeline.volumes.plan import asked, make_plan, planned_spacing
 from pipeline.volumes.quarantine import Quarantine
 from pipeline.volumes.source import Source, look
 from pipeline.volumes.store import SUFFIX
@@ -76,7 +76,8 @@ def run(organ: str, params: IngestParams, *, raw: Path, volumes: Path, cases: Pa
     _write_table(cases, table)
     _tell(organ, table, layout.left_out)
     accepted_rows = table[table["status"] == "accepted"]
-    write_json(plans, make_plan(accepted_rows, recipe, params.normalisation, params.train_memory_gb))
+    plan = make_plan(accepted_rows, recipe, params.normalisation, params.train_memory_gb)
+    write_json(plans, plan | {"asked": asked(params)})
 
 
 def _recipe(params: IngestParams, source: Source) -> Recipe:

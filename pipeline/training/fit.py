@@ -153,7 +153,7 @@ def fit(
     watch = _watch(_looked_at(material.table, watched, volumes, classes), config, setting)
     if params.transfer == "zero":
         return Trained(config, *_as_it_is(network, watch), key, before)
-    _tell(material.organ, profile, network, setting)
+    _tell(material, profile, network, setting)
     rows = learned if params.before is None else rows_within(learned, handed, params.before.gives)
     reader = _reader(rows, volumes, classes, network.form, setting, profile.batch_size)
     with told_if_no_memory(), memory_kept(where):
@@ -189,13 +189,18 @@ def _as_it_is(network: Network, watch: Callable[[Network], float]) -> tuple[dict
     return weights, [{"step": 0, "loss": float("nan"), "dice": watch(network.eval())}]
 
 
-def _tell(organ: str, profile: Profile, network: Network, setting: Setting) -> None:
+def _tell(material: Material, profile: Profile, network: Network, setting: Setting) -> None:
     count = sum(weight.numel() for weight in network.parameters())
     console.print(
-        f"{organ}: {profile.name} profile, {count:,} weights, {profile.steps} steps "
+        f"{material.organ}: {profile.name} profile, {count:,} weights, {profile.steps} steps "
         f"of {profile.batch_size} patches on {setting.device.type} in {setting.precision}"
         + (f" by {world()} processes" if world() > 1 else "")
     )
+    if profile.name == "small" and material.plan.get("batch_size"):
+        console.print(
+            f"{material.organ}: its patches are planned for a GPU, and slow without one; for this machine "
+            "remove ingest.train_memory_gb from params.yaml"
+        )
 
 
 def _precision(network: Network, params: TrainParams) -> torch.dtype:
@@ -281,8 +286,9 @@ def _config(
         "patch_size": [z, y, x],
         "normalisation": plan["normalisation"],
         "network": {"name": network.name} | options,
-        "training": params.model_dump(mode="json", exclude={"inference", "ensemble"})
-        | {"profile": profile.name, "steps": profile.steps, "batch_size": profile.batch_size},
+        "training": params.model_dump(mode="json", exclude={"inference", "ensemble", "network"})
+        | {"profile": profile.name, "steps": profile.steps, "batch_size": profile.batch_size}
+        | {"init": network.init},
         FINGERPRINT: material.fingerprint,
     }
     if params.before is None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import ParamsError
-from pipeline.params import Normalisation
+from pipeline.params import IngestParams, Normalisation
 from pipeline.volumes.calibration import SOFT_TISSUE
 from pipeline.volumes.cases import Recipe
 from pipeline.volumes.geometry import Triple, resampled_shape
@@ -110,6 +110,13 @@ def make_plan(
             "offset": _why_offset(recipe),
         },
     }
+
+
+def asked(params: IngestParams) -> dict[str, Any]:
+    """What of the parameters a plan follows, JSON-like: with others it would be another."""
+    return params.model_dump(
+        mode="json", include={"spacing", "hu_offset", "normalisation", "train_memory_gb"}
+    )
 
 
 def _planned_step(

@@ -196,3 +196,38 @@ def test_export_writes_the_champion_whole_and_says_how_far_the_formats_are_apart
 def test_predict_without_a_model_names_the_command_that_makes_one(project, scans, tmp_path):
     line = assert_one_sentence(hounsfield(project, "predict", "spleen", scans, tmp_path / "out", "--json"), 4)
     assert "dvc repro register@spleen" in line
+
+
+def test_the_plan_is_shown_and_pinned(project):
+    from pipeline.params import IngestParams
+    from pipeline.volumes.plan import asked
+
+    plan = {
+        "modality": "CT",
+        "labels": {"spleen": 2},
+        "recipe": {"offset": {"hu": 0.0}},
+        "spacing": [3.0, 1.0, 1.0],
+        "patch_size": [8, 16, 16],
+        "batch_size": None,
+        "normalisation": [{"image": 0, "clip": [-20.0, 120.0], "mean": 50.0, "std": 10.0}],
+        "reasons": {
+            "spacing": "a",
+            "offset": "b",
+            "normalisation": "c",
+            "patch_size": "d",
+            "batch_size": "e",
+        },
+        "asked": asked(IngestParams(modality="CT", labels={"spleen": 2})),
+    }
+    (project / "data/plans").mkdir(parents=True)
+    (project / "data/plans/spleen.json").write_text(json.dumps(plan))
+    shown = hounsfield(project, "plan", "spleen")
+    assert shown.returncode == 0, shown.stderr
+    assert "patches.size" in shown.stdout
+    assert "8 x 16 x 16" in shown.stdout
+    pinned = json.loads(hounsfield(project, "plan", "spleen", "--pin", "--json").stdout)
+    assert "patches.size" in pinned["pinned"]
+    assert all(choice["pinned"] for choice in pinned["plan"] if choice["key"] in pinned["pinned"])
+    assert "size: [8, 16, 16]" in (project / "params.yaml").read_text()
+    again = hounsfield(project, "plan", "spleen", "--pin")
+    assert "nothing new" in again.stdout

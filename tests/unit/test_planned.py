@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from pipeline import planned
-from pipeline.errors import MissingError
+from pipeline.errors import MissingError, ParamsError
 from pipeline.params import load_organ
 from pipeline.training.profile import SMALL
 
@@ -81,12 +81,47 @@ def test_what_params_say_is_what_follows_from_them(project):
     assert found["train.network.strides"].value == [[1, 1, 1], [1, 2, 2], [2, 1, 1]]
 
 
-def test_a_plan_older_than_the_parameters_says_so(project):
-    configure(project, "ingest", spacing=[1, 1, 1])
-    found = by_key(planned.choices(project, "spleen"))["ingest.spacing"]
-    assert (found.value, found.reason, found.pinned) == ([3.0, 0.8, 0.8], planned.STALE, True)
-    configure(project, "ingest", spacing=[3, 0.8, 0.8])
-    assert by_key(planned.choices(project, "spleen"))["ingest.spacing"].reason == planned.SET
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("spacing", [1, 1, 1], "ingest.spacing"),
+        ("hu_offset", -1000, "ingest.hu_offset"),
+        ("normalisation", {"windows": [[-100, 200]]}, "ingest.normalisation"),
+        ("train_memory_gb", 24, "patches.size"),
+    ],
+)
+def test_what_was_planned_before_the_parameters_said_otherwise_is_not_pinned(project, key, value, shown):
+    asked = {"spacing": "auto", "hu_offset": "auto", "normalisation": "auto", "train_memory_gb": None}
+    (project / "data/plans/spleen.json").write_text(json.dumps(PLAN | {"asked": asked}))
+    assert planned.STALE not in {choice.reason for choice in planned.choices(project, "spleen")}
+    configure(project, "ingest", **{key: value})
+    stale = [choice.key for choice in planned.choices(project, "spleen") if choice.reason == planned.STALE]
+    assert stale == [shown]
+    before = (project / "params.yaml").read_text()
+    with pytest.raises(ParamsError, match=f"{shown} is planned .* dvc repro ingest@spleen"):
+        planned.pin(project, "spleen")
+    assert (project / "params.yaml").read_text() == before
+
+
+def test_the_networks_of_a_composition_by_name_have_no_keys(project):
+    configure(project, "train", network={"name": "cascade"})
+    planned.pin(project, "spleen")
+    assert load_organ(project / "params.yaml", "spleen").train.before is not None
+    assert not any("network" in choice.key for choice in planned.choices(project, "spleen"))
+
+
+def test_both_networks_of_a_composition_in_full_are_pinned(project):
+    configure(project, "train", network={"name": "unet"}, before={"network": {"name": "fcn"}})
+    keys = {choice.key for choice in planned.pin(project, "spleen")}
+    assert {"train.network.width", "train.before.network.width"} <= keys
+    assert load_organ(project / "params.yaml", "spleen").train.before.network.options.keys() == {"width"}
+
+
+def test_a_plan_of_an_older_version_is_shown(project):
+    older = {key: value for key, value in PLAN.items() if key != "batch_size"}
+    older["reasons"] = {key: value for key, value in PLAN["reasons"].items() if key != "batch_size"}
+    (project / "data/plans/spleen.json").write_text(json.dumps(older))
+    assert by_key(planned.choices(project, "spleen"))["train.batch_size"].value == SMALL.batch_size
 
 
 def test_a_batch_that_was_planned_says_why(project):

@@ -86,12 +86,14 @@ class ResidualUNet(Network):
         cls, options: Mapping[str, Any], patch_size: Index, spacing: Sequence[float], small: bool
     ) -> dict[str, Any]:
         """Maps by the profile, resolutions by how often the patch halves, the others by the spacing."""
-        channels = options.get("channels")
-        strides = plan_strides(patch_size, spacing, len(channels or (SMALL if small else FULL)))
-        if channels is None:
+        maps = SMALL if small else FULL
+        # As many resolutions as one of these is given for; else as many as make the patch smaller.
+        given = [len(options[key]) for key in ("channels", "strides", "kernels") if key in options]
+        strides = plan_strides(patch_size, spacing, given[0] if given else len(maps))
+        if not given:
             strides = strides[:1] + [stride for stride in strides[1:] if max(stride) > 1]
-            channels = (SMALL if small else FULL)[: len(strides)]
         strides = options.get("strides", strides)
+        channels = [maps[min(level, len(maps) - 1)] for level in range(len(strides))]
         kernels = plan_kernels(spacing, strides)
         planned = {"channels": channels, "strides": strides, "kernels": kernels}
         return planned | {"deep_supervision": not small} | dict(options)

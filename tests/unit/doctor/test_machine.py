@@ -65,13 +65,25 @@ def test_a_torch_without_cuda_beside_a_gpu_is_told(
     ],
 )
 def test_a_step_is_planned_for_the_smallest_gpu_and_no_more_than_is_usual(
-    programs: Path, memory: list[str], planned: int | None
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: list[str], planned: int | None
 ) -> None:
+    _install_torch(tmp_path, "'13.0'", monkeypatch)
     _program(programs, "nvidia-smi", "; ".join(f"echo 'A card, {mib}'" for mib in memory))
     assert memory_to_plan_for() == planned
 
 
-def test_without_a_gpu_nothing_is_planned_for_one(programs: Path) -> None:
+def test_without_a_gpu_nothing_is_planned_for_one(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _install_torch(tmp_path, "'13.0'", monkeypatch)
+    assert memory_to_plan_for() is None
+
+
+def test_nothing_is_planned_for_a_gpu_that_torch_leaves_idle(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _program(programs, "nvidia-smi", "echo 'A card, 143771'")
+    _install_torch(tmp_path, "None", monkeypatch)
     assert memory_to_plan_for() is None
 
 

@@ -62,3 +62,16 @@ def test_each_output_is_judged_at_its_own_size():
         for logits in (fine, coarse)
     ]
     torch.testing.assert_close(loss, alone[0] + 0.5 * alone[1])
+
+
+def test_a_coarser_output_is_told_all_classes_of_a_slice_of_which_only_they_are_known():
+    """Which classes a slice holds is stored as a chequerboard; every second voxel holds one of them alone."""
+    rows, columns = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
+    label = (1 + (rows + columns) % 2).expand(1, 8, 8, 8).clone()
+    params = LossParams(presence=0.05)
+
+    def loss(logits):
+        return supervised_loss((torch.zeros(1, 3, 8, 8, 8), logits), (Output(0.0), Output()), label, params)
+
+    both = torch.tensor([-9.0, 9.0, 9.0]).view(1, 3, 1, 1, 1).expand(1, 3, 4, 4, 4)
+    assert float(loss(both)) < 1e-3

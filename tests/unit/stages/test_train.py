@@ -57,6 +57,25 @@ def trainings(tmp_path):
     return sorted(path.name for path in (tmp_path / "home" / "checkpoints" / ORGAN).iterdir())
 
 
+def test_writing_down_what_was_planned_is_no_other_training(train, tmp_path):
+    train()
+    planned, key = json.loads((MODEL / "config.json").read_text()), trainings(tmp_path)
+    train(network=planned["network"], learning_rate=planned["training"]["learning_rate"])
+    assert json.loads((MODEL / "config.json").read_text()) == planned
+    assert trainings(tmp_path) == key
+
+
+def test_the_batch_of_a_gpu_is_that_of_the_plan_and_without_one_it_says_so(train, prepared, capsys):
+    path = prepared / "data" / "plans" / f"{ORGAN}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"batch_size": 3}))
+    train(profile="full", batch_size="auto", steps=1)
+    assert json.loads((MODEL / "config.json").read_text())["training"]["batch_size"] == 3
+    assert "planned for a GPU" not in capsys.readouterr().err
+    train(batch_size="auto", steps=1)
+    assert json.loads((MODEL / "config.json").read_text())["training"]["batch_size"] == 2
+    assert "planned for a GPU" in capsys.readouterr().err
+
+
 def test_the_model_can_be_used(train):
     from pipeline.inference.model import load_model
     from pipeline.volumes.cases import Recipe

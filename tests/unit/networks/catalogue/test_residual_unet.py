@@ -58,6 +58,24 @@ def test_it_has_as_many_resolutions_as_the_patch_can_be_halved():
     assert resolutions((8, 8, 8), channels=[4, 6, 8]) == 3
 
 
+@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"strides": [[1, 1, 1], *[[2, 2, 2]] * 4]},
+        {"strides": [[1, 1, 1], *[[1, 2, 2]] * 6]},
+        {"kernels": [[1, 3, 3], [3, 3, 3]]},
+        {"channels": [4, 6, 8]},
+    ],
+)
+def test_each_of_its_options_can_be_given_alone(given, small):
+    planned = plan_network("residual_unet", given, (128, 128, 128), (1, 1, 1), small=small)
+    ((key, value),) = given.items()
+    assert planned[key] == value
+    assert {len(planned[name]) for name in ("channels", "strides", "kernels")} == {len(value)}
+    build_network("residual_unet", 1, 2, planned)
+
+
 def test_kernels_follow_the_strides_that_are_given():
     options = {"channels": [4, 6], "strides": [[1, 1, 1], [1, 4, 4]]}
     planned = plan_network("residual_unet", options, (16, 32, 32), (4.0, 1.0, 1.0), small=False)
