@@ -106,7 +106,7 @@ def make_plan(
             "spacing": "the median of the cases, or as params.yaml says",
             **why,
             "interpolation": "cubic; linear across slices over three times as thick as the plane is fine",
-            "normalisation": "as params.yaml says; else CT by the labelled voxels; MR is scaled already",
+            "normalisation": _why_normalisation(recipe, normalisation),
             "offset": _why_offset(recipe),
         },
     }
@@ -147,6 +147,14 @@ def _why_offset(recipe: Recipe) -> str:
         added = f"{recipe.offset.hu:g} added where no value is negative"
         return f"soft tissue lies near {SOFT_TISSUE:g} HU with {added}"
     return "as params.yaml says" if recipe.offset.hu else "none is needed"
+
+
+def _why_normalisation(recipe: Recipe, wanted: Literal["auto"] | Normalisation) -> str:
+    if wanted != "auto" and (wanted.channels or recipe.modality == "CT"):
+        return "as params.yaml says"
+    if recipe.modality == "MR":
+        return "every case is scaled by its own voxels already"
+    return "percentiles, mean and deviation of the labelled voxels"
 
 
 def _normalisation(

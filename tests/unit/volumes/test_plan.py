@@ -250,3 +250,19 @@ def test_a_normalisation_has_windows_or_channels(given: dict[str, object]) -> No
         given = given | {"channels": [{"clip": [0, 1], "mean": 0, "std": 1}]}
     with pytest.raises(ValueError, match="windows or channels"):
         Normalisation.model_validate(given)
+
+
+WINDOWS = Normalisation.model_validate({"windows": [[-160, 240]]})
+
+
+@pytest.mark.parametrize(
+    ("modality", "wanted", "reason"),
+    [
+        ("CT", "auto", "labelled voxels"),
+        ("MR", "auto", "scaled by its own voxels"),
+        ("CT", WINDOWS, "as params.yaml says"),
+        ("MR", WINDOWS, "scaled by its own voxels"),
+    ],
+)
+def test_the_plan_says_where_the_normalisation_comes_from(modality: str, wanted: object, reason: str) -> None:
+    assert reason in make_plan(_table(), _recipe(modality), wanted)["reasons"]["normalisation"]
