@@ -20,7 +20,6 @@ otherwise. Its predictor does not mirror unless `--mirror` is given, which takes
 
 import argparse
 import gzip
-import hashlib
 import json
 import os
 import shutil
@@ -32,6 +31,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.projects import configure, kept_back
 
 REPOSITORY = Path(__file__).parents[1]
 ORGAN, DATASET = "head_and_neck", "Dataset160_HeadAndNeck"
@@ -79,7 +80,7 @@ def main() -> None:
 def split(source: Path, folder: Path) -> None:
     """The cases to learn from and those that judge, uncompressed: an archive of all makes them smaller."""
     names = sorted(path.name for path in (source / "images").glob("*.nii.gz"))
-    judging = set(sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:HELD_OUT])
+    judging = kept_back(names, HELD_OUT)
     for target, wanted in ((folder / "given", set(names) - judging), (folder / "held_out", judging)):
         for kind in ("images", "labels"):
             (target / kind).mkdir(parents=True)
@@ -95,7 +96,7 @@ def begin(folder: Path) -> None:
     subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(project)], check=True)
     hounsfield(project, "add-organ", ORGAN, "--source", str(folder / "given"))
     # Others judge here; none at all is refused.
-    configure(project / "params.yaml", ["validate.test_share=0.05"])
+    configure(project / "params.yaml", ORGAN, ["validate.test_share=0.05"])
     hounsfield(project, "ingest", ORGAN)
     hounsfield(project, "validate", ORGAN)
     shutil.copy(project / "params.yaml", folder)
@@ -126,7 +127,7 @@ def ours(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     # As it was before another run set something.
     shutil.copy(folder / "params.yaml", project)
     settings = [f"train.steps={asked.steps}", f"train.fold={FOLD}", *asked.set]
-    configure(project / "params.yaml", settings)
+    configure(project / "params.yaml", ORGAN, settings)
     for stage in ("ingest", "patches", "augment"):
         hounsfield(project, stage, ORGAN)
     began = time.perf_counter()
@@ -270,21 +271,6 @@ def learn(folder: Path, asked: argparse.Namespace) -> None:
         "predict_s": round(time.perf_counter() - began),
     }
     (folder / "said.json").write_text(json.dumps(said))
-
-
-def configure(path: Path, settings: list[str]) -> None:
-    """Write `SECTION.KEY=VALUE` into the organ's parameters."""
-    import yaml
-
-    params = yaml.safe_load(path.read_text())
-    for setting in settings:
-        key, value = setting.split("=", 1)
-        section, *names, last = key.split(".")
-        place = params["organs"][ORGAN].setdefault(section, {})
-        for name in names:
-            place = place.setdefault(name, {})
-        place[last] = yaml.safe_load(value)
-    path.write_text(yaml.safe_dump(params, sort_keys=False))
 
 
 def hounsfield(project: Path, *arguments: str) -> None:

@@ -20,10 +20,10 @@ from typing import Any
 
 import nibabel
 import numpy as np
-import yaml
 
 from benchmarks.gpu.accuracy import summary
 from benchmarks.gpu.prepare import ORGAN, split
+from benchmarks.projects import configure
 from pipeline.metrics.overlap import dice
 
 REPOSITORY = Path(__file__).parents[1]
@@ -39,7 +39,8 @@ def main() -> None:
     project = folder / "project"
     if not project.exists():
         begin(asked.source.absolute(), folder)
-    configure(project / "params.yaml", asked.set)
+    # What is not named is as `add-organ` left it.
+    configure(project / "params.yaml", ORGAN, asked.set, afresh=("augment", "train"))
     began = time.perf_counter()
     run(project, "-m", "dvc", "repro", f"evaluate@{ORGAN}")
     seconds = time.perf_counter() - began
@@ -54,21 +55,6 @@ def begin(source: Path, folder: Path) -> None:
     given, _ = split(source, folder)
     subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(project)], check=True)
     run(project, "-m", "pipeline", "add-organ", ORGAN, "--source", str(given))
-
-
-def configure(path: Path, settings: list[str]) -> None:
-    """Write `SECTION.KEY=VALUE` into the organ's parameters; what is not named is as `add-organ` left it."""
-    params = yaml.safe_load(path.read_text())
-    organ = params["organs"][ORGAN]
-    organ |= {"augment": {}, "train": {}}
-    for setting in settings:
-        key, value = setting.split("=", 1)
-        section, *names, last = key.split(".")
-        place = organ.setdefault(section, {})
-        for name in names:
-            place = place.setdefault(name, {})
-        place[last] = yaml.safe_load(value)
-    path.write_text(yaml.safe_dump(params, sort_keys=False))
 
 
 def run(project: Path, *arguments: str) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import yaml
 
+from benchmarks.projects import configure
 from pipeline.inference.model import build
 from pipeline.inference.sliding_window import probabilities
 from pipeline.metrics.overlap import dice
@@ -59,13 +60,8 @@ def trained(folder: Path, settings: list[str]) -> tuple[float, str]:
     """Seconds of the command, and what it said."""
     project = folder / "project"
     path = project / "params.yaml"
-    params = yaml.safe_load(path.read_text())
-    for setting in settings:
-        key, value = setting.split("=", 1)
-        section, name = key.split(".", 1)
-        params["organs"][ORGAN].setdefault(section, {})[name] = yaml.safe_load(value)
-    path.write_text(yaml.safe_dump(params, sort_keys=False))
-    resolve_augmentation(project, params)
+    configure(path, ORGAN, settings)
+    resolve_augmentation(project, yaml.safe_load(path.read_text()))
     # The project is data alone; its code is here.
     places = f"{REPOSITORY}:{os.environ.get('PYTHONPATH', '')}"
     home = {"HOUNSFIELD_HOME": str(folder / "home"), "PYTHONPATH": places}

@@ -16,7 +16,6 @@ stages, and planned and preprocessed by nnU-Net in an environment of its own. Th
 """
 
 import argparse
-import hashlib
 import os
 import shutil
 import subprocess
@@ -30,6 +29,7 @@ import yaml
 from benchmarks import head_and_neck
 from benchmarks.gpu.volumes import pack
 from benchmarks.peers import peer_python
+from benchmarks.projects import kept_back
 
 HELD_OUT, PEER_CASES = 60, 60
 ORGAN, JUDGES = "hippocampus", "hippocampus_held_out"
@@ -100,9 +100,9 @@ def split(images: Path, folder: Path) -> tuple[Path, Path]:
     """Copies of the cases to learn from and of those that judge."""
     names = {path.name for path in (images / "imagesTr").glob("*.nii.gz")}
     labelled = sorted(names & {path.name for path in (images / "labelsTr").glob("*.nii.gz")})
-    judging = sorted(labelled, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:HELD_OUT]
+    judging = kept_back(labelled, HELD_OUT)
     given, held_out = folder / "given", folder / "held_out"
-    for target, wanted in ((given, set(labelled) - set(judging)), (held_out, judging)):
+    for target, wanted in ((given, set(labelled) - judging), (held_out, judging)):
         for kind in ("imagesTr", "labelsTr"):
             (target / kind).mkdir(parents=True)
             for name in wanted:
