@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.programs import ask
 
 USUAL_GB = 8
-"""What a step is planned for where there is as much: larger patches gain little, and steps take longer."""
+"""What a step is planned for where there is as much: nnU-Net's default. More makes every step longer."""
 FREE_SHARE = 0.9
 """Of a card's memory; the rest is the driver's and what else shows on it."""
 LEAST_GB = 2

@@ -67,14 +67,14 @@ def pin(root: Path, organ: str) -> list[Choice]:
         ParamsError: as `choices`; the plan is older than the parameters; or the file is written in a way that
             leaves no place for a value.
     """
-    path = root / "params.yaml"
-    stale = _stale(load_organ(path, organ), _plan(root, organ))
+    path, found = root / "params.yaml", choices(root, organ)
+    stale = [one.key for one in found if one.reason == STALE]
     if stale:
         raise ParamsError(
-            f"{organ}: {', '.join(sorted(stale))} is planned as params.yaml said before",
+            f"{organ}: {', '.join(stale)} is planned as params.yaml said before",
             f"run dvc repro ingest@{organ}, then pin",
         )
-    fresh = [one for one in choices(root, organ) if not one.pinned and one.key not in NEVER_PINNED]
+    fresh = [one for one in found if not one.pinned and one.key not in NEVER_PINNED]
     places: dict[tuple[str, ...], Any] = {
         ("organs", organ, *choice.key.split(".")): choice.value for choice in fresh
     }
