@@ -95,8 +95,8 @@ class ResidualUNet(Network):
         strides = options.get("strides", strides)
         channels = [maps[min(level, len(maps) - 1)] for level in range(len(strides))]
         kernels = plan_kernels(spacing, strides)
-        planned = {"channels": channels, "strides": strides, "kernels": kernels}
-        return planned | {"deep_supervision": not small} | dict(options)
+        planned = {"channels": channels, "strides": strides, "kernels": kernels, "deep_supervision": True}
+        return planned | dict(options)
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         """(B, in_channels, Z, Y, X) to logits (B, classes, Z, Y, X), and coarser ones in deep supervision."""

@@ -94,7 +94,7 @@ def test_the_model_can_be_used(train):
         "channels": [4, 6],
         "strides": [[1, 1, 1], [1, 2, 2]],
         "kernels": [[3, 3, 3], [3, 3, 3]],
-        "deep_supervision": False,
+        "deep_supervision": True,
     }
     assert config["training"]["steps"] == 5
     assert config["training"]["batch_size"] == 2
