@@ -379,7 +379,7 @@ def write_cases(folder: Path, cases: int, shape: tuple[int, int, int]) -> None:
             nibabel.save(nibabel.Nifti1Image(array.T, np.eye(4)), folder / f"{name}_{kind}.nii")
         places = draw_centres(Case(label), (PATCH,) * 3, PatchesParams(), [], generator)
         rows += [{"case": name, "annotated": ""} | place for place in places]
-    table = pd.DataFrame(rows).assign(**{f"size_{axis}": PATCH for axis in "zyx"})
+    table = pd.DataFrame(rows).assign(weight=1.0, **{f"size_{axis}": PATCH for axis in "zyx"})
     table.to_parquet(folder / "patches.parquet")
 
 

@@ -354,6 +354,8 @@ class LossParams(Section):
 
     dice_weight: Annotated[float, Field(ge=0)] = 1.0
     """0: cross-entropy alone."""
+    dice: Literal["log", "linear"] = "log"
+    """linear: one minus Dice; log: minus its logarithm, by which small labels are found early."""
     cross_entropy_weight: Annotated[float, Field(ge=0)] = 1.0
     """0: Dice alone."""
     weights: dict[str, NonNegative] = {}

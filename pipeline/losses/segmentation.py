@@ -4,6 +4,8 @@ Neither is a mean over patches. Where several processes hold a part of a batch e
 up over all of them (`whole`), and each computes the loss of the whole batch.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -24,7 +26,7 @@ def segmentation_loss(
     unknown: Tensor | None = None,
     boundary: Tensor | None = None,
 ) -> Tensor:
-    """Weighted sum of the cross-entropy and one minus the mean soft Dice of the classes but background.
+    """Weighted sum of the cross-entropy and of what the soft Dice of the classes but background lacks.
 
     Dice is taken over the whole batch, so that a class missing from one patch does not count there
     (Drozdzal et al. 2016; batch Dice as in nnU-Net). An UNKNOWN voxel weighs nothing in either
@@ -33,7 +35,7 @@ def segmentation_loss(
     Args:
         logits: (B, classes, Z, Y, X), any float type; computed in float32.
         label: (B, Z, Y, X), class indices or UNKNOWN, int64.
-        params: the two weights, and how the cross-entropy is taken.
+        params: the two weights, and how Dice and cross-entropy are taken.
         unknown: (B, classes) bool, classes that nobody looked for in an element; None: there are none.
         boundary: (B, Z, Y, X), what a voxel weighs more for lying between two objects; None: nothing.
     """
@@ -42,7 +44,7 @@ def segmentation_loss(
         logits, label = marginal(logits, label, unknown)
     loss = params.cross_entropy_weight * cross_entropy(logits, label, params, boundary)
     if params.dice_weight:
-        loss = loss + params.dice_weight * (1 - soft_dice(logits.softmax(dim=1), label).mean())
+        loss = loss + params.dice_weight * dice_loss(logits.softmax(dim=1), label, params.dice)
     return loss
 
 
@@ -137,6 +139,26 @@ def marginal(logits: Tensor, label: Tensor, unknown: Tensor) -> tuple[Tensor, Te
     return torch.cat([background, others], dim=1), label.masked_fill(hidden, 0)
 
 
+def dice_loss(probabilities: Tensor, label: Tensor, form: Literal["log", "linear"]) -> Tensor:
+    """What the soft Dice of the classes but background lacks, one number, 0 at best.
+
+    `linear`: one minus their mean (Milletari et al. 2016). What it tells a class shrinks with the probability
+    that the class is given, so that a small one that the network has given up early on is found late.
+    `log`: the mean of minus the logarithm, of those classes that the batch holds (Wong et al., MICCAI 2018,
+    with an exponent of one). The lower a Dice, the more it tells.
+
+    Args:
+        probabilities: (B, classes, Z, Y, X), float32.
+        label: (B, Z, Y, X), class indices or UNKNOWN, int64; what is UNKNOWN counts nowhere.
+        form: log or linear.
+    """
+    dice, voxels = _dice(probabilities, label)
+    if form == "linear":
+        return 1 - dice.mean()
+    held = (voxels > 0).to(dice.dtype)
+    return -(dice.log() * held).sum() / held.sum().clamp_min(1)
+
+
 def soft_dice(probabilities: Tensor, label: Tensor) -> Tensor:
     """Soft Dice of each class but background over the batch (Milletari et al. 2016), (classes - 1,).
 
@@ -144,11 +166,16 @@ def soft_dice(probabilities: Tensor, label: Tensor) -> Tensor:
         probabilities: (B, classes, Z, Y, X).
         label: (B, Z, Y, X), class indices or UNKNOWN, int64; what is UNKNOWN counts nowhere.
     """
+    return _dice(probabilities, label)[0]
+
+
+def _dice(probabilities: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, and how many voxels each class has."""
     classes = torch.arange(1, probabilities.shape[1], device=label.device)
     truth = (label[:, None] == classes[:, None, None, None]).to(probabilities.dtype)
     # All classes, of which then some are taken: their layout, and so the order of a sum, stays what it was.
     predicted = (probabilities * (label != UNKNOWN)[:, None].to(probabilities.dtype))[:, 1:]
     axes = (0, 2, 3, 4)
-    overlap = whole((predicted * truth).sum(axes))
-    total = whole(predicted.sum(axes) + truth.sum(axes))
-    return (2 * overlap + SMOOTH) / (total + SMOOTH)
+    overlap, voxels = whole((predicted * truth).sum(axes)), truth.sum(axes)
+    total = whole(predicted.sum(axes) + voxels)
+    return (2 * overlap + SMOOTH) / (total + SMOOTH), whole(voxels)

@@ -18,6 +18,7 @@ from pipeline.registry.artifacts import registered
 from pipeline.sampling.boxes import Index
 from pipeline.sampling.centres import Case, Mask, draw_centres, grid_centres, hard_range
 from pipeline.sampling.supervoxels import supervoxels
+from pipeline.sampling.weights import by_label
 from pipeline.volumes.geometry import Floats
 from pipeline.volumes.store import SUFFIX, StoredCase
 from pipeline.workspace import home, project_root
@@ -55,7 +56,10 @@ def run(
             centres = draw_centres(drawn_from, size, params, balance, generator)
         known = {name: case[name] for name in ("case", "fold", "key", "annotated")}
         rows += [known | row for row in centres]
-    table = pd.DataFrame(rows).assign(weight=1.0, **_size_columns(size))
+    table = pd.DataFrame(rows).assign(**_size_columns(size))
+    # What lies on a grid covers every voxel alike.
+    centred = table["class"].where(table["kind"] == "foreground", 0)
+    table["weight"] = by_label(centred, dict(enumerate(balance, start=1)))
     with atomic_path(patches) as temporary:
         table.to_parquet(temporary, index=False)
     kinds = ", ".join(f"{count} {kind}" for kind, count in table["kind"].value_counts().sort_index().items())

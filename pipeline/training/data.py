@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.networks.base import ANY_SIZE, Form
 from pipeline.sampling.boxes import Index, patch_start
+from pipeline.sampling.weights import epoch_rows
 from pipeline.training.views import Volume
 from pipeline.volumes.geometry import Floats
 from pipeline.volumes.store import SUFFIX, StoredCase
@@ -56,8 +57,8 @@ class ReadCase:
 class PatchReader:
     """Reads batches of patches; which ones depends on seed and step alone.
 
-    Every epoch goes through the table in an order of its own. A step can be asked for without the
-    ones before it, which is how a resumed training reads on.
+    Every epoch goes through the table in an order of its own, and comes to a row as often as its weight says.
+    A step can be asked for without the ones before it, which is how a resumed training reads on.
 
     Args:
         table: the patch table, all rows to be learned from.
@@ -85,6 +86,7 @@ class PatchReader:
     ) -> None:
         self._cases = table["case"].tolist()
         self._centres = list(zip(*(table[axis].tolist() for axis in "zyx"), strict=True))
+        self._weights = table["weight"].to_numpy(float)
         first = table.iloc[0]
         self._output = form.fit([int(first[f"size_{axis}"]) for axis in "zyx"])
         self.margin, self.dims = form.margin, form.dims
@@ -147,7 +149,7 @@ class PatchReader:
         epoch, offset = divmod(position, len(self._cases))
         known, order = self._order
         if epoch != known:
-            order = np.random.default_rng([self._seed, epoch]).permutation(len(self._cases))
+            order = epoch_rows(self._weights, np.random.default_rng([self._seed, epoch]))
             # Set as one: another thread may be in another epoch.
             self._order = epoch, order
         return int(order[offset])

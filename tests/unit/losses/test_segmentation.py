@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pipeline.losses.segmentation import SMOOTH, segmentation_loss, soft_dice
+from pipeline.losses.segmentation import SMOOTH, dice_loss, segmentation_loss, soft_dice
 from pipeline.params import LossParams
 
 BOTH = LossParams()
@@ -42,11 +42,43 @@ def by_hand(logits, label):
     return entropy, dice[1:]
 
 
-def test_it_is_the_weighted_sum_of_cross_entropy_and_dice(logits, label):
+@pytest.mark.parametrize(
+    ("form", "lacking"),
+    [
+        ("linear", lambda dice: 1 - sum(dice) / len(dice)),
+        ("log", lambda dice: -sum(map(math.log, dice)) / len(dice)),
+    ],
+)
+def test_it_is_the_weighted_sum_of_cross_entropy_and_what_dice_lacks(logits, label, form, lacking):
     entropy, dice = by_hand(logits, label)
-    params = LossParams(dice_weight=0.7, cross_entropy_weight=0.4)
-    expected = 0.4 * entropy + 0.7 * (1 - sum(dice) / len(dice))
+    params = LossParams(dice_weight=0.7, cross_entropy_weight=0.4, dice=form)
+    expected = 0.4 * entropy + 0.7 * lacking(dice)
     assert float(segmentation_loss(logits, label, params)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_class_that_the_batch_does_not_hold_is_no_part_of_the_logarithm(logits, label):
+    label = label.masked_fill(label == 2, 0)
+    share = logits.softmax(dim=1)
+    first, second = soft_dice(share, label).tolist()
+    assert second < 1e-5
+    assert float(dice_loss(share, label, "log")) == pytest.approx(-math.log(first), rel=1e-5)
+    assert float(dice_loss(share, torch.zeros_like(label), "log")) == 0
+
+
+def test_the_logarithm_tells_a_class_that_was_given_up_and_one_minus_dice_does_not():
+    """One voxel of a hundred, that the network is sure not to see."""
+    label = torch.zeros(1, 1, 10, 10, dtype=torch.long)
+    label[..., 0, 0] = 1
+    slopes = {}
+    for form in ("log", "linear"):
+        logits = torch.stack(
+            [torch.full_like(label, 9.0, dtype=torch.float), torch.zeros(label.shape)], dim=1
+        )
+        logits.requires_grad_()
+        dice_loss(logits.softmax(dim=1), label, form).backward()
+        slopes[form] = float(-logits.grad[0, 1, 0, 0, 0])
+    assert slopes["log"] > 0.5
+    assert 0 < slopes["linear"] < 1e-3
 
 
 def test_soft_dice_has_a_value_for_each_class_but_background(logits, label):
@@ -57,7 +89,7 @@ def test_soft_dice_has_a_value_for_each_class_but_background(logits, label):
 def test_a_weight_of_zero_switches_its_part_off(logits, label):
     entropy, dice = by_hand(logits, label)
     only_entropy = segmentation_loss(logits, label, LossParams(dice_weight=0))
-    only_dice = segmentation_loss(logits, label, LossParams(cross_entropy_weight=0))
+    only_dice = segmentation_loss(logits, label, LossParams(cross_entropy_weight=0, dice="linear"))
     assert float(only_entropy) == pytest.approx(entropy, rel=1e-5)
     assert float(only_dice) == pytest.approx(1 - sum(dice) / len(dice), rel=1e-5)
 

@@ -13,6 +13,7 @@ LOSSES = [
     {},
     {"dice_weight": 0},
     {"cross_entropy_weight": 0},
+    {"cross_entropy_weight": 0, "dice": "linear"},
     {"focal_gamma": 2},
     {"sample": {"share": 0.3, "of": "hardest"}},
     {"sample": {"share": 0.3}},
@@ -50,7 +51,7 @@ def test_the_gradient_at_unknown_voxels_is_exactly_zero(params, target):
     assert (gradients[1].movedim(1, -1)[unknown] != 0).any()
 
 
-@pytest.mark.parametrize("params", LOSSES[:5])
+@pytest.mark.parametrize("params", LOSSES[:6])
 def test_the_loss_is_that_of_the_known_voxels_alone(params):
     logits, label = patch()
     # What is unknown are whole rows, so that the rest is a volume of its own.

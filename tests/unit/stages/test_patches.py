@@ -11,7 +11,7 @@ from pipeline.params import PatchesParams
 from pipeline.registry.artifacts import content_of
 from pipeline.sampling.supervoxels import supervoxels
 from pipeline.stages import patches
-from pipeline.volumes.store import read_case, write_case
+from pipeline.volumes.store import StoredCase, read_case, write_case
 
 SHAPE = (20, 30, 40)
 
@@ -65,9 +65,24 @@ def test_a_row_tells_all_that_its_readers_need(tmp_path: Path) -> None:
     whole = {"fold", "class", "z", "y", "x", "size_z", "size_y", "size_x"}
     assert {name for name, kind in kinds.items() if kind == "int64"} == whole
     assert kinds.keys() - whole == {"case", "key", "annotated", "kind", "weight"}
-    assert (table["weight"] == 1.0).all()
     for axis, edge in zip("zyx", SHAPE, strict=True):
         assert table[axis].between(0, edge - 1).all()
+
+
+def test_a_label_that_few_cases_have_comes_as_often_as_the_others(tmp_path: Path) -> None:
+    files = _prepare(tmp_path, list("abdegh"))
+    for case in "abde":
+        # In their label maps, "second" is class 2.
+        stored = StoredCase(files["volumes"] / f"{case}.b2nd")
+        label = stored.label()
+        label[label == 2] = 1
+        write_case(files["volumes"] / f"{case}.b2nd", stored.image(), label, {})
+    table = _run(files, per_case=12)
+    centred = table[table["kind"] == "foreground"].groupby("class")["weight"]
+    assert centred.count()[1] > 2 * centred.count()[2]
+    assert centred.sum()[1] == pytest.approx(centred.sum()[2])
+    assert (table.loc[table["kind"] != "foreground", "weight"] == 1.0).all()
+    assert (_run(files, mode="grid")["weight"] == 1.0).all()
 
 
 def test_the_size_is_the_planned_one_unless_params_say_another(tmp_path: Path) -> None:
@@ -100,7 +115,8 @@ def test_a_new_case_leaves_the_patches_of_the_others_as_they_are(tmp_path: Path)
     after = _run(files)
     assert (after["case"] == "a").any()
     others = after[after["case"] != "a"].reset_index(drop=True)
-    pd.testing.assert_frame_equal(others, before)
+    # What they weigh depends on how many patches of a label there are.
+    pd.testing.assert_frame_equal(others.drop(columns="weight"), before.drop(columns="weight"))
 
 
 def test_two_cases_of_one_label_map_have_patches_of_their_own(tmp_path: Path) -> None:

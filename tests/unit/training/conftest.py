@@ -83,7 +83,7 @@ def patches():
     centres = [(z, y, x) for z in (4, 7) for y in (4, 7) for x in (5,)]
     frame = pd.DataFrame(centres * 2, columns=list("zyx"))
     frame["case"] = ["case_0"] * 4 + ["case_1"] * 4
-    return frame.assign(**{f"size_{axis}": SIZE for axis in "zyx"})
+    return frame.assign(weight=1.0, **{f"size_{axis}": SIZE for axis in "zyx"})
 
 
 def sum_of_weights(network):

@@ -27,7 +27,7 @@ def table(rows=11):
     cases = [list(SHAPES)[row % 2] for row in range(rows)]
     centres = [[int(rng.integers(n)) for n in SHAPES[case]] for case in cases]
     frame = pd.DataFrame(centres, columns=list("zyx")).assign(case=cases, annotated="")
-    return frame.assign(**{f"size_{axis}": edge for axis, edge in zip("zyx", SIZE, strict=True)})
+    return frame.assign(weight=1.0, **{f"size_{axis}": edge for axis, edge in zip("zyx", SIZE, strict=True)})
 
 
 def reader(volumes, batch_size=2, seed=0, rows=11):

@@ -53,7 +53,7 @@ def test_a_crop_begins_at_its_box(volume, region):
 
 def table(centres):
     rows = [{"case": "one", "z": z, "y": y, "x": x} for z, y, x in centres]
-    return pd.DataFrame(rows).assign(annotated="", size_z=2, size_y=2, size_x=2)
+    return pd.DataFrame(rows).assign(annotated="", weight=1.0, size_z=2, size_y=2, size_x=2)
 
 
 CENTRES = [(3, 4, 2), (0, 0, 0), (5, 7, 8), (7, 4, 2)]
