@@ -142,40 +142,38 @@ def marginal(logits: Tensor, label: Tensor, unknown: Tensor) -> tuple[Tensor, Te
 def dice_loss(probabilities: Tensor, label: Tensor, form: Literal["log", "linear"]) -> Tensor:
     """What the soft Dice of the classes but background lacks, one number, 0 at best.
 
-    `linear`: one minus their mean (Milletari et al. 2016). What it tells a class shrinks with the probability
-    that the class is given, so that a small one that the network has given up early on is found late.
-    `log`: the mean of minus the logarithm, of those classes that the batch holds (Wong et al., MICCAI 2018,
-    with an exponent of one). The lower a Dice, the more it tells.
+    `linear`: one minus their mean (Milletari et al. 2016). Its gradient shrinks with the probability that a
+    class is given, so that a small one that the network has given up early on is found late. `log`: the mean
+    of minus the logarithm (Wong et al., MICCAI 2018, with an exponent of one), whose gradient does not. It is
+    taken of the classes that the batch holds: of the others it would punish any trace without bound.
 
     Args:
         probabilities: (B, classes, Z, Y, X), float32.
         label: (B, Z, Y, X), class indices or UNKNOWN, int64; what is UNKNOWN counts nowhere.
         form: log or linear.
     """
-    dice, voxels = _dice(probabilities, label)
+    dice, voxels = soft_dice(probabilities, label)
     if form == "linear":
         return 1 - dice.mean()
     held = (voxels > 0).to(dice.dtype)
     return -(dice.log() * held).sum() / held.sum().clamp_min(1)
 
 
-def soft_dice(probabilities: Tensor, label: Tensor) -> Tensor:
-    """Soft Dice of each class but background over the batch (Milletari et al. 2016), (classes - 1,).
+def soft_dice(probabilities: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Soft Dice of each class but background over the batch (Milletari et al. 2016).
 
     Args:
         probabilities: (B, classes, Z, Y, X).
         label: (B, Z, Y, X), class indices or UNKNOWN, int64; what is UNKNOWN counts nowhere.
+
+    Returns:
+        Dice, and how many voxels the class has, (classes - 1,) each.
     """
-    return _dice(probabilities, label)[0]
-
-
-def _dice(probabilities: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """The same, and how many voxels each class has."""
     classes = torch.arange(1, probabilities.shape[1], device=label.device)
     truth = (label[:, None] == classes[:, None, None, None]).to(probabilities.dtype)
     # All classes, of which then some are taken: their layout, and so the order of a sum, stays what it was.
     predicted = (probabilities * (label != UNKNOWN)[:, None].to(probabilities.dtype))[:, 1:]
     axes = (0, 2, 3, 4)
-    overlap, voxels = whole((predicted * truth).sum(axes)), truth.sum(axes)
-    total = whole(predicted.sum(axes) + voxels)
-    return (2 * overlap + SMOOTH) / (total + SMOOTH), whole(voxels)
+    sums = torch.stack([(predicted * truth).sum(axes), predicted.sum(axes), truth.sum(axes)])
+    overlap, given, voxels = whole(sums)
+    return (2 * overlap + SMOOTH) / (given + voxels + SMOOTH), voxels

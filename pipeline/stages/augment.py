@@ -61,7 +61,8 @@ def _preview(
     """A row a patch: as it is, then augmented in several ways; the middle slice, labels as a tint."""
     foreground = table[table["kind"] == "foreground"]
     chosen = (foreground if len(foreground) else table).drop_duplicates("case").head(ROWS)
-    reader = PatchReader(chosen.reset_index(drop=True), volumes, 1, seed=0)
+    # Each once, however often it is learned from.
+    reader = PatchReader(chosen.assign(weight=1.0).reset_index(drop=True), volumes, 1, seed=0)
     rows = []
     for step in range(len(chosen)):
         both = torch.from_numpy(np.repeat(reader.batch(step), COLUMNS, axis=0))

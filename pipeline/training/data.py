@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from pipeline.networks.base import ANY_SIZE, Form
 from pipeline.sampling.boxes import Index, patch_start
-from pipeline.sampling.weights import epoch_rows
 from pipeline.training.views import Volume
 from pipeline.volumes.geometry import Floats
 from pipeline.volumes.store import SUFFIX, StoredCase
@@ -160,6 +159,25 @@ class PatchReader:
             opened = ReadCase(opened.box((0, 0, 0), opened.shape))
             self._opened[case] = opened
         return opened
+
+
+def epoch_rows(weights: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.int64]:
+    """The rows of an epoch in the order in which they are learned from, as many as there are weights.
+
+    Each comes as often as its weight says against the mean, rounded up or down at random (systematic
+    sampling): once where all weigh the same.
+
+    Args:
+        weights: of the rows; not all 0.
+        generator: the source of randomness, keyed by the epoch.
+    """
+    order = generator.permutation(len(weights))
+    if (weights == weights[0]).all():
+        return order
+    ends = weights.cumsum() / weights.sum() * len(weights)
+    picked = np.searchsorted(ends, np.arange(len(weights)) + generator.random(), side="right")
+    # The last end may lie below their number, by rounding.
+    return picked.clip(max=len(weights) - 1)[order]
 
 
 def unknown_classes(annotated: str, classes: Sequence[str]) -> list[bool]:

@@ -38,7 +38,7 @@ def prepared(project):
         for turn in range(4):
             kind = ("foreground", "background")[turn % 2]
             row = {"case": case, "fold": number // 2, "key": f"key of {case}", "kind": kind, "annotated": ""}
-            rows.append(row | {"z": 3 + turn, "y": 6, "x": 4 + turn, "weight": 1.0})
+            rows.append(row | {"z": 3 + turn, "y": 6, "x": 4 + turn})
     table = pd.DataFrame(rows).assign(weight=1.0, **{f"size_{axis}": SIZE for axis in "zyx"})
     (project / "data" / "patches").mkdir()
     table.to_parquet(project / "data" / "patches" / f"{ORGAN}.parquet")

@@ -64,6 +64,16 @@ def test_the_picture_has_a_row_a_case_and_begins_with_the_patch_as_it_is(augment
         assert all((tile != row[0]).any() for tile in row[1:])
 
 
+def test_each_case_is_shown_once_however_often_it_is_learned_from(augment):
+    augment(**OFF)
+    alike = tiles()
+    table = pd.read_parquet(PATCHES)
+    table.loc[table["case"] == table["case"].iloc[0], "weight"] = 4.0
+    table.to_parquet(PATCHES)
+    augment(**OFF)
+    np.testing.assert_array_equal(tiles(), alike)
+
+
 def test_with_everything_off_the_patch_is_shown_alike_in_all_columns(augment):
     augment(**OFF)
     for row in tiles():

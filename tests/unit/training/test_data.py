@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.training.data import PatchReader, read_patch, unknown_classes
+from pipeline.training.data import PatchReader, epoch_rows, read_patch, unknown_classes
 from pipeline.volumes.store import SUFFIX, StoredCase, write_case
 
 SIZE = (4, 6, 8)
@@ -104,6 +104,65 @@ def test_every_row_is_read_once_an_epoch(volumes, batch_size):
     epochs = [read[first : first + rows] for first in range(0, 3 * rows, rows)]
     assert [Counter(epoch) for epoch in epochs] == [expected] * 3
     assert epochs[0] != epochs[1]
+
+
+def drawn(weights, epochs=1, seed=0):
+    return Counter(
+        int(row)
+        for epoch in range(epochs)
+        for row in epoch_rows(np.array(weights, float), np.random.default_rng([seed, epoch]))
+    )
+
+
+def test_a_row_is_read_as_often_as_it_weighs(volumes):
+    """Whatever the order in which steps are asked for, and whoever reads a part of them."""
+    frame = table().assign(weight=[0.0, 3.0, *[1.0] * 9])
+    reading = PatchReader(frame, volumes, 2, 0)
+    epochs = 30
+    # Eleven rows an epoch, two a step.
+    read = [patch.tobytes() for step in range(11 * epochs // 2) for patch in reading.batch(step)]
+    counts = Counter(read)
+    weights = Counter()
+    for row in frame.to_dict("records"):
+        centre = [row[axis] for axis in "zyx"]
+        box = read_patch(StoredCase(volumes / f"{row['case']}{SUFFIX}"), start(row["case"], centre), SIZE)
+        # Some centres have the same box.
+        weights[box.tobytes()] += row["weight"]
+    assert sorted(weights.values())[0] == 0
+    for box, weight in weights.items():
+        assert counts[box] == pytest.approx(weight * epochs * 11 / 12, abs=epochs / 5)
+    other, one, two = (PatchReader(frame, volumes, 2, 0, part=part) for part in (None, range(1), range(1, 2)))
+    for step in (60, 5, 33):
+        np.testing.assert_array_equal(other.batch(step), reading.batch(step))
+        parts = np.concatenate([one.batch(step), two.batch(step)])
+        np.testing.assert_array_equal(parts, reading.batch(step))
+
+
+def test_each_row_comes_once_an_epoch_where_all_weigh_the_same():
+    assert drawn([1.0] * 50) == dict.fromkeys(range(50), 1)
+    # Of what an epoch was before there were weights.
+    expected = np.random.default_rng([3, 4]).permutation(50)
+    np.testing.assert_array_equal(epoch_rows(np.full(50, 2.0), np.random.default_rng([3, 4])), expected)
+
+
+def test_a_row_comes_as_often_as_it_weighs():
+    weights = np.random.default_rng(0).uniform(0, 3, 40)
+    weights[7] = 0
+    expected = weights / weights.mean()
+    for epoch in range(20):
+        once = drawn(weights, seed=epoch)
+        assert once.total() == 40
+        assert all(abs(once[row] - often) < 1 + 1e-9 for row, often in enumerate(expected))
+        assert once[7] == 0
+    many = drawn(weights, epochs=400)
+    np.testing.assert_allclose([many[row] / 400 for row in range(40)], expected, atol=0.1)
+
+
+def test_the_order_is_another_in_each_epoch_and_mixes_rows():
+    weights = np.array([1.0] * 20 + [3.0] * 20)
+    one, other = (epoch_rows(weights, np.random.default_rng([0, epoch])).tolist() for epoch in (0, 1))
+    assert one != other
+    assert one != sorted(one)
 
 
 def test_nothing_is_unknown_where_everything_was_looked_for(volumes):
