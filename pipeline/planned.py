@@ -150,7 +150,7 @@ def _of_training(params: OrganParams, plan: Mapping[str, Any], composed: bool) -
             key = "train.before.network"
             found += _of_network(key, train.before.network, params, plan, profile.name)
     weights = {"background": 1.0} | dict.fromkeys(plan["labels"], 1.0) | dict(train.loss.weights)
-    why = "each label is at the centre of as many patches, however small or seldom it is"
+    why = "each label is at the centre of as many patches, however small or rare it is"
     found.append(_choice("train.loss.weights", weights, why, bool(train.loss.weights)))
     return found
 
