@@ -231,7 +231,7 @@ class Shares(Section):
     """Where patch centres lie; the shares add up to one."""
 
     foreground: Share = 0.66
-    """On a labelled voxel, each class as often as every other, by the number and the weight of its patches."""
+    """On a labelled voxel, each class as often as every other, by number and weight of its patches."""
     negative: Share = 0.17
     """Where the whole patch holds no labelled voxel."""
     background: Share = 0.17
