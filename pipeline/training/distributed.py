@@ -101,6 +101,9 @@ def processes() -> Iterator[None]:
         if not ending.acquire(blocking=False):
             watcher.join()
         _tell_others(error, store, number)
+        # It has been told as well. Where a thread still waits when the interpreter ends, the process may be
+        # aborted, and its exit code lost.
+        watcher.join(PATIENCE.total_seconds())
         raise
     dist.destroy_process_group()
 
