@@ -1,6 +1,6 @@
 """A model on cases whose truth is known, in their original geometry: what `evaluate` and the gate use."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from pipeline.metrics.overlap import overlap
 from pipeline.metrics.surface import surface
 from pipeline.progress import track
 from pipeline.volumes.case_files import CaseFiles
-from pipeline.volumes.cases import annotated_labels, read_truth
+from pipeline.volumes.cases import Recipe, annotated_labels, read_truth
 from pipeline.volumes.geometry import Floats, Geometry, to_canonical
 from pipeline.volumes.layouts import find_layout
 from pipeline.volumes.readers import Scan, read_scan
@@ -88,6 +88,7 @@ def judge_cases(
     raw: Path,
     nsd_tolerance_mm: float | None = None,
     calibration: Calibration | None = None,
+    reads: Recipe | None = None,
 ) -> pd.DataFrame:
     """How well the model's label maps agree with the truth: a row a case and label.
 
@@ -97,29 +98,34 @@ def judge_cases(
         raw: the folder of their files.
         nsd_tolerance_mm: of the surfaces' NSD; None: surfaces are not measured.
         calibration: is added to; None: nothing is counted.
+        reads: how the truth is read, where that is not as the model learned it: labels are the same by
+            their names, and of one that is not in it nothing is known. None: as the model learned it.
 
     Returns:
         case, label, dice, iou, sensitivity, precision, volume_error, hd95, assd, nsd (all three only
         with a tolerance), truth_ml, predicted_ml; NaN for a label that nobody looked for in a case.
     """
     rows: Rows = []
-    for judged in predictions(model, cases, raw, calibration):
-        rows += [
-            _row(judged, name, value, nsd_tolerance_mm) for name, value in model.config["labels"].items()
-        ]
+    values = model.recipe.labels if reads is None else reads.labels
+    for judged in predictions(model, cases, raw, calibration, reads):
+        rows += [_row(judged, name, values.get(name), nsd_tolerance_mm) for name in model.recipe.labels]
     return pd.DataFrame(rows)
 
 
 def predictions(
-    model: Model, cases: pd.DataFrame, raw: Path, calibration: Calibration | None = None
+    model: Model,
+    cases: pd.DataFrame,
+    raw: Path,
+    calibration: Calibration | None = None,
+    reads: Recipe | None = None,
 ) -> Iterator[Judged]:
-    """Each case predicted, one after the other.
+    """Each case predicted, one after the other; arguments as of `judge_cases`.
 
     Raises:
         DataError: the files of a case are not there any more.
     """
     files = _files(cases, raw)
-    recipe = model.recipe
+    recipe = reads or model.recipe
     for case in track(cases["case"].tolist(), "predict", len(cases)):
         scans = [read_scan(*(raw / path for path in paths)) for paths in files[case].images]
         masks = read_truth(files[case], raw, scans[0].geometry, recipe)
@@ -127,7 +133,7 @@ def predictions(
         watch = None
         if calibration is not None:
             watch = calibration.watcher(model, masks.array, scans[0].geometry, annotated)
-        predicted = model.predict(case, scans, watch)
+        predicted = _by_name(model.predict(case, scans, watch), model.recipe.labels, recipe.labels)
         if recipe.annotation.kind != "full":
             # Of what nobody looked at there is nothing to be right or wrong about.
             predicted[masks.array == UNKNOWN] = UNKNOWN
@@ -148,8 +154,24 @@ def _files(cases: pd.DataFrame, raw: Path) -> dict[str, CaseFiles]:
     return found
 
 
-def _row(judged: Judged, name: str, value: int, nsd_tolerance_mm: float | None) -> dict[str, Any]:
-    masks = judged.truth == value, judged.predicted == value
+def _by_name(
+    predicted: NDArray[np.uint8], own: Mapping[str, int], wanted: Mapping[str, int]
+) -> NDArray[np.uint8]:
+    """A label map in other values of the same labels; a label that has none becomes background."""
+    if own == wanted:
+        return predicted
+    table = np.zeros(256, np.uint8)
+    for name, value in own.items():
+        table[value] = wanted.get(name, 0)
+    return table[predicted]
+
+
+def _row(judged: Judged, name: str, value: int | None, nsd_tolerance_mm: float | None) -> dict[str, Any]:
+    # Of a label that the truth has no value for nothing is known, and what is given is told apart below.
+    masks = tuple(
+        np.zeros(one.shape, bool) if value is None else one == value
+        for one in (judged.truth, judged.predicted)
+    )
     found = overlap(*masks)
     voxel_ml = float(np.prod(judged.geometry.spacing)) / 1000
     row = {

@@ -16,6 +16,7 @@ from pipeline.atomic import read_json, sha256_file
 from pipeline.errors import DataError, MissingError
 from pipeline.inference.cleaning import clean
 from pipeline.inference.composition import given_by, look_with
+from pipeline.inference.constant_windows import OnceIfConstant
 from pipeline.inference.rule_out import ruled_in
 from pipeline.inference.sliding_window import joined, slabs, softmax
 from pipeline.networks import build_network
@@ -177,8 +178,7 @@ class Model:
         sides = range(len(mirrored) + 1)
         flips = [axes for count in sides for axes in itertools.combinations(mirrored, count)]
 
-        def look(windows: Tensor) -> Tensor:
-            seen = normalise(windows, config["normalisation"])
+        def look(seen: Tensor) -> Tensor:
             total: Tensor | None = None
             for model, axes in itertools.product(models, flips):
                 share = _flipped(softmax(model.network(_flipped(seen, axes))), axes)
@@ -187,8 +187,9 @@ class Model:
             count = len(models) * len(flips)
             return total / count if count > 1 else total
 
+        once = OnceIfConstant(look)
         return slabs(
-            look,
+            lambda windows: once(normalise(windows, config["normalisation"])),
             self.network.form,
             image,
             config["patch_size"],

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.inference.constant_windows import OnceIfConstant
 from pipeline.networks.base import Form, Network
 
 OVERLAP = 0.5
@@ -40,7 +41,9 @@ def probabilities(
     def look(windows: Tensor) -> Tensor:
         return softmax(network(windows))
 
-    found = slabs(look, network.form, image, window, classes, precision, batch_size, where, overlap)
+    found = slabs(
+        OnceIfConstant(look), network.form, image, window, classes, precision, batch_size, where, overlap
+    )
     return joined(found, classes, image)
 
 

@@ -64,7 +64,8 @@ def approve(root: Path, organ: str, number: int, by: str, reason: str = "") -> V
                 f"see registry/{organ}.json for the version that does",
             )
         assert version.decision is not None, "it was just read"
-        said = {"by": by.strip(), "reason": reason.strip(), "inputs": version.decision["inputs"]}
+        held = {key: version.decision[key] for key in ("inputs", "compared_with")}
+        said = {"by": by.strip(), "reason": reason.strip()} | held
         registry.note(version, APPROVAL, said)
         return registry.version(organ, number)
 
@@ -115,7 +116,8 @@ def _planned(
         raise DataError(f"{organ}: version {now} is the champion", "choose another version with --to")
     version = registry.version(organ, target)
     decision = (version.decision or {}).get("decision", "none")
-    if decision != PROMOTED:
+    # A registry of before has no reigns, only decisions.
+    if version.reign is None and decision != PROMOTED:
         raise DataError(
             f"{organ}: version {target} was never champion (its decision: {decision})",
             "choose one that was, with --to",
@@ -127,8 +129,11 @@ def _planned(
 
 def _before(registry: ModelRegistry, organ: str, now: int) -> int:
     """The champion that the one of now took the place of."""
-    decision = registry.version(organ, now).decision or {}
-    before = decision.get("compared_with")
+    version = registry.version(organ, now)
+    if version.reign is not None:
+        before = version.reign["replaced"]
+    else:
+        before = (version.decision or {}).get("compared_with")
     if before is None or before == now:
         raise MissingError(f"{organ}: version {now} is the first champion, there is none before it")
     return int(before)

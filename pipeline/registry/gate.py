@@ -1,8 +1,8 @@
 """The gate: is the challenger provably better than the champion on the same test cases?
 
 Both models are judged on the same frozen cases, so every comparison is paired: what counts is the
-difference of two Dice of one case and one label. The uncertainty comes from the cases alone; voxels
-of one scan are not independent and are never resampled.
+difference of two Dice of one case and one label. The uncertainty comes from the patients alone: neither
+voxels of one scan nor scans of one patient are independent, so these are never resampled.
 
 A Dice is undefined (NaN) where truth and prediction are both empty. The truth is common to both
 models, so NaN on one side only means that this model rightly predicted nothing and the other
@@ -24,13 +24,17 @@ from scipy.special import ndtr, stdtrit
 from pipeline.errors import DataError
 from pipeline.params import RegisterParams
 
-LEAST_PAIRS = 3
-"""A class that fewer pairs speak for cannot be called not worse."""
+LEAST_PATIENTS = 3
+"""A class that fewer patients speak for cannot be called not worse."""
+LEAST_CASES = 3
+"""A group of fewer cases is not looked at."""
+ON_PURPOSE = "if that is on purpose, take the alias 'champion' away in MLflow."
 SEED = 0
 DIGITS = 6
 """Figures are rounded before they decide, so that no decision hangs on the order of a sum."""
 
 Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class Comparison:
     lower_bound: float
     """Of the one-sided confidence interval of the mean difference."""
     cases: int
+    patients: int
+    """That the cases are of."""
     rank_p: float = math.nan
     """Of Wilcoxon's signed rank test that the challenger is no better; it decides nothing."""
 
@@ -71,6 +77,7 @@ class Comparison:
             "difference": _number(self.difference),
             "lower_bound": _number(self.lower_bound),
             "cases": self.cases,
+            "patients": self.patients,
             "rank_p": _number(self.rank_p),
         }
 
@@ -81,6 +88,9 @@ def decide(
     params: RegisterParams,
     groups: Mapping[str, Collection[str]] = MappingProxyType({}),
     folds: Mapping[str, float] = MappingProxyType({}),
+    patients: Mapping[str, str] = MappingProxyType({}),
+    learned: Collection[str] = (),
+    obstacle: str = "",
 ) -> Decision:
     """Whether the challenger becomes the champion.
 
@@ -96,6 +106,10 @@ def decide(
         params: the section `register`.
         groups: names of cases by the name of their group.
         folds: Dice of each of the challenger's networks on the fold that it left out, where it is known.
+        patients: whose a case is; one that is not named is of a patient of its own.
+        learned: cases that one of the two has learned from; the champion's table may do without them, as they
+            are not compared.
+        obstacle: why there is a champion that cannot be judged on these cases; the challenger is refused.
 
     Raises:
         DataError: a pair of case and label is missing or there twice, or the two models were not
@@ -109,10 +123,14 @@ def decide(
         "folds": dict(folds),
         **params.model_dump(mode="json"),
     }
-    if champion is None:
+    if obstacle:
+        conditions.append((False, f"{obstacle}; {ON_PURPOSE}"))
+    elif champion is None:
         conditions.append((True, "There is no champion yet, so there is none to beat."))
     else:
-        against, found = _against(own, champion, params, groups)
+        conditions += _fresh(own, learned)
+        fresh = own[~own.index.isin(list(learned))]
+        against, found = _against(fresh, _table(champion, "the champion"), params, groups, patients)
         conditions += against
         evidence |= found
     return Decision(
@@ -126,21 +144,25 @@ def decide(
 def paired_dice(challenger: pd.DataFrame, champion: pd.DataFrame) -> pd.DataFrame:
     """The Dice that are compared: a row a (case, label) that both know, with `challenger` and `champion`.
 
-    Both tables are as of `decide`. What is undefined in both is left out, and in one of them counts as 1.
+    Both tables are as of `decide`, the champion's may have fewer cases. What is undefined in both is left out,
+    and in one of them counts as 1.
     """
     own, other = _table(challenger, "the challenger"), _table(champion, "the champion")
     _, shared, _ = _classes(own, other)
-    own, other = own[shared], other.loc[own.index, shared]
+    own, other = own.loc[other.index, shared], other[shared]
     both = zip(("challenger", "champion"), _filled(own, other), strict=True)
     columns = {whose: pd.DataFrame(dice, own.index, shared).stack() for whose, dice in both}
     return pd.DataFrame(columns).rename_axis(["case", "label"]).dropna().reset_index()
 
 
 def _against(
-    own: pd.DataFrame, champion: pd.DataFrame, params: RegisterParams, groups: Mapping[str, Collection[str]]
+    own: pd.DataFrame,
+    other: pd.DataFrame,
+    params: RegisterParams,
+    groups: Mapping[str, Collection[str]],
+    patients: Mapping[str, str],
 ) -> tuple[list[tuple[bool, str]], dict[str, Any]]:
     """Conditions and evidence of the comparison with the champion."""
-    other = _table(champion, "the champion")
     if set(own.index) != set(other.index):
         raise DataError(
             f"challenger and champion were judged on different cases ({len(own)} and {len(other)})",
@@ -150,12 +172,11 @@ def _against(
     conditions = [
         (
             False,
-            f"{label}: the champion segments it, the challenger does not; if it was dropped on purpose, take "
-            "the alias 'champion' away in MLflow.",
+            f"{label}: the champion segments it, the challenger does not; {ON_PURPOSE}",
         )
         for label in lost
     ]
-    overall, classes = compare(own[shared], other.loc[own.index, shared], params)
+    overall, classes = compare(own[shared], other.loc[own.index, shared], params, patients)
     conditions += [_not_worse(label, comparison, params) for label, comparison in classes.items()]
     conditions += [(True, f"{label}: new, the champion does not segment it.") for label in new]
     conditions.append(_better(overall, params))
@@ -166,6 +187,15 @@ def _against(
         "classes": {label: found.evidence() for label, found in classes.items()},
         "subgroups": of_groups,
     }
+
+
+def _fresh(own: pd.DataFrame, learned: Collection[str]) -> list[tuple[bool, str]]:
+    """What is said where not all of the test cases can be compared."""
+    count = int(own.index.isin(list(learned)).sum())
+    if not count:
+        return []
+    said = f"{count} of {len(own)} test cases are left out of the comparison"
+    return [(True, f"{said}: the champion, or the model one of the two began with, has learned from them.")]
 
 
 def _by_group(
@@ -180,7 +210,7 @@ def _by_group(
     found: dict[str, dict[str, float | int]] = {}
     for name, cases in groups.items():
         own = means[means.index.isin(list(cases))]
-        if len(own) >= LEAST_PAIRS:
+        if len(own) >= LEAST_CASES:
             found[name] = {str(column): round(float(own[column].mean()), DIGITS) for column in own}
             found[name]["cases"] = len(own)
     return found
@@ -215,72 +245,87 @@ def _filled(challenger: pd.DataFrame, champion: pd.DataFrame) -> tuple[Array, Ar
 
 
 def compare(
-    challenger: pd.DataFrame, champion: pd.DataFrame, params: RegisterParams
+    challenger: pd.DataFrame,
+    champion: pd.DataFrame,
+    params: RegisterParams,
+    patients: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Comparison, dict[str, Comparison]]:
     """Over all classes, and class by class; both tables are (cases, labels) of Dice, alike in both.
 
-    The overall mean is the mean over classes of the mean over cases. The cases are resampled with
-    replacement, all labels of a case together; the interval is the expanded percentile interval
-    (Hesterberg, The American Statistician 69:371, 2015), because the plain one is too narrow for the
-    few cases a test set has.
+    The overall mean is the mean over classes of the mean over cases. The patients are resampled with
+    replacement, all cases of a patient and all labels of a case together; the interval is the expanded
+    percentile interval (Hesterberg, The American Statistician 69:371, 2015), because the plain one is too
+    narrow for the few patients a test set has. `patients` is as of `decide`.
     """
     ours, theirs = _filled(challenger, champion)
     informative = ~np.isnan(ours).all(axis=1)
     ours, theirs = ours[informative], theirs[informative]
-    means = _resampled_means(ours - theirs, params.resamples)
+    # A case without a patient is told from a patient of that name.
+    whose = [(case not in patients, patients.get(case, case)) for case in challenger.index[informative]]
+    patient = pd.factorize(pd.Series(whose, dtype=object))[0]
+    means = _resampled_means(ours - theirs, patient, params.resamples)
     classes = {}
     for column, label in enumerate(challenger.columns):
         one = slice(column, column + 1)
-        classes[str(label)] = _comparison(ours[:, one], theirs[:, one], means[:, one], params.confidence)
-    return _comparison(ours, theirs, means, params.confidence), classes
+        classes[str(label)] = _comparison(
+            ours[:, one], theirs[:, one], patient, means[:, one], params.confidence
+        )
+    return _comparison(ours, theirs, patient, means, params.confidence), classes
 
 
-def _comparison(ours: Array, theirs: Array, means: Array, confidence: float) -> Comparison:
-    """Of Dice (cases, classes) and resampled mean differences (resamples, classes)."""
-    cases = int((~np.isnan(ours)).any(axis=1).sum())
-    if cases < LEAST_PAIRS:
-        return Comparison(_mean(ours), _mean(theirs), math.nan, cases)
+def _comparison(ours: Array, theirs: Array, patient: Indices, means: Array, confidence: float) -> Comparison:
+    """Of Dice (cases, classes), each case's patient, and resampled mean differences (resamples, classes)."""
+    known = (~np.isnan(ours)).any(axis=1)
+    cases, patients = int(known.sum()), len(np.unique(patient[known]))
+    if patients < LEAST_PATIENTS:
+        return Comparison(_mean(ours), _mean(theirs), math.nan, cases, patients)
     present = ~np.isnan(means)
     drawn = present.any(axis=1)
     averaged = np.nan_to_num(means).sum(axis=1)[drawn] / present.sum(axis=1)[drawn]
-    bound = float(np.quantile(averaged, expanded_level(confidence, cases)))
-    return Comparison(_mean(ours), _mean(theirs), round(bound, DIGITS), cases, _rank_p(ours - theirs))
+    bound = float(np.quantile(averaged, expanded_level(confidence, patients)))
+    rank_p = _rank_p(ours - theirs, patient)
+    return Comparison(_mean(ours), _mean(theirs), round(bound, DIGITS), cases, patients, rank_p)
 
 
-def _rank_p(differences: Array) -> float:
-    """Wilcoxon's signed rank test of the cases' mean differences, one-sided; 1 where all are 0."""
+def _rank_p(differences: Array, patient: Indices) -> float:
+    """Wilcoxon's signed rank test of the patients' mean differences, one-sided; 1 where all are 0."""
     from scipy.stats import wilcoxon
 
-    rows = differences[~np.isnan(differences).all(axis=1)]
-    means = np.round(np.nanmean(rows, axis=1), DIGITS)
+    known = ~np.isnan(differences).all(axis=1)
+    of_cases = pd.Series(np.nanmean(differences[known], axis=1))
+    means = np.round(of_cases.groupby(patient[known]).mean().to_numpy(), DIGITS)
     if not means.any():
         return 1.0
     return round(float(wilcoxon(means, alternative="greater").pvalue), DIGITS)
 
 
-def _resampled_means(differences: Array, resamples: int) -> Array:
-    """Mean difference of each class in each resample of the cases, (resamples, classes).
+def _resampled_means(differences: Array, patient: Indices, resamples: int) -> Array:
+    """Mean difference of each class in each resample of the patients, (resamples, classes).
 
-    NaN where no case that was drawn has the class.
+    NaN where no case of a patient that was drawn has the class.
     """
     cases, classes = differences.shape
     if cases == 0:
         return np.full((resamples, classes), np.nan)
+    patients = int(patient.max()) + 1
+    known = ~np.isnan(differences)
+    sums, of_patient = np.zeros((2, patients, classes))
+    np.add.at(sums, patient, np.nan_to_num(differences))
+    np.add.at(of_patient, patient, known)
     rng = np.random.default_rng(SEED)
-    drawn = rng.multinomial(cases, np.full(cases, 1 / cases), size=resamples).astype(np.float64)
-    totals = drawn @ np.nan_to_num(differences)
-    counts = drawn @ (~np.isnan(differences)).astype(np.float64)
+    drawn = rng.multinomial(patients, np.full(patients, 1 / patients), size=resamples).astype(np.float64)
+    totals, counts = drawn @ sums, drawn @ of_patient
     return np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0)
 
 
-def expanded_level(confidence: float, cases: int) -> float:
-    """The quantile of the bootstrap means that is the lower bound for a mean of `cases` cases.
+def expanded_level(confidence: float, patients: int) -> float:
+    """The quantile of the bootstrap means that is the lower bound for a mean over so many patients.
 
     The bootstrap's spread is that of a normal with the variance of the sample divided by n instead of
     n - 1; the level makes up for both, as Student's t would.
     """
-    student = -float(stdtrit(cases - 1, confidence))
-    return float(ndtr(student * math.sqrt(cases / (cases - 1))))
+    student = -float(stdtrit(patients - 1, confidence))
+    return float(ndtr(student * math.sqrt(patients / (patients - 1))))
 
 
 def _reaches_minimum(own: pd.DataFrame, params: RegisterParams) -> tuple[bool, str]:
@@ -310,7 +355,7 @@ def _no_fold_failed(folds: Mapping[str, float]) -> list[tuple[bool, str]]:
 
 
 def _not_worse(label: str, comparison: Comparison, params: RegisterParams) -> tuple[bool, str]:
-    if comparison.cases < LEAST_PAIRS:
+    if comparison.patients < LEAST_PATIENTS:
         return False, f"{label}: {_too_few(comparison)}"
     met = comparison.lower_bound > -params.margin
     verdict = "not worse" if met else "may be worse"
@@ -318,7 +363,7 @@ def _not_worse(label: str, comparison: Comparison, params: RegisterParams) -> tu
 
 
 def _better(comparison: Comparison, params: RegisterParams) -> tuple[bool, str]:
-    if comparison.cases < LEAST_PAIRS:
+    if comparison.patients < LEAST_PATIENTS:
         return False, f"All classes: {_too_few(comparison)}"
     met = comparison.lower_bound > 0
     verdict = "better" if met else "not shown to be better"
@@ -328,14 +373,22 @@ def _better(comparison: Comparison, params: RegisterParams) -> tuple[bool, str]:
 def _figures(comparison: Comparison, params: RegisterParams) -> str:
     return (
         f"Dice {comparison.challenger:.4f} against the champion's {comparison.champion:.4f} in "
-        f"{comparison.cases} cases, difference {comparison.difference:+.4f}, "
+        f"{_cases(comparison)}, difference {comparison.difference:+.4f}, "
         f"with {100 * params.confidence:g} % confidence above {comparison.lower_bound:+.4f}"
         f" (rank test: p = {comparison.rank_p:.2g})"
     )
 
 
 def _too_few(comparison: Comparison) -> str:
-    return f"only {comparison.cases} test cases can be compared, {LEAST_PAIRS} are needed."
+    of_patients = comparison.cases != comparison.patients
+    needed = f"{LEAST_PATIENTS} patients are needed" if of_patients else f"{LEAST_PATIENTS} are needed"
+    return f"only {_cases(comparison, 'test cases')} can be compared, {needed}."
+
+
+def _cases(comparison: Comparison, what: str = "cases") -> str:
+    """How many there are, and of how many patients where these are fewer."""
+    told = f"{comparison.cases} {what}"
+    return told if comparison.cases == comparison.patients else f"{told} of {comparison.patients} patients"
 
 
 def _table(rows: pd.DataFrame, whose: str) -> pd.DataFrame:

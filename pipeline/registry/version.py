@@ -11,6 +11,7 @@ DECISION = "hounsfield.decision"
 APPROVAL = "hounsfield.approval"
 WITHDRAWN = "hounsfield.withdrawn"
 EXPORT = "hounsfield.export"
+REIGN = "hounsfield.reign"
 PROMOTED, KEPT, AWAITING = "promoted", "kept", "awaiting_approval"
 """What is decided about a challenger; the last: it won, and a person has to approve."""
 
@@ -29,9 +30,11 @@ class Version:
     decision: dict[str, Any] | None
     """What was decided about it, as in `registry/<organ>.json`; None while it waits for that."""
     approval: dict[str, Any] | None = None
-    """Who approved of it, and of which decision's inputs."""
+    """Who approved of it, against which champion, and of which decision's inputs."""
     withdrawn: dict[str, Any] | None = None
     """Why it is no longer champion, and who said so."""
+    reign: dict[str, Any] | None = None
+    """Of one that the gate made champion: the version it `replaced`, null if none. Later decisions leave it."""
     export: dict[str, Any] | None = None
     """Its export: `content` of the files that were stored, or `reason` why there are none."""
 
@@ -73,7 +76,7 @@ class Description:
 
 def version_of(entry: Any) -> Version:
     """What MLflow's entry of a version says."""
-    kept = (DECISION, APPROVAL, WITHDRAWN, EXPORT)
+    kept = (DECISION, APPROVAL, WITHDRAWN, REIGN, EXPORT)
     said = {tag: json.loads(entry.tags[tag]) for tag in kept if entry.tags.get(tag)}
     return Version(
         organ=entry.name,
@@ -84,5 +87,6 @@ def version_of(entry: Any) -> Version:
         decision=said.get(DECISION),
         approval=said.get(APPROVAL),
         withdrawn=said.get(WITHDRAWN),
+        reign=said.get(REIGN),
         export=said.get(EXPORT),
     )
