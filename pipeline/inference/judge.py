@@ -25,6 +25,8 @@ from pipeline.volumes.resampling import resample_labels
 
 Watch = Callable[[Floats], None]
 Rows = list[dict[str, Any]]
+NOWHERE = -1
+"""No value of a label map."""
 
 
 @dataclass
@@ -108,7 +110,9 @@ def judge_cases(
     rows: Rows = []
     values = model.recipe.labels if reads is None else reads.labels
     for judged in predictions(model, cases, raw, calibration, reads):
-        rows += [_row(judged, name, values.get(name), nsd_tolerance_mm) for name in model.recipe.labels]
+        rows += [
+            _row(judged, name, values.get(name, NOWHERE), nsd_tolerance_mm) for name in model.config["labels"]
+        ]
     return pd.DataFrame(rows)
 
 
@@ -166,12 +170,8 @@ def _by_name(
     return table[predicted]
 
 
-def _row(judged: Judged, name: str, value: int | None, nsd_tolerance_mm: float | None) -> dict[str, Any]:
-    # Of a label that the truth has no value for nothing is known, and what is given is told apart below.
-    masks = tuple(
-        np.zeros(one.shape, bool) if value is None else one == value
-        for one in (judged.truth, judged.predicted)
-    )
+def _row(judged: Judged, name: str, value: int, nsd_tolerance_mm: float | None) -> dict[str, Any]:
+    masks = judged.truth == value, judged.predicted == value
     found = overlap(*masks)
     voxel_ml = float(np.prod(judged.geometry.spacing)) / 1000
     row = {

@@ -31,12 +31,13 @@ def subgroups(test: pd.DataFrame) -> Groups:
 
 
 def _halves(test: pd.DataFrame, values: "pd.Series[float]", what: str, unit: str) -> Groups:
-    """The cases up to the median, and those above it."""
-    middle = float(np.round(values.median(), 3))
+    """The cases up to the median, and those above it; only its name is rounded."""
+    middle = float(values.median())
     above = values > middle
     if not above.any() or above.all():
         return {}
+    told = f"{np.round(middle, 3):g}"
     return {
-        f"{what} up to {middle:g} {unit}": test.loc[~above, "case"].tolist(),
-        f"{what} above {middle:g} {unit}": test.loc[above, "case"].tolist(),
+        f"{what} up to {told} {unit}": test.loc[~above, "case"].tolist(),
+        f"{what} above {told} {unit}": test.loc[above, "case"].tolist(),
     }

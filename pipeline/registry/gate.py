@@ -144,8 +144,8 @@ def decide(
 def paired_dice(challenger: pd.DataFrame, champion: pd.DataFrame) -> pd.DataFrame:
     """The Dice that are compared: a row a (case, label) that both know, with `challenger` and `champion`.
 
-    Both tables are as of `decide`, the champion's may have fewer cases. What is undefined in both is left out,
-    and in one of them counts as 1.
+    Both tables are as of `decide`; the champion's may have fewer cases. What is undefined in both is left
+    out, and in one of them counts as 1.
     """
     own, other = _table(challenger, "the challenger"), _table(champion, "the champion")
     _, shared, _ = _classes(own, other)
@@ -261,7 +261,8 @@ def compare(
     informative = ~np.isnan(ours).all(axis=1)
     ours, theirs = ours[informative], theirs[informative]
     # A case without a patient is told from a patient of that name.
-    whose = [(case not in patients, patients.get(case, case)) for case in challenger.index[informative]]
+    cases = challenger.index[np.flatnonzero(informative)]
+    whose = [(case not in patients, patients.get(case, case)) for case in cases]
     patient = pd.factorize(pd.Series(whose, dtype=object))[0]
     means = _resampled_means(ours - theirs, patient, params.resamples)
     classes = {}

@@ -34,7 +34,7 @@ class Version:
     withdrawn: dict[str, Any] | None = None
     """Why it is no longer champion, and who said so."""
     reign: dict[str, Any] | None = None
-    """Of one that the gate made champion: the version it `replaced`, null if none. Later decisions leave it."""
+    """Of one that the gate made champion: the version it `replaced`, null if none. It outlives decisions."""
     export: dict[str, Any] | None = None
     """Its export: `content` of the files that were stored, or `reason` why there are none."""
 

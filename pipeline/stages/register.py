@@ -10,7 +10,7 @@ itself. Once another model is champion, or anything else has changed, it is made
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,21 +27,32 @@ from pipeline.registry.card import NAME as CARD
 from pipeline.registry.card import model_card
 from pipeline.registry.data_conditions import data_conditions, drift_between, waits_for_drift
 from pipeline.registry.gate import decide, paired_dice
+from pipeline.registry.learned import cannot_be_judged, learned_cases
 from pipeline.registry.models import ModelRegistry, RegisteredModel, Version
 from pipeline.registry.origin import NAME as LINEAGE
 from pipeline.registry.origin import origin
 from pipeline.registry.run_page import description_of
-from pipeline.registry.version import AWAITING, KEPT, PROMOTED
+from pipeline.registry.version import AWAITING, KEPT, PROMOTED, REIGN
 from pipeline.reports.decision import NAME as PAGE
 from pipeline.reports.decision import decision_page
 from pipeline.validation.drift import FINGERPRINT
 
-CODE = ("stages/register.py", "registry/gate.py", "registry/data_conditions.py", "inference", "metrics")
+CODE = (
+    "stages/register.py",
+    "registry/gate.py",
+    "registry/learned.py",
+    "registry/data_conditions.py",
+    "inference",
+    "metrics",
+)
 """What decides."""
 CHAMPION_CASES = "champion_cases.csv"
 """Evidence: the champion's figures on the same cases."""
-Judge = Callable[[RegisteredModel, pd.DataFrame, Path], pd.DataFrame]
-"""Figures of a model (rows as in `cases.csv`) on test rows of the accepted table, from raw scans."""
+Judge = Callable[[RegisteredModel, pd.DataFrame, Path, dict[str, Any]], pd.DataFrame]
+"""Figures of a model (rows as in `cases.csv`) on test rows of the accepted table, from raw scans.
+
+The last is the configuration of the challenger: both are judged against the truth as it is read now.
+"""
 
 
 @dataclass(frozen=True)
@@ -53,8 +64,8 @@ class Challenge:
     raw: Path
     models: Path
     """The challenger's folder."""
-    test: pd.DataFrame
-    """Test rows of the accepted table."""
+    table: pd.DataFrame
+    """Of accepted cases."""
     figures: pd.DataFrame
     """The challenger's: case, label, dice; NaN where undefined."""
     evidence: list[Path]
@@ -65,14 +76,28 @@ class Challenge:
     inputs: str
     """Hash of all of this; the challenger's files have their own, `Version.content`."""
 
+    @property
+    def test(self) -> pd.DataFrame:
+        """Test rows of the accepted table."""
+        return self.table[self.table["split"] == "test"].reset_index(drop=True)
 
-def judge_champion(champion: RegisteredModel, test: pd.DataFrame, raw: Path) -> pd.DataFrame:
+    @property
+    def patients(self) -> dict[str, str]:
+        """Whose each case is."""
+        whose = self.table["patient"] if "patient" in self.table else self.table["case"]
+        return dict(zip(self.table["case"], whose, strict=True))
+
+
+def judge_champion(
+    champion: RegisteredModel, test: pd.DataFrame, raw: Path, config: dict[str, Any]
+) -> pd.DataFrame:
     """The champion's figures, predicted now."""
     from pipeline.inference.judge import judge_cases
     from pipeline.inference.model import load_model
+    from pipeline.volumes.cases import Recipe
 
     console.print(f"{champion.organ}: judging the champion, version {champion.version}", markup=False)
-    return judge_cases(load_model(champion.folder), test, raw)
+    return judge_cases(load_model(champion.folder), test, raw, reads=Recipe.of(config))
 
 
 def run(
@@ -107,7 +132,7 @@ def run(
         params=params,
         raw=raw,
         models=models,
-        test=test,
+        table=table,
         figures=_figures(cases, test),
         evidence=[metrics, cases, report],
         config=config,
@@ -141,8 +166,13 @@ def _outcome(
         version = _decided(challenge, version, models_known, judge)
     if _decision(version)["decision"] == AWAITING and _is_approved(version, challenge):
         version = _approved(challenge, version, models_known)
-    models_known.settle(version, promoted=_decision(version)["decision"] == PROMOTED)
-    return _decision(version)
+    outcome = _decision(version)
+    reign = {"replaced": outcome["compared_with"]}
+    if outcome["decision"] == PROMOTED and version.reign != reign:
+        # Before it begins, so that a champion always has one.
+        models_known.note(version, REIGN, reign)
+    models_known.settle(version, promoted=outcome["decision"] == PROMOTED)
+    return outcome
 
 
 def _decision(version: Version) -> dict[str, Any]:
@@ -151,8 +181,11 @@ def _decision(version: Version) -> dict[str, Any]:
 
 
 def _is_approved(version: Version, challenge: Challenge) -> bool:
-    """Whether a person approved of this version on this evidence."""
-    return version.approval is not None and version.approval["inputs"] == challenge.inputs
+    """Whether a person approved of this version on this evidence, against this champion."""
+    if version.approval is None:
+        return False
+    held = {"inputs": challenge.inputs, "compared_with": _decision(version)["compared_with"]}
+    return {key: version.approval.get(key) for key in held} == held
 
 
 def _approved(challenge: Challenge, version: Version, models_known: ModelRegistry) -> Version:
@@ -201,7 +234,12 @@ def _their_figures(
             # Not its remedy: the decision would be replayed.
             console.print(f"{error.reason}; {PAGE} shows no single cases", markup=False)
             return None
-        return _figures(kept, challenge.test)
+        return _figures(kept, _compared(challenge, outcome["learned"]))
+
+
+def _compared(challenge: Challenge, learned: Collection[str]) -> pd.DataFrame:
+    """The test rows that challenger and champion are compared on."""
+    return challenge.test[~challenge.test["case"].isin(list(learned))]
 
 
 def _stands(decision: dict[str, Any] | None, challenge: Challenge, champion: int | None) -> bool:
@@ -214,15 +252,29 @@ def _stands(decision: dict[str, Any] | None, challenge: Challenge, champion: int
 def _decided(challenge: Challenge, version: Version, models_known: ModelRegistry, judge: Judge) -> Version:
     """Hold the challenger against the champion and record what the gate says."""
     champion, theirs, evidence = models_known.champion(challenge.organ), None, list(challenge.evidence)
+    obstacle, learned = "", set[str]()
+    if champion is not None:
+        obstacle = cannot_be_judged(champion, challenge.config)
+        known = learned_cases(models_known, champion, challenge.config, challenge.patients)
+        learned = known & set(challenge.test["case"])
     with tempfile.TemporaryDirectory() as scratch:
-        if champion is not None:
+        if champion is not None and not obstacle:
             # By way of a file like the challenger's, so that both are rounded alike.
             evidence.append(Path(scratch) / CHAMPION_CASES)
-            figures = judge(champion, challenge.test, challenge.raw)
+            compared = _compared(challenge, learned)
+            figures = judge(champion, compared, challenge.raw, challenge.config)
             figures.to_csv(evidence[-1], index=False, float_format="%.6g")
-            theirs = _figures(evidence[-1], challenge.test)
-        folds = challenge.config.get("fold_dice", {})
-        decision = decide(challenge.figures, theirs, challenge.params, subgroups(challenge.test), folds)
+            theirs = _figures(evidence[-1], compared)
+        decision = decide(
+            challenge.figures,
+            theirs,
+            challenge.params,
+            subgroups(challenge.test),
+            challenge.config.get("fold_dice", {}),
+            challenge.patients,
+            learned,
+            obstacle,
+        )
         compared_with = champion.version if champion else None
         learned_from = _config(champion.folder).get(FINGERPRINT, {}) if champion else {}
         drifted = drift_between(challenge.config.get(FINGERPRINT, {}), learned_from)
@@ -235,6 +287,7 @@ def _decided(challenge: Challenge, version: Version, models_known: ModelRegistry
             "reasons": [*decision.reasons, *(reason for _, reason in of_data)],
             "met": [*decision.met, *(met for met, _ in of_data)],
             "evidence": decision.evidence,
+            "learned": sorted(learned),
             "drift": drifted,
         }
         told = _told(outcome, challenge, theirs, Path(scratch))

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -210,3 +211,34 @@ def test_probabilities_are_counted_where_the_model_says_them(model, cases, tmp_p
     assert large["observed"] == pytest.approx(36 / 54)
     assert large["missed"] == 9
     assert not ((bins["label"] == "small") & (bins["bin"] > 0)).any()
+
+
+def test_a_truth_in_other_values_is_compared_by_name(model, cases, tmp_path):
+    image, truth = volume(large=(2, 8), small=(1, 5))
+    rows = cases(patient=(image, truth))
+    expected = judge_cases(model, rows, tmp_path)
+    swapped = np.arange(256, dtype=np.uint8)
+    swapped[[3, 7]] = 7, 3
+    rows = cases(patient=(image, swapped[truth]))
+    found = judge_cases(model, rows, tmp_path, reads=replace(model.recipe, labels={"large": 7, "small": 3}))
+    pd.testing.assert_frame_equal(found, expected)
+    assert (judge_cases(model, rows, tmp_path)["dice"] == 0).all(), (
+        "the model alone mistakes one for the other"
+    )
+
+
+def test_a_label_that_the_model_does_not_know_is_no_obstacle(tmp_path, save_model, cases):
+    model = load_model(save_model(tmp_path / "liver", {"large": 3}, (AIR, LARGE), spacing=(4.0, 3.0, 2.0)))
+    rows = cases(patient=volume(large=(2, 8), small=(1, 5)))
+    found = judge_cases(model, rows, tmp_path, reads=replace(model.recipe, labels=LABELS))
+    assert found["label"].tolist() == ["large"]
+    assert found["truth_ml"].tolist() == pytest.approx([54 * VOXEL_ML])
+
+
+def test_of_a_label_that_is_no_longer_annotated_nothing_is_known(model, cases, tmp_path):
+    image, _ = volume(large=(2, 8), small=(1, 5))
+    _, truth = volume(large=(2, 8))
+    rows = cases(patient=(image, truth))
+    found = judge_cases(model, rows, tmp_path, reads=replace(model.recipe, labels={"large": 3}))
+    assert row(found, "patient", "large")["dice"] == 1
+    assert row(found, "patient", "small")[["dice", "truth_ml"]].isna().all()

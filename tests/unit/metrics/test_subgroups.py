@@ -34,3 +34,12 @@ def test_what_all_cases_have_alike_makes_no_group():
 
 def test_a_volume_nobody_measured_is_no_reason_to_fail():
     assert subgroups(TEST.assign(ml_spleen=float("nan")))["size up to 25 ml"] == ["a", "b"]
+
+
+def test_the_median_is_not_rounded_before_cases_are_held_against_it():
+    # Rounded it is below all of them.
+    many = pd.DataFrame({"case": list("abcdefghi"), "spacing_z": [1.40625] * 6 + [5.0] * 3})
+    assert subgroups(many) == {
+        "spacing up to 1.406 mm": list("abcdef"),
+        "spacing above 1.406 mm": list("ghi"),
+    }

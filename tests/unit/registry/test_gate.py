@@ -243,3 +243,61 @@ def test_a_rank_test_stands_beside_the_bootstrap():
     assert decision.evidence["overall"]["rank_p"] == pytest.approx(expected, abs=1e-6)
     same = decide(figures(champion), figures(champion), PARAMS)
     assert same.evidence["overall"]["rank_p"] == 1
+
+
+def share_promoted_of_equals(patients, scans, known):
+    """How often an equal challenger is promoted on scans of patients that suit one of the two."""
+    promoted = 0
+    for seed in range(RUNS):
+        rng = np.random.default_rng(seed)
+        base = 0.85 + 0.03 * rng.standard_normal((patients, 1, 1))
+        own, other = (
+            base
+            + 0.01 * rng.standard_normal((patients, 1, 2))
+            + 0.003 * rng.standard_normal((patients, scans, 2))
+            for _ in range(2)
+        )
+        tables = [figures(dice.reshape(-1, 2).clip(0, 1)) for dice in (own, other)]
+        whose = {f"case_{number:03}": f"patient {number // scans}" for number in range(patients * scans)}
+        promoted += decide(*tables, PARAMS, patients=whose if known else {}).promoted
+    return promoted / RUNS
+
+
+def test_scans_of_one_patient_are_no_independent_witnesses():
+    assert share_promoted_of_equals(12, 5, known=True) <= 0.1
+    assert share_promoted_of_equals(12, 5, known=False) > 0.15, "they would be taken for it"
+
+
+def test_three_patients_are_needed_however_many_scans_they_have():
+    champion = np.full((8, 2), 0.8)
+    whose = {f"case_{number:03}": f"patient {number % 2}" for number in range(8)}
+    decision = decide(figures(champion + 0.1), figures(champion), PARAMS, patients=whose)
+    assert not decision.promoted
+    assert "only 8 test cases of 2 patients can be compared, 3 patients are needed" in decision.reasons[1]
+    decision = decide(figures(champion + 0.1), figures(champion), PARAMS, patients={"case_000": "case_001"})
+    assert decision.promoted
+    assert "in 8 cases, difference" in decision.reasons[1], "a patient may be called as a case of another"
+
+
+def test_a_case_that_a_model_has_learned_from_is_not_compared():
+    champion = np.full((8, 2), 0.8)
+    champion[:3] = 0.99
+    ours, theirs = figures(np.full((8, 2), 0.85)), figures(champion)
+    assert not decide(ours, theirs, PARAMS).promoted
+    learned = {"case_000", "case_001", "case_002", "somebody"}
+    kept = theirs[~theirs["case"].isin(learned)]
+    decision = decide(ours, kept, PARAMS, learned=learned)
+    assert decision.promoted
+    assert decision.reasons[1].startswith("3 of 8 test cases are left out of the comparison")
+    assert decision.evidence["overall"]["cases"] == 5
+    assert len(paired_dice(ours, kept)) == 10
+    with pytest.raises(DataError, match="different cases"):
+        decide(ours, kept, PARAMS)
+
+
+def test_a_champion_that_cannot_be_judged_is_not_replaced():
+    decision = decide(figures(np.full((8, 2), 0.9)), None, PARAMS, obstacle="The champion is of MR")
+    assert not decision.promoted
+    assert decision.reasons[-1] == (
+        "The champion is of MR; if that is on purpose, take the alias 'champion' away in MLflow."
+    )

@@ -161,7 +161,7 @@ def stage(project, kill_at=None):
     )
 
 
-def dice_in_the_weights(champion, test, _raw):
+def dice_in_the_weights(champion, test, _raw, _config):
     dice = float((champion.folder / "weights.safetensors").read_text())
     return pd.DataFrame({"case": test["case"], "label": "left", "dice": dice})
 

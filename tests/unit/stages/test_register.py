@@ -68,11 +68,12 @@ class Project:
         (self.root / "reports" / "report.html").write_text("<html></html>")
         self.figures_of[name] = figures
 
-    def judge(self, champion, test, _raw):
-        assert list(test["case"]) == CASES
+    def judge(self, champion, test, _raw, config):
+        assert config == json.loads((self.root / "models" / "config.json").read_text())
         name = (champion.folder / "weights.safetensors").read_text()
         self.judged.append(name)
-        return self.figures_of[name]
+        figures = self.figures_of[name]
+        return figures[figures["case"].isin(test["case"])]
 
     def register(self, params=PARAMS):
         """The outcome as it stands in the file."""
@@ -564,3 +565,89 @@ def test_a_rollback_to_files_that_are_gone_changes_nothing(project):
     with pytest.raises(DataError, match="are not those registered"):
         champions.rollback(project.root, "liver", "worse")
     assert ModelRegistry(project.root).champion_version("liver") == 2
+
+
+def test_who_was_champion_can_be_so_again_though_it_lost_since(project):
+    promote_two(project)
+    project.train("first", level(0.8))
+    assert project.register()["decision"] == "kept"
+    done = champions.rollback(project.root, "liver", "it sees kidneys in air")
+    assert (done.former, done.champion) == (2, 1)
+
+
+def test_an_approval_is_of_the_champion_there_was(project):
+    promote_two(project)
+    project.train("third", level(0.9))
+    assert project.register(APPROVED)["compared_with"] == 2
+    champions.approve(project.root, "liver", 3, "Dr. Rö", "better than 2")
+    champions.rollback(project.root, "liver", "2 was no measure")
+    outcome = project.register(APPROVED)
+    assert (outcome["decision"], outcome["compared_with"]) == ("awaiting_approval", 1)
+    champions.approve(project.root, "liver", 3, "Dr. Rö", "better than 1")
+    outcome = project.register(APPROVED)
+    assert (outcome["champion_version"], outcome["approval"]["reason"]) == (3, "better than 1")
+
+
+def split(project, **splits):
+    """The accepted table with another split for some cases, and a patient for each."""
+    table = pd.DataFrame({"case": [*CASES, "learned"], "key": "k"})
+    table["split"] = [splits.get(case, "train" if case == "learned" else "test") for case in table["case"]]
+    # The last two are of one patient.
+    table["patient"] = [*CASES[:4], "Eve", "Eve", "Bob"]
+    table.to_parquet(project.root / "data" / "accepted.parquet")
+    return table.loc[table["split"] == "test", "case"].tolist()
+
+
+def of_cases(project, wanted):
+    figures = pd.read_csv("reports/cases.csv", dtype={"case": str}, keep_default_na=False)
+    figures[figures["case"].isin(wanted)].to_csv("reports/cases.csv", index=False)
+
+
+def test_cases_that_the_champion_learned_from_are_not_compared(project):
+    test = split(project, case_5="train")
+    dice = level(0.8)
+    dice[4:] = 0.99
+    project.train("first", dice)
+    of_cases(project, test)
+    project.register()
+    split(project)
+    project.train("better", level(0.85))
+    outcome = project.register()
+    assert (outcome["decision"], outcome["champion_version"]) == ("promoted", 2)
+    # Both of the patient's.
+    assert outcome["learned"] == ["case_5", "case_6"]
+    assert outcome["reasons"][1].startswith("2 of 6 test cases are left out of the comparison")
+    page = Path("reports/decision.html")
+    first = page.read_bytes()
+    page.unlink()
+    assert project.register() == outcome
+    assert page.read_bytes() == first
+
+
+def test_nor_those_that_the_model_it_began_with_learned_from(project):
+    test = split(project, case_4="train")
+    project.train("first", level(0.8))
+    of_cases(project, test)
+    project.register()
+    split(project)
+    began_with = ModelRegistry(project.root).champion("liver").content
+    training = {"steps": 7, "loss": {}, "start": began_with}
+    project.train("second", level(0.85), training=training)
+    assert project.register()["learned"] == ["case_4"]
+    project.train("third", level(0.9))
+    assert project.register()["learned"] == ["case_4"], "of what the champion began with"
+
+
+def test_a_champion_of_other_images_is_no_dead_end(project):
+    project.train("first", level(0.8))
+    project.register()
+    project.judged.clear()
+    project.train("of two channels", level(0.9), recipe={"channels": 2})
+    outcome = project.register()
+    assert (outcome["decision"], outcome["champion_version"]) == ("kept", 1)
+    assert project.judged == []
+    assert outcome["reasons"][1] == (
+        "The champion, version 1, was trained on one image of CT a case and now there are 2 images of CT, "
+        "so that it cannot be judged; if that is on purpose, take the alias 'champion' away in MLflow."
+    )
+    assert project.register() == outcome
