@@ -44,19 +44,21 @@ def learned_cases(
     return {case for case, patient in patients.items() if patient in seen}
 
 
-def cannot_be_judged(champion: RegisteredModel, config: Mapping[str, Any]) -> str:
-    """Why the champion cannot label cases as they are now; '' if it can.
+def cannot_be_judged(champion: RegisteredModel, config: Mapping[str, Any], left: int) -> str:
+    """Why the champion cannot be judged on the test cases of now; '' if it can.
 
     Args:
         champion: of now.
         config: of the challenger, which has learned from cases as they are now.
+        left: test cases that can be compared.
     """
+    told = f"version {champion.version}"
     own = read_json(champion.folder / "config.json")
     (before, was), (now, is_) = ((one["recipe"].get("channels", 1), one["modality"]) for one in (own, config))
     if (before, was) == (now, is_):
-        return ""
+        return "" if left else f"No test case is left that the champion, {told}, has not learned from"
     return (
-        f"The champion, version {champion.version}, was trained on {_images(before)} of {was} a case and now "
+        f"The champion, {told}, was trained on {_images(before)} of {was} a case and now "
         f"there {'is' if now == 1 else 'are'} {_images(now)} of {is_}, so that it cannot be judged"
     )
 

@@ -254,9 +254,9 @@ def _decided(challenge: Challenge, version: Version, models_known: ModelRegistry
     champion, theirs, evidence = models_known.champion(challenge.organ), None, list(challenge.evidence)
     obstacle, learned = "", set[str]()
     if champion is not None:
-        obstacle = cannot_be_judged(champion, challenge.config)
         known = learned_cases(models_known, champion, challenge.config, challenge.patients)
         learned = known & set(challenge.test["case"])
+        obstacle = cannot_be_judged(champion, challenge.config, len(challenge.test) - len(learned))
     with tempfile.TemporaryDirectory() as scratch:
         if champion is not None and not obstacle:
             # By way of a file like the challenger's, so that both are rounded alike.

@@ -651,3 +651,16 @@ def test_a_champion_of_other_images_is_no_dead_end(project):
         "so that it cannot be judged; if that is on purpose, take the alias 'champion' away in MLflow."
     )
     assert project.register() == outcome
+
+
+def test_a_champion_that_has_learned_from_all_test_cases_is_no_dead_end(project):
+    test = split(project, **dict.fromkeys(CASES[1:], "train"))
+    project.train("first", level(0.8))
+    of_cases(project, test)
+    project.register()
+    split(project, **{"001": "train"})
+    project.train("second", level(0.9))
+    of_cases(project, CASES[1:])
+    outcome = project.register()
+    assert (outcome["decision"], outcome["champion_version"]) == ("kept", 1)
+    assert "No test case is left that the champion, version 1, has not learned from" in outcome["reasons"][1]
