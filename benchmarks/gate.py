@@ -3,8 +3,8 @@
     python benchmarks/gate.py [--pairs 1000] [--cases 23] [--scans 1]
 
 A pair is two models on the same test cases. The Dice of a case and label is that of the case, hard or easy
-for both (0.85 on average, deviation 0.05), plus a label's own part (0.02), plus noise of each model (0.02). With `--scans`, a patient has so many cases, which share all of that
-but for noise of a fifth more (0.004).
+for both (0.85 on average, deviation 0.05), plus a label's own part (0.02), plus noise of each model (0.02).
+With `--scans`, a patient has so many cases, which share all of that but for a noise of 0.004.
 The challenger's expected Dice differs by what the row says. Printed for each row: the share of challengers
 that were promoted. For an equal one it is the rate of false promotions, which 1 - `confidence` allows for;
 for better ones the power.
@@ -71,7 +71,7 @@ def promoted(
         tables = [_table(names, dice.clip(0, 1)) for dice in (own, other)]
         known = {} if given.as_if_independent else patients
         won += decide(tables[0], tables[1], params, groups, patients=known).promoted
-    return won / given.pairs
+    return float(won / given.pairs)
 
 
 def _table(names: list[str], dice: np.ndarray) -> pd.DataFrame:

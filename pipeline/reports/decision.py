@@ -118,7 +118,8 @@ def _by_label(evidence: Mapping[str, Any]) -> Html:
         paragraph(
             f"Above: with a confidence of {sure}, what the mean difference of other such patients is above, "
             "by resampling the patients. For a label that has to be at least "
-            f"−{evidence['margin']:g}, for all labels 0. Rank test: the chance that a challenger that is no better would look this good "
+            f"−{evidence['margin']:g}, for all labels 0. Rank test: the chance that a challenger that is no "
+            "better would look this good "
             "(Wilcoxon); it does not decide.",
             "soft",
         ),
