@@ -40,6 +40,11 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 ROLLBACK = "hounsfield.rollback"
 """Of the registered model, with a number: the rollbacks there were."""
+LONGEST = 100_000
+"""Characters of a tag that MLflow takes; what is decided about some two hundred labels is longer."""
+LONG = ("reasons", "met", "evidence")
+WHOLE = "decision.json"
+"""Evidence: a decision whose tag lacks what is long."""
 MODEL = "model"
 EVIDENCE = "evidence"
 OTHER = "bring them back, or point the alias 'champion' in MLflow at another version"
@@ -134,8 +139,27 @@ class ModelRegistry:
         """Keep the decision about a version and what it rests on, in place of a former decision."""
         self._store_evidence(version.run, evidence)
         text = json.dumps(decision, sort_keys=True, allow_nan=False)
+        if len(text) > LONGEST:
+            with tempfile.TemporaryDirectory() as scratch:
+                whole = Path(scratch) / WHOLE
+                whole.write_text(text, encoding="utf-8")
+                self._store_evidence(version.run, [whole])
+            verdict = {key: value for key, value in decision.items() if key not in LONG}
+            text = json.dumps(verdict | {"whole": WHOLE}, sort_keys=True, allow_nan=False)
         self._client.set_model_version_tag(version.organ, str(version.number), DECISION, text)
         return version_of(self._client.get_model_version(version.organ, str(version.number)))
+
+    @reached()
+    def decision(self, version: Version) -> dict[str, Any]:
+        """What was decided about a version, in full.
+
+        Raises:
+            MissingError: somebody deleted it from the evidence.
+        """
+        assert version.decision is not None, "it was decided"
+        if "whole" not in version.decision:
+            return version.decision
+        return dict(json.loads(self.evidence(version, version.decision["whole"])))
 
     @reached()
     def evidence(self, version: Version, name: str) -> str:

@@ -28,7 +28,10 @@ class Version:
     source: str
     """URI of the model's files."""
     decision: dict[str, Any] | None
-    """What was decided about it, as in `registry/<organ>.json`; None while it waits for that."""
+    """What was decided about it, as in `registry/<organ>.json`; None while it waits for that.
+
+    Of a long one the verdict alone: `ModelRegistry.decision` has it in full.
+    """
     approval: dict[str, Any] | None = None
     """Who approved of it, against which champion, and of which decision's inputs."""
     withdrawn: dict[str, Any] | None = None

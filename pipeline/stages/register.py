@@ -166,7 +166,7 @@ def _outcome(
         version = _decided(challenge, version, models_known, judge)
     if _decision(version)["decision"] == AWAITING and _is_approved(version, challenge):
         version = _approved(challenge, version, models_known)
-    outcome = _decision(version)
+    outcome = models_known.decision(version)
     reign = {"replaced": outcome["compared_with"]}
     if outcome["decision"] == PROMOTED and version.reign != reign:
         # Before it begins, so that a champion always has one.
@@ -193,7 +193,7 @@ def _approved(challenge: Challenge, version: Version, models_known: ModelRegistr
     assert version.approval is not None, "it was approved"
     said = {key: version.approval[key] for key in ("by", "reason")}
     promoted = {"decision": PROMOTED, "champion_version": version.number, "approval": said}
-    outcome = _decision(version) | promoted
+    outcome = models_known.decision(version) | promoted
     theirs = _their_figures(outcome, challenge, models_known)
     with tempfile.TemporaryDirectory() as scratch:
         return models_known.record(version, outcome, _told(outcome, challenge, theirs, Path(scratch)))

@@ -664,3 +664,26 @@ def test_a_champion_that_has_learned_from_all_test_cases_is_no_dead_end(project)
     outcome = project.register()
     assert (outcome["decision"], outcome["champion_version"]) == ("kept", 1)
     assert "No test case is left that the champion, version 1, has not learned from" in outcome["reasons"][1]
+
+
+def test_a_decision_about_many_labels_is_kept_in_full_and_replayed(project):
+    labels = [f"a_rather_long_name_of_structure_{number}" for number in range(255)]
+
+    def train(name, dice):
+        project.train(name, level(dice), labels=dict.fromkeys(labels, 1))
+        rows = {"case": np.repeat(CASES, 255), "label": labels * 6, "dice": dice}
+        project.figures_of[name] = pd.DataFrame(rows)
+        project.figures_of[name].to_csv("reports/cases.csv", index=False)
+
+    train("first", 0.8)
+    project.register(APPROVED)
+    champions.approve(project.root, "liver", 1, "Dr. Rö")
+    assert project.register(APPROVED)["decision"] == "promoted"
+    train("better", 0.85)
+    waiting = project.register(APPROVED)
+    assert len(json.dumps(waiting)) > 100_000
+    assert project.register(APPROVED) == waiting
+    champions.approve(project.root, "liver", 2, "Dr. Rö")
+    outcome = project.register(APPROVED)
+    assert (outcome["decision"], outcome["reasons"]) == ("promoted", waiting["reasons"])
+    assert ModelRegistry(project.root).champion_version("liver") == 2
