@@ -1,7 +1,7 @@
 """Label maps for scans on disk, by the current model."""
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -9,8 +9,9 @@ from pipeline.errors import DataError, HounsfieldError, MissingError
 from pipeline.inference.model import CONFIG, Model, load_model
 from pipeline.params import load_organ
 from pipeline.progress import console, track
+from pipeline.volumes.case_files import Problem
 from pipeline.volumes.layouts.volume_files import CHANNEL, SUFFIXES, case_name, scan_files, stem, volume_file
-from pipeline.volumes.readers import begins_as_dicom, read_scan
+from pipeline.volumes.readers import begins_as_dicom, is_dicom, read_scan
 from pipeline.volumes.readers.nifti import write_labels
 from pipeline.workspace import stage_files
 
@@ -30,14 +31,18 @@ class Summary:
     written: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     """Reason, by the name of the file."""
+    left_out: list[str] = field(default_factory=list)
+    """What the folder holds besides, counted, a phrase a kind."""
 
     def show(self, as_json: bool, seconds: float) -> None:
         """Tell it to a person on stderr, or to a machine on stdout."""
         if as_json:
-            print(json.dumps({"model": self.model, "written": self.written, "failed": self.failed}))
+            print(json.dumps(asdict(self)))
             return
         for reason in self.failed.values():
             console.print(f"not labelled: {reason}", markup=False)
+        for phrase in self.left_out:
+            console.print(f"not looked at: {phrase}", markup=False)
         console.print(f"{len(self.written)} label maps by {self.model} in {seconds:.1f} s", markup=False)
 
 
@@ -62,10 +67,10 @@ def predict_scans(
     """
     _check_target(source, target)
     model, name = current_model(root, organ, which)
-    inputs = _inputs(source, target, model.recipe.channels)
+    inputs, left_out = _inputs(source, target, model.recipe.channels)
     if written_as != "nifti":
         inputs = [replace(one, output=_dicom_path(source, target, one.output)) for one in inputs]
-    summary = Summary(name)
+    summary = Summary(name, left_out=left_out)
     for one in track(inputs, "predict", len(inputs)):
         try:
             if str(one.output) in summary.written:
@@ -133,6 +138,8 @@ class Input:
     images: tuple[tuple[Path, ...], ...]
     """A channel each: a file, or the slices of a DICOM series; none: it is missing."""
     output: Path
+    problem: Problem | None = None
+    """Why it must not be labelled, as far as its folder tells."""
 
 
 def _check_target(source: Path, target: Path) -> None:
@@ -152,26 +159,41 @@ def _check_target(source: Path, target: Path) -> None:
         raise DataError(f"label maps would overwrite the scans in {source}", "give another folder as OUT")
 
 
-def _inputs(source: Path, target: Path, channels: int) -> list[Input]:
-    """Each case with the file its label map goes to.
+def _inputs(source: Path, target: Path, channels: int) -> tuple[list[Input], list[str]]:
+    """Each case with the file its label map goes to, and what else there is, counted.
 
     Raises:
         DataError: there is none.
     """
     if source.is_file():
         output = target if target.name.endswith(WRITTEN) else target / _output_name(source)
-        return [Input(source.name, _by_channel([source], channels), output)]
+        return [Input(source.name, _by_channel([source], channels), output)], []
     scans = scan_files(source)
     if not scans:
         return _series(source, target)
+    left_out = _beside_scans(source)
     if channels == 1:
-        return [Input(scan.name, ((scan,),), target / _output_name(scan)) for scan in scans]
+        return [Input(scan.name, ((scan,),), target / _output_name(scan)) for scan in scans], left_out
     cases: dict[str, list[Path]] = {}
     for scan in scans:
         cases.setdefault(case_name(scan), []).append(scan)
     return [
         Input(case, _by_channel(files, channels), target / f"{case}.nii.gz") for case, files in cases.items()
-    ]
+    ], left_out
+
+
+def _beside_scans(source: Path) -> list[str]:
+    """What might be meant, too, but is of another format than the scans in a folder, or deeper."""
+    from pipeline.volumes.layouts.dicom import OTHER, counted, files_below
+
+    files = list(files_below(source))
+    deeper = sum(len(scan_files(folder)) for folder in {path.parent for path in files} - {source})
+    slices = sum(is_dicom(path) for path in files if not path.name.lower().endswith(OTHER))
+    phrases = (
+        counted(deeper, "scan", "scans", "in folders below"),
+        counted(slices, "DICOM file", "DICOM files", "beside scans of other formats"),
+    )
+    return [phrase for phrase in phrases if phrase]
 
 
 def _by_channel(files: list[Path], channels: int) -> tuple[tuple[Path, ...], ...]:
@@ -183,25 +205,27 @@ def _by_channel(files: list[Path], channels: int) -> tuple[tuple[Path, ...], ...
     return tuple((places[number],) if number in places else () for number in range(channels))
 
 
-def _series(source: Path, target: Path) -> list[Input]:
-    """The DICOM series in a folder of such."""
+def _series(source: Path, target: Path) -> tuple[list[Input], list[str]]:
+    """The DICOM series in a folder of such, and what else there is."""
     from pipeline.volumes.layouts.dicom import find
 
-    found = find(source)
-    if found is None:
+    found = find(source, with_masks=False)
+    if found is None or not found.cases:
+        besides = f", but {', '.join(found.left_out)}" if found else ""
         raise DataError(
-            f"{source} holds no {', '.join(SUFFIXES)} file and no DICOM series",
+            f"{source} holds no {', '.join(SUFFIXES)} file and no DICOM series{besides}",
             "give the folder that holds the scans",
         )
-    return [
+    inputs = [
         Input(
             files.case,
             tuple(tuple(source / path for path in paths) for paths in files.images),
             target / f"{files.case}.nii.gz",
+            files.problem,
         )
         for files in found.cases
-        if files.images
     ]
+    return inputs, found.left_out
 
 
 def _files(paths: tuple[Path, ...]) -> tuple[Path, ...]:
@@ -231,6 +255,8 @@ def _dicom_path(source: Path, target: Path, label_map: Path) -> Path:
 
 
 def _label(model: Model, one: Input, written_as: Format, maker: str) -> None:
+    if one.problem is not None:
+        raise DataError(f"{one.name}: {one.problem.reason}", one.problem.remedy)
     images = [_files(paths) if paths else () for paths in one.images]
     if one.output.resolve() in {path.resolve() for paths in images for path in paths}:
         raise DataError(f"{one.name}: the label map would overwrite the scan", "give another OUT")

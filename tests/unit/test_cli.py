@@ -162,6 +162,7 @@ def test_predict_prints_json_and_nothing_else_on_stdout(project, model, scans, t
         "model": "the latest model of spleen (not registered)",
         "written": [str(tmp_path / "out" / "a.nii.gz")],
         "failed": {},
+        "left_out": [],
     }
     assert nibabel.load(tmp_path / "out" / "a.nii.gz").shape == (9, 10, 11)
 

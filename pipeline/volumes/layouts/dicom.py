@@ -54,20 +54,24 @@ class _Draft:
     problem: Problem | None = None
 
 
-def find(source: Path) -> Layout | None:
+def find(source: Path, *, with_masks: bool = True) -> Layout | None:
     """Group the DICOM files below a folder into cases; None, if there is not one.
+
+    Args:
+        source: the folder.
+        with_masks: without them every series is a case, whatever was drawn on it or on others.
 
     Raises:
         MissingError: there is no secret to name patients by.
     """
     source = source.absolute()
-    files = list(_files(source))
+    files = list(files_below(source))
     looked = _headers([path for path in files if not path.name.lower().endswith(OTHER)])
     headers = {path: header for path, header in looked.items() if header is not None}
     if not headers:
         return None
     series, strays = image_series(headers)
-    masks, copies = drawn_files(headers.items())
+    masks, copies = drawn_files(headers.items()) if with_masks else ([], 0)
     drafts, unmasked = _drafts(series, masks, source)
     damaged = damaged_among(series, looked, files)
     drafts = [_with_damaged(draft, damaged.get(draft.order, []), files) for draft in drafts]
@@ -76,12 +80,13 @@ def find(source: Path) -> Layout | None:
     told |= {path for draft in lost for path in draft.images}
     drafts += lost
     kinds = Counter(header.kind for path, header in headers.items() if path not in told)
+    used = USED if with_masks else (IMAGE,)
     left_out = [
-        *(_counted(kinds[kind], kind, f"{kind}s") for kind in sorted(kinds) if kind not in USED),
-        _counted(strays, "image", "images", "of another size or orientation than its series"),
-        _counted(copies, "copy", "copies", "of RTSTRUCT or SEG files"),
-        _counted(unmasked, "series", "series", "without a mask, of patients with masks"),
-        _counted(len(set(files) - headers.keys() - told), "file", "files", "not DICOM"),
+        *(counted(kinds[kind], kind, f"{kind}s") for kind in sorted(kinds) if kind not in used),
+        counted(strays, "image", "images", "of another size or orientation than its series"),
+        counted(copies, "copy", "copies", "of RTSTRUCT or SEG files"),
+        counted(unmasked, "series", "series", "without a mask, of patients with masks"),
+        counted(len(set(files) - headers.keys() - told), "file", "files", "not DICOM"),
     ]
     modalities = {one.first.modality for one in series}
     return Layout(
@@ -92,7 +97,7 @@ def find(source: Path) -> Layout | None:
     )
 
 
-def _files(source: Path) -> Iterator[Path]:
+def files_below(source: Path) -> Iterator[Path]:
     """All files below a folder but hidden ones; links are followed, each folder is entered once."""
     entered: set[str] = set()
     for folder, folders, names in os.walk(source, followlinks=True):
@@ -209,6 +214,6 @@ def _modality(found: set[str]) -> Literal["CT", "MR"] | None:
     return "MR" if found == {"MR"} else None
 
 
-def _counted(count: int, one: str, many: str, which: str = "") -> str:
+def counted(count: int, one: str, many: str, which: str = "") -> str:
     """For example '3 scout images'; empty, if there are none."""
     return f"{count} {one if count == 1 else many} {which}".strip() if count > 0 else ""

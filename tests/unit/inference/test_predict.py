@@ -250,6 +250,67 @@ def test_every_dicom_series_in_a_folder_is_labelled(trained, tmp_path, monkeypat
         np.testing.assert_array_equal(labels, np.where(box(number), 5, 0))
 
 
+def change_series(folder, **elements):
+    import pydicom
+
+    for path in folder.iterdir():
+        image = pydicom.dcmread(path)
+        for keyword, value in elements.items():
+            setattr(image, keyword, value)
+        image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
+        image.save_as(path, enforce_file_format=True)
+
+
+@pytest.mark.parametrize("damaged", [{"12": 200}, {"10": 0, "11": 0, "12": 0}])
+def test_a_series_whose_last_slices_are_cut_short_is_not_labelled(trained, tmp_path, monkeypatch, damaged):
+    monkeypatch.setenv("HOUNSFIELD_SALT", "of this test")
+    for number, name in enumerate(["whole", "short"]):
+        write_series(tmp_path / "scans" / name, number)
+    for name, size in damaged.items():
+        path = tmp_path / "scans" / "short" / f"{name}.dcm"
+        path.write_bytes(path.read_bytes()[:size])
+    summary = predict_scans(trained, "liver", tmp_path / "scans", tmp_path / "out", "auto")
+    assert [Path(path).name for path in summary.written] == ["whole.nii.gz"]
+    assert "short: " in summary.failed["short"]
+    assert "a slice may be missing: fetch the series again" in summary.failed["short"]
+
+
+@pytest.mark.parametrize("written_as", ["dicom-seg", "rtstruct"])
+def test_what_was_drawn_on_one_series_of_a_patient_hides_no_other(trained, tmp_path, monkeypatch, written_as):
+    monkeypatch.setenv("HOUNSFIELD_SALT", "of this test")
+    scans = tmp_path / "scans"
+    write_series(scans / "monday")
+    predict_scans(trained, "liver", scans, scans / "found", "auto", written_as)
+    write_series(scans / "tuesday", 1)
+    change_series(scans / "tuesday", PatientID="Doe 0")
+    summary = predict_scans(trained, "liver", scans, tmp_path / "out", "auto")
+    assert sorted(Path(path).name for path in summary.written) == ["monday.nii.gz", "tuesday.nii.gz"]
+    assert summary.failed == {}
+    assert summary.left_out == ["1 SEG" if written_as == "dicom-seg" else "1 RTSTRUCT"]
+
+
+def test_what_is_no_ct_or_mr_beside_a_series_is_told(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOUNSFIELD_SALT", "of this test")
+    write_series(tmp_path / "scans" / "ct")
+    write_series(tmp_path / "scans" / "pet", 1)
+    change_series(tmp_path / "scans" / "pet", SOPClassUID="1.2.840.10008.5.1.4.1.1.128", Modality="PT")
+    summary = predict_scans(trained, "liver", tmp_path / "scans", tmp_path / "out", "auto")
+    assert len(summary.written) == 1
+    assert summary.left_out == ["13 PET images"]
+    with pytest.raises(DataError, match="no DICOM series, but 13 PET images"):
+        predict_scans(trained, "liver", tmp_path / "scans" / "pet", tmp_path / "out", "auto")
+
+
+def test_what_lies_beside_and_below_nifti_scans_is_told(trained, scans, tmp_path):
+    write_series(scans / "study")
+    (scans / "deeper").mkdir()
+    write_scan(scans / "deeper" / "d.nii.gz")
+    (scans / "notes.txt").write_text("read me")
+    summary = predict_scans(trained, "liver", scans, tmp_path / "out", "auto")
+    assert [Path(path).name for path in summary.written] == ["a.nii.gz", "b.nii", "c.nii.gz"]
+    assert summary.left_out == ["1 scan in folders below", "13 DICOM files beside scans of other formats"]
+
+
 def test_a_dicom_series_gets_a_segmentation_that_refers_to_it(trained, tmp_path, monkeypatch):
     import pydicom
     from highdicom.seg import segread
@@ -297,15 +358,9 @@ def test_a_file_that_is_no_dicom_has_nothing_to_refer_to(trained, scans, tmp_pat
 
 
 def test_a_series_of_another_modality_is_told(trained, tmp_path, monkeypatch):
-    import pydicom
-
     monkeypatch.setenv("HOUNSFIELD_SALT", "of this test")
     write_series(tmp_path / "scans" / "study")
-    for path in (tmp_path / "scans" / "study").iterdir():
-        image = pydicom.dcmread(path)
-        image.Modality = "MR"
-        image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
-        image.save_as(path)
+    change_series(tmp_path / "scans" / "study", SOPClassUID="1.2.840.10008.5.1.4.1.1.4", Modality="MR")
     summary = predict_scans(trained, "liver", tmp_path / "scans", tmp_path / "out", "auto")
     assert summary.written == []
     assert "its header says MR, but CT is expected" in " ".join(summary.failed.values())
@@ -415,19 +470,22 @@ def test_a_version_is_found_by_its_number_or_as_the_challenger(trained, save_mod
 
 
 def test_a_summary_for_machines_is_json_on_stdout(capsys):
-    Summary("the model", ["out/a.nii.gz"], {"b.nii": "b.nii is damaged"}).show(True, 1.5)
+    Summary("the model", ["out/a.nii.gz"], {"b.nii": "b.nii is damaged"}, ["1 SEG"]).show(True, 1.5)
     out, err = capsys.readouterr()
     assert json.loads(out) == {
         "model": "the model",
         "written": ["out/a.nii.gz"],
         "failed": {"b.nii": "b.nii is damaged"},
+        "left_out": ["1 SEG"],
     }
     assert err == ""
 
 
 def test_a_summary_for_people_is_on_stderr(capsys):
-    Summary("the model in /x[y]", ["out/a.nii.gz"], {"b.nii": "b.nii [1, 2] is damaged"}).show(False, 1.5)
+    failed = {"b.nii": "b.nii [1, 2] is damaged"}
+    Summary("the model in /x[y]", ["out/a.nii.gz"], failed, ["2 SEGs"]).show(False, 1.5)
     out, err = capsys.readouterr()
     assert out == ""
     assert "not labelled: b.nii [1, 2] is damaged" in err
+    assert "not looked at: 2 SEGs" in err
     assert "1 label maps by the model in /x[y] in 1.5 s" in err

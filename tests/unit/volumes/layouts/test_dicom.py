@@ -135,6 +135,19 @@ def test_series_without_a_mask_are_no_cases_where_the_patient_has_masks(source, 
     assert layout.left_out == ["1 series without a mask, of patients with masks"]
 
 
+def test_without_masks_every_series_is_a_case_and_what_was_drawn_is_counted(source, series):
+    series("one/planning", "1.2.1", "p-100", masks=("RTSTRUCT", "RTSTRUCT"))
+    series("one/followup", "1.2.2", "p-100", masks=())
+    series("two", "1.2.3", "p-200", masks=("SEG",))
+    layout = find(source, with_masks=False)
+    assert [(case.case, case.masks, case.problem) for case in layout.cases] == [
+        ("one", (), None),
+        ("one_2", (), None),
+        ("two", (), None),
+    ]
+    assert layout.left_out == ["2 RTSTRUCTs", "1 SEG"]
+
+
 def test_a_patient_without_masks_has_a_case_a_series(source, series):
     series("one/a", "1.2.1", "p-100", masks=())
     series("one/b", "1.2.2", "p-100", masks=())
