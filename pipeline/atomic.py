@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, MissingError
 
 
 @contextmanager
@@ -34,6 +34,23 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     _sync(path.parent)
+
+
+@contextmanager
+def output_path(path: Path) -> Iterator[Path]:
+    """As `atomic_path`, for a file that goes where a person said.
+
+    Raises:
+        MissingError: there is no room on the disk, no permission, or something else in its place.
+    """
+    try:
+        with atomic_path(path) as temporary:
+            yield temporary
+    except OSError as error:
+        raise MissingError(
+            f"{path} cannot be written ({error.strerror or type(error).__name__})",
+            "make room on the disk, see that the folder may be written to, or name another place",
+        ) from error
 
 
 @contextmanager

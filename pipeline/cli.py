@@ -180,7 +180,7 @@ def predict(
     summary = predict_scans(project_root(), organ, source, target, model, written_as)
     summary.show(as_json, time.perf_counter() - started)
     if summary.failed:
-        raise typer.Exit(2)
+        raise typer.Exit(summary.exit_code)
 
 
 @app.command(rich_help_panel="Data and models")

@@ -1,6 +1,7 @@
 """Label maps for scans on disk, by the current model."""
 
 import json
+import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -33,6 +34,8 @@ class Summary:
     """Reason, by the name of the file."""
     left_out: list[str] = field(default_factory=list)
     """What the folder holds besides, counted, a phrase a kind."""
+    exit_code: int = 0
+    """Of the command: the highest of what failed."""
 
     def show(self, as_json: bool, seconds: float) -> None:
         """Tell it to a person on stderr, or to a machine on stdout."""
@@ -80,6 +83,7 @@ def predict_scans(
             _label(model, one, written_as, name)
         except HounsfieldError as error:
             summary.failed[one.name] = str(error)
+            summary.exit_code = max(summary.exit_code, error.exit_code)
         else:
             summary.written.append(str(one.output))
     return summary
@@ -144,8 +148,10 @@ class Input:
 
 def _check_target(source: Path, target: Path) -> None:
     """Refuse, before a model is loaded, what can have no label map there."""
+    # Unlike pathlib, it takes a path that cannot be looked up for no file: writing will say why.
+    is_file = os.path.isfile(target)
     if source.is_file():
-        if target.is_file() and not target.name.endswith(WRITTEN):
+        if is_file and not target.name.endswith(WRITTEN):
             raise DataError(
                 f"{target} is a file that cannot hold a label map",
                 f"give a folder, or a name that ends with {' or '.join(WRITTEN)}",
@@ -153,7 +159,7 @@ def _check_target(source: Path, target: Path) -> None:
         return
     if not source.is_dir():
         raise MissingError(f"{source} is not there", "give a scan or a folder of scans")
-    if target.name.endswith(WRITTEN) or target.is_file():
+    if target.name.endswith(WRITTEN) or is_file:
         raise DataError(f"{source} is a folder, so {target} must be one too", "give a folder as OUT")
     if target.resolve() == source.resolve():
         raise DataError(f"label maps would overwrite the scans in {source}", "give another folder as OUT")

@@ -163,6 +163,7 @@ def test_predict_prints_json_and_nothing_else_on_stdout(project, model, scans, t
         "written": [str(tmp_path / "out" / "a.nii.gz")],
         "failed": {},
         "left_out": [],
+        "exit_code": 0,
     }
     assert nibabel.load(tmp_path / "out" / "a.nii.gz").shape == (9, 10, 11)
 
@@ -176,6 +177,15 @@ def test_predict_with_a_bad_scan_labels_the_others_and_ends_with_2(project, mode
     assert "1 label maps" in done.stderr
     assert "Traceback" not in done.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
+
+
+def test_predict_ends_with_4_where_a_label_map_cannot_be_written(project, model, scans, tmp_path):
+    (scans / "bad.nii.gz").write_bytes(b"no scan")
+    (tmp_path / "out" / "a.nii.gz").mkdir(parents=True)
+    done = hounsfield(project, "predict", "spleen", "../scans", "../out")
+    assert done.returncode == 4
+    assert "a.nii.gz cannot be written (Is a directory)" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_export_writes_the_champion_whole_and_says_how_far_the_formats_are_apart(project, model, tmp_path):

@@ -12,7 +12,7 @@ from pydicom.config import disable_value_validation
 from pydicom.multival import MultiValue
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, HounsfieldError
 from pipeline.volumes.readers import begins_as_dicom
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -52,7 +52,7 @@ def reading(name: str, doing: str = "reading") -> Iterator[None]:
         warnings.simplefilter("ignore")
         try:
             yield
-        except DataError:
+        except HounsfieldError:
             raise
         except MemoryError:
             raise DataError(f"{name} does not fit into memory", "use a machine with more") from None

@@ -18,7 +18,7 @@ from nibabel.imageglobals import ErrorLevel, logger
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 from numpy.typing import NDArray
 
-from pipeline.atomic import atomic_path
+from pipeline.atomic import output_path
 from pipeline.errors import DataError, ResourceError
 from pipeline.volumes.geometry import Geometry
 from pipeline.volumes.readers.scan import Origin, Scan, check_finite, checked_geometry, first_line
@@ -96,12 +96,16 @@ def starts_negative(*paths: Path) -> bool:
 
 
 def write_labels(path: Path, labels: NDArray[np.uint8], geometry: Geometry) -> None:
-    """Write a label map (I, J, K) as NIfTI in the given geometry, whole or not at all."""
+    """Write a label map (I, J, K) as NIfTI in the given geometry, whole or not at all.
+
+    Raises:
+        MissingError: it cannot be written there.
+    """
     image = nibabel.Nifti1Image(labels, geometry.affine)
     image.set_sform(geometry.affine, code=1)
     image.set_qform(geometry.affine, code=1)
     image.header.set_xyzt_units("mm")
-    with atomic_path(path) as temporary:
+    with output_path(path) as temporary:
         nibabel.save(image, temporary)
 
 

@@ -11,7 +11,7 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from pipeline.atomic import atomic_path
+from pipeline.atomic import output_path
 from pipeline.volumes.readers.dicom_files import RTSTRUCT, reading
 from pipeline.volumes.readers.dicom_planes import Plane
 from pipeline.volumes.writers.study import MAKER, STUDY, sources
@@ -42,12 +42,13 @@ def write_rtstruct(
 
     Raises:
         DataError: the series is no volume, or says too little of itself to refer to it.
+        MissingError: it cannot be written there.
     """
     planes, images = sources(series)
     with reading(f"a DICOM series of {len(series)} files", "making a structure set of"):
         found = _structure_set(planes, images, model)
         _add_regions(found, labels, names, planes, images)
-        with atomic_path(path) as temporary:
+        with output_path(path) as temporary:
             found.save_as(temporary, enforce_file_format=True)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from pipeline.atomic import atomic_path
+from pipeline.atomic import output_path
 from pipeline.errors import DataError
 from pipeline.volumes.readers.dicom_files import reading
 from pipeline.volumes.writers.study import MAKER, sources
@@ -38,6 +38,7 @@ def write_segmentation(
 
     Raises:
         DataError: the series is no volume, or says too little of itself for a segmentation to refer to it.
+        MissingError: it cannot be written there.
     """
     images, pixels = _on_images(labels, series)
     numbers = {value: number for number, value in enumerate(sorted(names.values()), start=1)}
@@ -47,7 +48,7 @@ def write_segmentation(
     described = sorted(names, key=names.__getitem__)
     with reading(f"a DICOM series of {len(series)} files", "making a segmentation of"):
         found = _segmentation(images, renumbered[pixels], described, model)
-        with atomic_path(path) as temporary:
+        with output_path(path) as temporary:
             found.save_as(temporary)
 
 

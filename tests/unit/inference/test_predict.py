@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -377,6 +379,37 @@ def test_scans_are_never_written_over(trained, scans):
     assert {path.name: path.read_bytes() for path in scans.iterdir()} == before
 
 
+def test_what_stands_in_the_place_of_a_label_map_does_not_stop_the_others(trained, scans, tmp_path):
+    (tmp_path / "out" / "b.nii").mkdir(parents=True)
+    summary = predict_scans(trained, "liver", scans, tmp_path / "out", "auto")
+    assert [Path(path).name for path in summary.written] == ["a.nii.gz", "c.nii.gz"]
+    assert "b.nii cannot be written (Is a directory): make room" in summary.failed["b.nii"]
+    assert summary.exit_code == MissingError.exit_code
+
+
+@pytest.mark.parametrize("place", ["file/out", "link/out", "/proc/out", "n" * 300])
+def test_a_place_that_cannot_be_written_to_is_told_of_every_scan(trained, scans, tmp_path, place):
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    summary = predict_scans(trained, "liver", scans, tmp_path / place, "auto")
+    assert (summary.written, sorted(summary.failed)) == ([], ["a.nii.gz", "b.nii", "c.nii.gz"])
+    assert all("cannot be written (" in reason for reason in summary.failed.values())
+
+
+@pytest.mark.parametrize("written_as", ["dicom-seg", "rtstruct"])
+def test_a_full_disk_is_no_fault_of_the_series(trained, tmp_path, monkeypatch, written_as):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setenv("HOUNSFIELD_SALT", "of this test")
+    write_series(tmp_path / "scans" / "study")
+    monkeypatch.setattr(os, "fsync", full)
+    summary = predict_scans(trained, "liver", tmp_path / "scans", tmp_path / "out", "auto", written_as)
+    (reason,) = summary.failed.values()
+    assert "cannot be written (No space left on device)" in reason
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_a_linked_folder_is_the_folder_it_leads_to(trained, scans, tmp_path):
     (tmp_path / "link").symlink_to(scans)
     with pytest.raises(DataError, match="overwrite"):
@@ -477,6 +510,7 @@ def test_a_summary_for_machines_is_json_on_stdout(capsys):
         "written": ["out/a.nii.gz"],
         "failed": {"b.nii": "b.nii is damaged"},
         "left_out": ["1 SEG"],
+        "exit_code": 0,
     }
     assert err == ""
 
