@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.errors import DataError, HounsfieldError, MissingError
-from pipeline.inference.model import CONFIG, Model, load_model
+from pipeline.inference.model import CONFIG, WEIGHTS, Model, load_model
 from pipeline.params import load_organ
 from pipeline.progress import console, track
 from pipeline.volumes.case_files import Problem
@@ -105,7 +105,9 @@ def current_model(root: Path, organ: str, which: str = "auto") -> tuple[Model, s
         ParamsError: there is no such organ.
     """
     if which not in ("auto", "champion", "challenger", "latest") and not which.isdecimal():
-        return load_model(Path(which)), f"the model in {which}"
+        model = load_model(Path(which))
+        # Not its folder: what it is called goes into DICOM files, and a path may name a person.
+        return model, f"the {model.config.get('organ', organ)} model {model.config['sha256'][WEIGHTS][:12]}"
     if which != "latest":
         registered = _registered(root, organ, which)
         if registered is not None:

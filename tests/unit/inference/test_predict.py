@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from pipeline.atomic import sha256_file
 from pipeline.errors import DataError, MissingError, ParamsError
 from pipeline.inference.predict import Summary, current_model, predict_scans
 
@@ -456,9 +457,25 @@ def test_an_organ_nobody_knows_is_told_with_the_one_that_was_meant(root, which):
 def test_a_model_can_be_given_as_a_folder(root, save_model, scans, tmp_path):
     folder = save_model(tmp_path / "elsewhere", {"liver": 5}, (AIR, LIVER), spacing=(1.0, 1.5, 2.0))
     target = tmp_path / "labels.nii.gz"
-    summary = predict_scans(root, "liver", scans / "a.nii.gz", target, str(folder))
-    assert summary.model == f"the model in {folder}"
+    predict_scans(root, "liver", scans / "a.nii.gz", target, str(folder))
     assert_labels(target)
+
+
+@pytest.mark.parametrize("written_as", ["dicom-seg", "rtstruct"])
+def test_a_model_given_as_a_folder_is_called_by_organ_and_weights(
+    root, save_model, tmp_path, monkeypatch, written_as
+):
+    import pydicom
+
+    monkeypatch.setenv("HOUNSFIELD_SALT", "of this test")
+    write_series(tmp_path / "scans" / "study")
+    folder = save_model(tmp_path / "of_doe", {"liver": 5}, (AIR, LIVER), organ="liver")
+    summary = predict_scans(root, "liver", tmp_path / "scans", tmp_path / "out", str(folder), written_as)
+    digest = sha256_file(folder / "weights.safetensors")
+    assert summary.model == f"the liver model {digest[:12]}"
+    (written,) = summary.written
+    assert pydicom.dcmread(written).SeriesDescription.endswith(f" by {summary.model}")
+    assert b"of_doe" not in Path(written).read_bytes()
 
 
 def test_a_folder_that_holds_no_model_is_told(root, tmp_path):
