@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydicom import Dataset
 
+from pipeline.errors import DataError
 from pipeline.volumes.readers.dicom import planes
 from pipeline.volumes.readers.dicom_files import open_dataset, reading
 from pipeline.volumes.readers.dicom_planes import Plane
@@ -21,6 +22,8 @@ STUDY = (
     "ReferringPhysicianName",
 )
 """The standard lets each be empty, but not absent."""
+REFERRED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
+"""By which a derived object refers to its series."""
 MAKER = "Hounsfield"
 
 
@@ -28,14 +31,21 @@ def sources(series: Sequence[Path]) -> tuple[list[Plane], dict[Path, Dataset]]:
     """The slices of a series in the order of the last axis of its array, and the headers of its files.
 
     Raises:
-        DataError: the files are no regular volume of one series.
+        DataError: the files are no regular volume of one series, or lack what is needed to refer to them.
     """
     ordered = planes(*series)
     files = dict.fromkeys(plane.path for plane in ordered)
-    with reading(f"a DICOM series of {len(series)} files"):
+    name = f"a DICOM series of {len(series)} files"
+    with reading(name):
         images = {path: open_dataset(path) for path in files}
         for image in images.values():
             for keyword in STUDY:
                 if keyword not in image:
                     setattr(image, keyword, None)
+        lacking = [keyword for keyword in REFERRED if any(not one.get(keyword) for one in images.values())]
+    if lacking:
+        raise DataError(
+            f"{name} lacks {', '.join(lacking)}, by which SEG and RTSTRUCT refer to it",
+            "write NIfTI, without --format, or restore what was lost in making the series anonymous",
+        )
     return ordered, images

@@ -5,6 +5,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from pipeline.errors import DataError
 from pipeline.volumes.geometry import Geometry
 from pipeline.volumes.readers import read_geometry, read_scan
 from pipeline.volumes.readers.rtstruct import rasterise
@@ -84,6 +85,16 @@ def test_it_refers_to_its_series_and_to_the_slice_of_each_contour(series, tmp_pa
         (image,) = contour.ContourImageSequence
         assert set(contour.ContourData[2::3]) == {heights[image.ReferencedSOPInstanceUID]}
     assert (found.PatientID, found.ApprovalStatus) == (slices[0].PatientID, "UNAPPROVED")
+
+
+@pytest.mark.parametrize("keyword", ["FrameOfReferenceUID", "StudyInstanceUID"])
+def test_a_series_that_cannot_be_referred_to_is_told_what_it_lacks(series, tmp_path, keyword):
+    for path in series:
+        image = pydicom.dcmread(path)
+        del image[keyword]
+        image.save_as(path)
+    with pytest.raises(DataError, match=f"lacks {keyword}, by which .* write NIfTI"):
+        write_rtstruct(tmp_path / "rt.dcm", np.zeros(GEOMETRY.shape, np.uint8), series, NAMES, "a model")
 
 
 @needs_data
