@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.atomic import read_json, sha256_file
-from pipeline.errors import DataError, MissingError
+from pipeline.errors import DataError, MissingError, ParamsError
 from pipeline.inference.cleaning import clean
 from pipeline.inference.composition import given_by, look_with
 from pipeline.inference.constant_windows import OnceIfConstant
@@ -222,7 +222,7 @@ def load_model(folder: Path) -> Model:
 
     Raises:
         MissingError: there is no model.
-        DataError: a file was changed or cut short.
+        DataError: a file was changed or cut short, or it is of a version that knew more or less.
     """
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         raise MissingError(f"{folder} holds no model", f"run dvc repro train@{folder.name}")
@@ -232,13 +232,25 @@ def load_model(folder: Path) -> Model:
     for name, digest in config["sha256"].items():
         if name != WEIGHTS and (not (folder / name).is_file() or sha256_file(folder / name) != digest):
             raise DataError(f"{folder / name} is not the file that was saved (its checksum differs)", RESTORE)
-    network = build(config)
+    network = _understood(folder / CONFIG, config)
     try:
         load_weights(network, load_file(folder / WEIGHTS))
     except (SafetensorError, ValueError):
         raise DataError(f"{folder / WEIGHTS} does not fit its {CONFIG}", RESTORE) from None
     before, folds = ([load_model(folder / place) for place in places] for places in parts(config))
     return Model(config, network.eval(), before, folds)
+
+
+def _understood(path: Path, config: dict[str, Any]) -> Network:
+    """The network of a configuration that this version of the pipeline knows all of."""
+    try:
+        Recipe.of(config)
+        return build(config)
+    except (ParamsError, TypeError, KeyError) as error:
+        raise DataError(
+            f"{path} is of another version of Hounsfield ({type(error).__name__}: {error})",
+            "use the version that trained it, or train again",
+        ) from error
 
 
 def parts(config: dict[str, Any]) -> tuple[list[str], list[str]]:

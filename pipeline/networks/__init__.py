@@ -76,11 +76,19 @@ def check(name: str, options: Options) -> None:
 
 
 def network_class(name: str) -> "type[Network]":
-    """The class of the network called `name`, which `check` knows."""
+    """The class of the network called `name`.
+
+    Raises:
+        ParamsError: there is none.
+    """
     if name.startswith(MONAI):
         from pipeline.networks.from_monai import wrapped
 
         return wrapped(name.removeprefix(MONAI))
+    try:
+        check(name, {})
+    except ValueError as error:
+        raise ParamsError(str(error)) from None
     network: type[Network] = importlib.import_module(f"pipeline.networks.catalogue.{name}").NETWORK
     return network
 

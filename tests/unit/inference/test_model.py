@@ -244,6 +244,25 @@ def test_weights_of_another_network_are_refused(folder):
         load_model(folder)
 
 
+@pytest.mark.parametrize(
+    ("section", "change", "told"),
+    [
+        ("recipe", {"new": 1}, "new"),
+        ("recipe", {"labels": None}, "labels"),
+        ("recipe", {"spacing": None}, "spacing"),
+        ("network", {"name": "gone"}, "there is no network 'gone'"),
+        ("network", {"name": "unet", "newer": 3}, "newer"),
+    ],
+)
+def test_a_model_of_another_version_is_told_with_what_is_not_known(folder, section, change, told):
+    config = json.loads((folder / "config.json").read_text())
+    changed = config[section] | change
+    config[section] = {key: value for key, value in changed.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match=rf"another version of Hounsfield \(.*{told}.*: use the version"):
+        load_model(folder)
+
+
 def test_a_network_is_built_from_its_configuration(folder):
     network = build(
         load_model(folder).config
