@@ -260,7 +260,9 @@ def _setting(value: Any) -> str:
 
 def _empty_masks(per_case: pd.DataFrame) -> Html:
     rows = []
-    for label, cases in per_case.groupby("label", sort=False):
+    for label, every in per_case.groupby("label", sort=False):
+        # Of a label that nobody looked for in a case it is not known whether it is there.
+        cases = every.dropna(subset=["truth_ml"])
         truth, predicted = cases["truth_ml"] > 0, cases["predicted_ml"] > 0
         kinds = (truth & predicted, truth & ~predicted, ~truth & predicted, ~truth & ~predicted)
         rows.append([str(label), *(str(int(kind.sum())) for kind in kinds)])

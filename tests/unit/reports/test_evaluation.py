@@ -83,6 +83,16 @@ def test_empty_masks_are_counted_by_kind(per_case):
     assert "What empty masks mean" in html
 
 
+def test_a_label_that_nobody_looked_for_in_a_case_is_neither_invented_nor_empty(per_case):
+    unknown = (
+        per_case[per_case["label"] == "spleen"]
+        .iloc[:2]
+        .assign(case=["case_e", "case_f"], dice=np.nan, truth_ml=np.nan, predicted_ml=[90.0, 0.0])
+    )
+    html = report_page("abdomen", CONFIG, pd.concat([per_case, unknown]), None, [], 1.5)
+    assert ["spleen", "1", "1", "1", "1"] in cells(html)
+
+
 def test_every_defined_case_is_a_dot(per_case):
     html = report_page("abdomen", CONFIG, per_case, None, [], 1.5)
     assert html.count("<circle") == 7
