@@ -7,8 +7,10 @@ from typing import Any
 from rich.table import Table
 
 from pipeline.atomic import read_json
+from pipeline.errors import DataError
 from pipeline.params import read_params
-from pipeline.workspace import stage_files
+from pipeline.registry.connection import is_present
+from pipeline.workspace import home, stage_files
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,12 @@ class Result:
 
 
 def collect(root: Path) -> list[Result]:
-    """The results of every organ of `params.yaml`, as the files of the last run tell them."""
+    """The results of every organ of `params.yaml`, as the files of the last run and the registry tell them.
+
+    Raises:
+        DataError: one of the files is no JSON.
+        MissingError: the registry cannot be used.
+    """
     return [_result(root, organ) for organ in read_params(root / "params.yaml")["organs"]]
 
 
@@ -44,12 +51,25 @@ def _result(root: Path, organ: str) -> Result:
         report=str(report) if (root / report).is_file() else None,
         decision=decision.get("decision"),
         why=str(why) if (root / why).is_file() else None,
-        champion=decision.get("champion_version"),
+        champion=_champion(root, organ, decision),
     )
 
 
+def _champion(root: Path, organ: str, decision: dict[str, Any]) -> int | None:
+    """The version in use; the file of the last decision knows of no rollback, but needs no registry."""
+    if not is_present(home(root.absolute())):
+        return decision.get("champion_version")
+    # MLflow is loaded where a registry is asked.
+    from pipeline.registry.models import ModelRegistry
+
+    return ModelRegistry(root).champion_version(organ)
+
+
 def _read(path: Path) -> dict[str, Any]:
-    return dict(read_json(path)) if path.is_file() else {}
+    try:
+        return dict(read_json(path)) if path.is_file() else {}
+    except (ValueError, TypeError):
+        raise DataError(f"{path} is no JSON", "settle the merge in it, or run its stage again") from None
 
 
 def as_table(results: list[Result]) -> Table:
