@@ -51,19 +51,22 @@ def connect(home: Path) -> Any:
 
 @contextmanager
 def reached() -> Iterator[None]:
-    """Turn what MLflow raises into an error that says where the registry should be.
+    """Turn what MLflow and its database raise into an error that says where the registry should be.
 
     Raises:
-        MissingError: MLflow failed.
+        MissingError: one of them failed.
     """
     try:
         yield
     except Exception as error:
         # By name, because importing MLflow's exceptions would load it.
-        if not type(error).__module__.startswith("mlflow."):
+        if not type(error).__module__.startswith(("mlflow.", "sqlalchemy.")):
             raise
         uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-        place, remedy = "mlflow.db below HOUNSFIELD_HOME", ""
+        place, remedy = (
+            "mlflow.db below HOUNSFIELD_HOME",
+            "see that it can be read and written, or bring back a copy",
+        )
         if uri:
             place, remedy = uri, "see that the server runs, or unset MLFLOW_TRACKING_URI"
         message = str(error).strip().partition("\n")[0]

@@ -202,6 +202,14 @@ def test_aliases_follow_the_decision(registry, model, evidence, client, tmp_path
     assert client.get_registered_model("liver").aliases == {"champion": 2}
 
 
+def test_a_damaged_database_is_told_in_one_line(tmp_path, home):
+    home.mkdir(exist_ok=True)
+    (home / "mlflow.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(MissingError, match=r"mlflow\.db.*file is not a database: see that") as error:
+        ModelRegistry(tmp_path).champion("liver")
+    assert "\n" not in str(error.value)
+
+
 def test_a_server_that_does_not_answer_is_named_without_its_password(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:secret@127.0.0.1:9/mlflow")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
