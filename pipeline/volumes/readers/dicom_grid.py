@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DataError
 from pipeline.volumes.readers.dicom_planes import SQUARE, Plane, Vector
-from pipeline.volumes.readers.scan import THINNEST
+from pipeline.volumes.readers.scan import THINNEST, TILT
 
 FEWEST = 3
 """Slices; of fewer nobody can tell whether their step is constant."""
 UNEVEN = 0.1
 """Share of the step by which a slice may lie off its place: positions are often rounded to 0.1 mm."""
-TILT = 1.0
-"""Degrees between the way from slice to slice and their normal."""
 ASIDE = 0.5
 """Pixels that a slice may lie aside of the first one."""
 

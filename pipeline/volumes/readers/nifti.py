@@ -40,7 +40,7 @@ MENDED = 30
 MILLIMETRES = (0, 2)
 """NIfTI's codes of units that are taken as millimetres: none given, and mm."""
 APART = 0.1
-"""Share by which the spacings of sform and pixdim may differ: gantries are tilted, numbers rounded."""
+"""Share by which the spacings of sform and pixdim may differ: numbers are rounded."""
 FIRST = 1_000_000
 """Voxels that are looked at first: a few slices of a CT."""
 DENSEST = 1100

@@ -17,6 +17,8 @@ THINNEST, THICKEST = 1e-3, 1e3
 """Millimetres; spacings beyond are a broken header."""
 FLATTEST = 0.1
 """Volume of a voxel as a share of a box with its edges; below, two axes are nearly one."""
+TILT = 1.0
+"""Degrees by which two axes may miss the right angle that volumes and distances are measured with."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def checked_geometry(name: str, shape: Sequence[int], affine: NDArray[np.float64
         affine: 4×4, voxel indices to millimetres in RAS+.
 
     Raises:
-        DataError: it is not one volume, has no usable spacing, or would not fit into memory.
+        DataError: it is not one volume, has no usable spacing, is sheared, or would not fit into memory.
     """
     shape = tuple(int(n) for n in shape)
     while len(shape) > 3 and shape[-1] == 1:
@@ -67,9 +69,21 @@ def checked_geometry(name: str, shape: Sequence[int], affine: NDArray[np.float64
         raise DataError(
             f"{name}: its affine gives no usable spacing ({spacing.tolist()} mm)", "export it again"
         )
+    _check_right_angles(name, affine[:3, :3] / spacing)
     geometry = Geometry((shape[0], shape[1], shape[2]), affine)
     check_memory(f"{name}: its header claims", geometry.shape)
     return geometry
+
+
+def _check_right_angles(name: str, directions: NDArray[np.float64]) -> None:
+    cosines = np.abs(directions.T @ directions - np.eye(3))
+    missed = math.degrees(math.asin(min(float(cosines.max()), 1.0)))
+    if missed > TILT:
+        raise DataError(
+            f"{name}: two of its axes stand at {90 - missed:.1f} degrees, not at right angles "
+            "(gantry tilt): a sheared volume",
+            "resample it onto a rectangular grid",
+        )
 
 
 def check_finite(name: str, array: Floats) -> None:

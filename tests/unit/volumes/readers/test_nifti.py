@@ -210,10 +210,24 @@ def test_an_affine_without_a_usable_spacing_is_refused(tmp_path: Path, broken: A
         read_geometry(path)
 
 
-def test_the_tilt_of_a_gantry_is_not_refused(tmp_path: Path) -> None:
+def _tilted(degrees: float) -> NDArray[np.float64]:
     tilted = AFFINE.copy()
-    tilted[1, 2] = 2.0 * np.tan(np.radians(25))
-    assert np.array_equal(read_scan(_save(tmp_path / "scan.nii.gz", _voxels(), tilted)).array, _voxels())
+    tilted[1, 2] = 2.0 * np.tan(np.radians(degrees))
+    return tilted
+
+
+@pytest.mark.parametrize("degrees", [1.1, 30, -30])
+def test_the_tilt_of_a_gantry_is_refused_as_in_dicom(tmp_path: Path, degrees: float) -> None:
+    path = _save(tmp_path / "scan.nii.gz", _voxels(), _tilted(degrees))
+    told = f"two of its axes stand at {90 - abs(degrees):.1f} degrees, not at right angles"
+    assert told in _refusal(path)
+    with pytest.raises(DataError, match="resample it onto a rectangular grid"):
+        read_geometry(path)
+
+
+def test_axes_that_are_as_good_as_at_right_angles_are_taken(tmp_path: Path) -> None:
+    path = _save(tmp_path / "scan.nii.gz", _voxels(), _tilted(0.9))
+    assert np.array_equal(read_scan(path).array, _voxels())
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
@@ -289,7 +303,7 @@ def test_a_header_that_contradicts_itself_or_its_file_is_refused(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_spacing_that_is_rounded_or_tilted_is_no_contradiction(tmp_path: Path) -> None:
+def test_a_spacing_that_is_rounded_is_no_contradiction(tmp_path: Path) -> None:
     path = _patch_header(_save(tmp_path / "scan.nii", _voxels()), 88, struct.pack("<f", 1.9))
     assert read_scan(path).geometry.spacing == (2.0, 1.0, 0.5)
 
