@@ -1,28 +1,54 @@
-"""How sure a mean over cases is."""
+"""How sure a mean over cases is, where scans of one patient are no independent witnesses."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 SEED = 0
 
+Indices = NDArray[np.intp]
+
+
+def patient_numbers(cases: Sequence[str], patients: Mapping[str, str]) -> Indices:
+    """The number of each case's patient, 0…n - 1, in the order in which they come.
+
+    Args:
+        cases: by their names.
+        patients: whose a case is; one that is not named is of a patient of its own.
+    """
+    # A case without a patient is told from a patient who is called so.
+    whose = [(case not in patients, patients.get(case, case)) for case in cases]
+    return pd.factorize(pd.Series(whose, dtype=object))[0]
+
 
 def interval(
-    values: NDArray[np.float64], confidence: float = 0.95, resamples: int = 2000
+    values: NDArray[np.float64],
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    patient: Indices | None = None,
 ) -> tuple[float, float] | None:
-    """The percentile interval of the mean, by resampling the cases with replacement (Efron 1979).
+    """The percentile interval of the mean, by resampling the patients with replacement (Efron 1979).
 
     Args:
         values: a case each; NaN is left out.
         confidence: of the interval.
         resamples: how many.
+        patient: the number of each case's; all of its cases are drawn together. None: each has its own.
 
     Returns:
-        Lower and upper end; None of fewer than two values. The same values give the same ends.
+        Lower and upper end; None of fewer than two patients. The same values give the same ends.
     """
-    known = values[~np.isnan(values)]
-    if len(known) < 2:
+    known = ~np.isnan(values)
+    own = np.arange(len(values)) if patient is None else patient
+    numbers = np.unique(own[known], return_inverse=True)[1]
+    count = int(numbers.max()) + 1 if known.any() else 0
+    if count < 2:
         return None
-    drawn = np.random.default_rng(SEED).integers(len(known), size=(resamples, len(known)))
+    sums, cases = np.bincount(numbers, values[known]), np.bincount(numbers)
+    drawn = np.random.default_rng(SEED).integers(count, size=(resamples, count))
+    means = sums[drawn].sum(axis=1) / cases[drawn].sum(axis=1)
     outside = (1 - confidence) / 2
-    low, high = np.quantile(known[drawn].mean(axis=1), [outside, 1 - outside])
+    low, high = np.quantile(means, [outside, 1 - outside])
     return float(low), float(high)

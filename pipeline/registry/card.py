@@ -5,12 +5,13 @@ After Mitchell et al., Model Cards for Model Reporting (FAT* 2019), as Markdown,
 
 import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline.metrics.bootstrap import interval
+from pipeline.metrics.bootstrap import interval, patient_numbers
 
 NAME = "model_card.md"
 FEW = 10
@@ -23,6 +24,7 @@ def model_card(
     figures: pd.DataFrame,
     groups: Mapping[str, Sequence[str]],
     commit: str | None,
+    patients: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """The card of a version.
 
@@ -32,12 +34,13 @@ def model_card(
         figures: case, label, dice on the test cases; NaN where undefined.
         groups: test cases by the name of their group.
         commit: that was checked out; None: not known.
+        patients: whose a test case is; one that is not named is of a patient of its own.
     """
     labels = list(config["labels"])
     sections = {
         "Intended use": _use(config, labels),
         "What it learned from": _data(config.get("fingerprint_data") or {}),
-        "How good it is": _quality(figures, labels),
+        "How good it is": _quality(figures, labels, patients),
         "By group of cases": _by_group(figures, groups),
         "Why it is where it is": [f"{outcome['decision']}:", "", *(f"* {why}" for why in outcome["reasons"])],
         "Limits": _limits(config, figures),
@@ -78,7 +81,7 @@ def _data(fingerprint: Mapping[str, Any]) -> list[str]:
     return rows
 
 
-def _quality(figures: pd.DataFrame, labels: Sequence[str]) -> list[str]:
+def _quality(figures: pd.DataFrame, labels: Sequence[str], patients: Mapping[str, str]) -> list[str]:
     rows = [
         "On test cases that no training saw:",
         "",
@@ -86,11 +89,12 @@ def _quality(figures: pd.DataFrame, labels: Sequence[str]) -> list[str]:
         "|---|---|---|---|---|",
     ]
     for label in labels:
-        dice = figures.loc[figures["label"] == label, "dice"].dropna().to_numpy(np.float64)
+        known = figures[figures["label"] == label].dropna(subset=["dice"])
+        dice = known["dice"].to_numpy(np.float64)
         if not dice.size:
             rows.append(f"| {label} | 0 | not known | | |")
             continue
-        ends = interval(dice)
+        ends = interval(dice, patient=patient_numbers(known["case"].tolist(), patients))
         sure = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else ""
         rows.append(f"| {label} | {dice.size} | {dice.mean():.3f} | {sure} | {dice.min():.3f} |")
     return rows

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, stdtrit
 
 from pipeline.errors import DataError
+from pipeline.metrics.bootstrap import Indices, patient_numbers
 from pipeline.params import RegisterParams
 
 LEAST_PATIENTS = 3
@@ -34,7 +35,6 @@ DIGITS = 6
 """Figures are rounded before they decide, so that no decision hangs on the order of a sum."""
 
 Array = NDArray[np.float64]
-Indices = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -260,10 +260,7 @@ def compare(
     ours, theirs = _filled(challenger, champion)
     informative = ~np.isnan(ours).all(axis=1)
     ours, theirs = ours[informative], theirs[informative]
-    # A case without a patient is told from a patient of that name.
-    cases = challenger.index[np.flatnonzero(informative)]
-    whose = [(case not in patients, patients.get(case, case)) for case in cases]
-    patient = pd.factorize(pd.Series(whose, dtype=object))[0]
+    patient = patient_numbers(challenger.index[np.flatnonzero(informative)].tolist(), patients)
     means = _resampled_means(ours - theirs, patient, params.resamples)
     classes = {}
     for column, label in enumerate(challenger.columns):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.atomic import write_text
-from pipeline.metrics.bootstrap import interval
+from pipeline.metrics.bootstrap import interval, patient_numbers
 from pipeline.metrics.calibration import expected_error, overconfidence
 from pipeline.reports.charts import line_chart, reliability_chart, strip_chart
 from pipeline.reports.page import Html, chart, charts, facts, page, paragraph, picture, section, table
@@ -50,6 +50,7 @@ def write_report(
     nsd_tolerance_mm: float,
     groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
     calibration: pd.DataFrame | None = None,
+    patients: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write the report as one offline HTML file.
 
@@ -63,8 +64,11 @@ def write_report(
         nsd_tolerance_mm: within which NSD takes two surfaces for one.
         groups: cases that are alike in something, by the name of their group.
         calibration: what the probabilities are worth, as `pipeline.metrics.calibration.as_table` tells it.
+        patients: whose a case is; one that is not named is of a patient of its own.
     """
-    html = report_page(organ, config, per_case, curves, worst, nsd_tolerance_mm, groups, calibration)
+    html = report_page(
+        organ, config, per_case, curves, worst, nsd_tolerance_mm, groups, calibration, patients
+    )
     write_text(path, html)
 
 
@@ -77,11 +81,12 @@ def report_page(
     nsd_tolerance_mm: float,
     groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
     calibration: pd.DataFrame | None = None,
+    patients: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """The report as HTML; arguments as of `write_report`."""
-    blocks = [_headline(per_case), _dice_by_label(per_case), _surfaces(per_case, nsd_tolerance_mm)]
+    blocks = [_headline(per_case), _dice_by_label(per_case, patients), _surfaces(per_case, nsd_tolerance_mm)]
     if groups:
-        blocks.append(_by_group(per_case, groups))
+        blocks.append(_by_group(per_case, groups, patients))
     if calibration is not None and len(calibration):
         blocks.append(_calibration(calibration))
     if curves is not None and len(curves):
@@ -109,14 +114,19 @@ def _headline(per_case: pd.DataFrame) -> Html:
     )
 
 
-def _dice_by_label(per_case: pd.DataFrame) -> Html:
+def _dice_by_label(per_case: pd.DataFrame, patients: Mapping[str, str]) -> Html:
     rows, groups = [], {}
     for label, cases in per_case.groupby("label", sort=False):
         known = cases.dropna(subset=["dice"]).sort_values(["dice", "case"])
         dice = known["dice"]
         worst = known["case"].iloc[0] if len(known) else "–"
         volume = (known["predicted_ml"] - known["truth_ml"]).median()
-        row = [str(label), str(len(known)), _number(dice.mean()), _interval(dice)]
+        row = [
+            str(label),
+            str(len(known)),
+            _number(dice.mean()),
+            _interval(known.set_index("case")["dice"], patients),
+        ]
         row += map(_number, (dice.median(), dice.min()))
         rows.append([*row, "–" if pd.isna(volume) else f"{volume:+.1f}", str(worst)])
         groups[str(label)] = [
@@ -127,7 +137,7 @@ def _dice_by_label(per_case: pd.DataFrame) -> Html:
         "Dice by label",
         table(columns, rows, numbers=columns[1:-1]),
         paragraph(
-            f"{SURE}: where the mean of other such patients is expected, by resampling the cases. "
+            f"{SURE}: where the mean of other such patients is expected, by resampling the patients. "
             "Volume: the median of predicted minus true millilitres.",
             "soft",
         ),
@@ -158,14 +168,17 @@ def _surfaces(per_case: pd.DataFrame, nsd_tolerance_mm: float) -> Html:
     )
 
 
-def _by_group(per_case: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> Html:
+def _by_group(
+    per_case: pd.DataFrame, groups: Mapping[str, Sequence[str]], patients: Mapping[str, str]
+) -> Html:
     means = per_case.groupby("case")["dice"].mean()
     rows = []
     for name, cases in groups.items():
         own, others = means[means.index.isin(list(cases))].dropna(), means[~means.index.isin(list(cases))]
         apart = own.mean() - others.mean()
         told = "–" if pd.isna(apart) else f"{apart:+.3f}"
-        rows.append([name, str(len(own)), _number(own.mean()), _interval(own), _number(own.min()), told])
+        sure = _interval(own, patients)
+        rows.append([name, str(len(own)), _number(own.mean()), sure, _number(own.min()), told])
     columns = ["cases with", "cases", "mean", SURE, "worst", "against the others"]
     return section(
         "Where it does better and worse",
@@ -270,8 +283,10 @@ def _empty_masks(per_case: pd.DataFrame) -> Html:
     return section("What empty masks mean", paragraph(EMPTY_MASKS), table(columns, rows, numbers=columns[1:]))
 
 
-def _interval(dice: "pd.Series[float]") -> str:
-    found = interval(np.asarray(dice, dtype=np.float64))
+def _interval(dice: "pd.Series[float]", patients: Mapping[str, str]) -> str:
+    """Of the mean of Dice by case."""
+    patient = patient_numbers(dice.index.tolist(), patients)
+    found = interval(np.asarray(dice, dtype=np.float64), patient=patient)
     return "–" if found is None else f"{found[0]:.3f} to {found[1]:.3f}"
 
 

@@ -11,7 +11,7 @@ from pipeline.errors import DataError
 from pipeline.inference.judge import Calibration, judge_cases, predictions
 from pipeline.inference.model import Model, load_model
 from pipeline.metrics.calibration import as_table, expected_error, nothing
-from pipeline.metrics.subgroups import subgroups
+from pipeline.metrics.subgroups import patients_of, subgroups
 from pipeline.params import EvaluateParams
 from pipeline.progress import console
 from pipeline.reports.evaluation import write_report
@@ -61,9 +61,17 @@ def run(
         per_case.to_csv(temporary, index=False, float_format="%.6g")
     write_json(metrics, figures | {"cases": len(test)})
     pictures = worst_pictures(model, per_case, test, raw, params.worst_cases)
-    tolerance, groups = params.nsd_tolerance_mm, subgroups(test)
     write_report(
-        report, organ, model.config, per_case, pd.read_csv(curves), pictures, tolerance, groups, bins
+        report,
+        organ,
+        model.config,
+        per_case,
+        pd.read_csv(curves),
+        pictures,
+        params.nsd_tolerance_mm,
+        subgroups(test),
+        bins,
+        patients_of(test),
     )
     labels = ", ".join(f"{name} {value:.3f}" for name, value in figures["dice"].items())
     console.print(f"{organ}: Dice on {len(test)} test cases: {labels}; report in {report}")

@@ -20,7 +20,7 @@ import pandas as pd
 from pipeline.atomic import read_json, sha256_code, sha256_file, sha256_json, write_json, write_text
 from pipeline.errors import DataError, MissingError
 from pipeline.export.registered import keep_export
-from pipeline.metrics.subgroups import subgroups
+from pipeline.metrics.subgroups import patients_of, subgroups
 from pipeline.params import RegisterParams
 from pipeline.progress import console
 from pipeline.registry.card import NAME as CARD
@@ -84,8 +84,7 @@ class Challenge:
     @property
     def patients(self) -> dict[str, str]:
         """Whose each case is."""
-        whose = self.table["patient"] if "patient" in self.table else self.table["case"]
-        return dict(zip(self.table["case"], whose, strict=True))
+        return patients_of(self.table)
 
 
 def judge_champion(
@@ -204,7 +203,9 @@ def _told(
 ) -> list[Path]:
     """Card and page about `outcome`, written to `folder`."""
     groups = subgroups(challenge.test)
-    card = model_card(challenge.config, outcome, challenge.figures, groups, challenge.commit)
+    card = model_card(
+        challenge.config, outcome, challenge.figures, groups, challenge.commit, challenge.patients
+    )
     for name, text in ((CARD, card), (PAGE, _page(outcome, challenge, theirs))):
         (folder / name).write_text(text, encoding="utf-8")
     return [folder / CARD, folder / PAGE]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.metrics.bootstrap import interval
+from pipeline.metrics.bootstrap import interval, patient_numbers
 
 
 def test_the_interval_holds_the_mean_as_often_as_it_says():
@@ -23,3 +23,18 @@ def test_what_is_undefined_is_left_out_and_the_same_values_give_the_same_ends():
 def test_of_one_value_nothing_can_be_said():
     assert interval(np.array([0.7, np.nan])) is None
     assert interval(np.array([])) is None
+
+
+def test_scans_of_one_patient_are_drawn_together():
+    values = np.array([0.7, 0.8, 0.9, 0.6, 0.75])
+    often = np.repeat(values, 4)
+    patient = np.repeat(np.arange(5), 4)
+    assert interval(often, patient=patient) == pytest.approx(interval(values))
+    low, high = interval(often)
+    assert high - low < 0.6 * np.ptp(interval(values)), "as if there were twenty patients"
+    assert interval(often[:4], patient=patient[:4]) is None
+
+
+def test_a_case_without_a_patient_has_its_own():
+    numbers = patient_numbers(["a", "b", "c", "d", "e"], {"a": "Eve", "c": "Eve", "d": "b"})
+    assert numbers.tolist() == [0, 1, 0, 2, 3]
