@@ -118,15 +118,10 @@ def _dice_by_label(per_case: pd.DataFrame, patients: Mapping[str, str]) -> Html:
     rows, groups = [], {}
     for label, cases in per_case.groupby("label", sort=False):
         known = cases.dropna(subset=["dice"]).sort_values(["dice", "case"])
-        dice = known["dice"]
+        dice = known.set_index("case")["dice"]
         worst = known["case"].iloc[0] if len(known) else "–"
         volume = (known["predicted_ml"] - known["truth_ml"]).median()
-        row = [
-            str(label),
-            str(len(known)),
-            _number(dice.mean()),
-            _interval(known.set_index("case")["dice"], patients),
-        ]
+        row = [str(label), str(len(known)), _number(dice.mean()), _interval(dice, patients)]
         row += map(_number, (dice.median(), dice.min()))
         rows.append([*row, "–" if pd.isna(volume) else f"{volume:+.1f}", str(worst)])
         groups[str(label)] = [
