@@ -5,7 +5,6 @@ machine and the network is what `train` would choose here. `pin` writes all of i
 data nor another machine changes it.
 """
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,11 +12,11 @@ from typing import Any
 
 from rich.table import Table
 
-from pipeline.atomic import read_json, write_text
+from pipeline.atomic import read_json
 from pipeline.errors import MissingError, ParamsError
 from pipeline.networks.compositions import NAMED
 from pipeline.params import NetworkParams, OrganParams, load_organ, merge, read_params
-from pipeline.runs.editing import with_values
+from pipeline.runs.editing import change_params, with_values
 from pipeline.volumes.plan import asked
 from pipeline.workspace import stage_files
 
@@ -55,7 +54,8 @@ def choices(root: Path, organ: str) -> list[Choice]:
     params = load_organ(root / "params.yaml", organ)
     plan = _plan(root, organ)
     found = [*_of_data(params, plan), *_of_training(params, plan, _is_composed(root, organ))]
-    stale = _stale(params, plan)
+    # A patch that is pinned is as params.yaml says, whatever ingest would plan now.
+    stale = _stale(params, plan) - {one.key for one in found if one.pinned and one.key in FOLLOWS.values()}
     return [replace(one, reason=STALE) if one.key in stale else one for one in found]
 
 
@@ -67,24 +67,26 @@ def pin(root: Path, organ: str) -> list[Choice]:
         ParamsError: as `choices`; the plan is older than the parameters; or the file is written in a way that
             leaves no place for a value.
     """
-    path, found = root / "params.yaml", choices(root, organ)
+    fresh: list[Choice] = []
+
+    def pinned(text: str) -> str:
+        fresh.extend(_unpinned(root, organ))
+        return with_values(text, {("organs", organ, *one.key.split(".")): one.value for one in fresh})
+
+    change_params(root, organ, pinned)
+    return fresh
+
+
+def _unpinned(root: Path, organ: str) -> list[Choice]:
+    """What may be written into `params.yaml` and is not there."""
+    found = choices(root, organ)
     stale = [one.key for one in found if one.reason == STALE]
     if stale:
         raise ParamsError(
             f"{organ}: {', '.join(stale)} is planned as params.yaml said before",
             f"run dvc repro ingest@{organ}, then pin",
         )
-    fresh = [one for one in found if not one.pinned and one.key not in NEVER_PINNED]
-    places: dict[tuple[str, ...], Any] = {
-        ("organs", organ, *choice.key.split(".")): choice.value for choice in fresh
-    }
-    changed = with_values(path.read_bytes().decode("utf-8"), places)
-    with tempfile.TemporaryDirectory() as folder:
-        trial = Path(folder) / "params.yaml"
-        trial.write_bytes(changed.encode("utf-8"))
-        load_organ(trial, organ)
-    write_text(path, changed)
-    return fresh
+    return [one for one in found if not one.pinned and one.key not in NEVER_PINNED]
 
 
 def _plan(root: Path, organ: str) -> dict[str, Any]:

@@ -7,8 +7,8 @@ stays until the end, so a killed run is recognised and the next one removes what
 
 import os
 import shutil
-import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -19,7 +19,8 @@ from pipeline.errors import DataError, ParamsError
 from pipeline.onboarding.entry import with_organ
 from pipeline.onboarding.source import NewOrgan, look
 from pipeline.onboarding.versioning import run_dvc
-from pipeline.params import check_name, load_organ, read_params
+from pipeline.params import check_name, read_params
+from pipeline.runs.editing import change_params, check_params
 from pipeline.sources.manifest import read_manifest
 
 RAW = Path("data/raw")
@@ -67,7 +68,8 @@ def add_organ(
         organ = look(name, source, modality, labels, console, present)
         if manifest is not None:
             organ = replace(organ, files=[Path(key) for key in read_manifest(manifest).objects], left_out=[])
-        _params_with(root, organ)
+        # What the file has no place for is told before anything is copied.
+        check_params(_with_organ(organ, (root / "params.yaml").read_bytes().decode("utf-8")), name)
         _check_space(root, source, organ.files)
         staging = root / RAW / f"{STAGING}{name}"
         try:
@@ -77,7 +79,7 @@ def add_organ(
                 run_dvc(root, "add", str(RAW / name), lock=lock)
             if manifest is not None:
                 write_text(root / RAW / f"{name}.s3.json", manifest.read_text(encoding="utf-8"))
-            write_text(root / "params.yaml", _params_with(root, organ))
+            change_params(root, name, partial(_with_organ, organ))
         finally:
             _settle(root, staging)
     return organ
@@ -137,16 +139,9 @@ def _check_source(root: Path, source: Path) -> None:
         raise DataError(f"{source} and {RAW} of this project lie in one another", "give a folder elsewhere")
 
 
-def _params_with(root: Path, organ: NewOrgan) -> str:
-    """The text of `params.yaml` with the organ in it, loaded once to see that it holds."""
-    # Bytes, because reading as text would change the line ends of a file written on Windows.
-    text = (root / "params.yaml").read_bytes().decode("utf-8")
-    changed = with_organ(text, organ.name, organ.modality, organ.labels, organ.salt, organ.train_memory_gb)
-    with tempfile.TemporaryDirectory() as folder:
-        trial = Path(folder) / "params.yaml"
-        trial.write_bytes(changed.encode("utf-8"))
-        load_organ(trial, organ.name)
-    return changed
+def _with_organ(organ: NewOrgan, text: str) -> str:
+    """The text of `params.yaml` with the organ in it."""
+    return with_organ(text, organ.name, organ.modality, organ.labels, organ.salt, organ.train_memory_gb)
 
 
 def _check_space(root: Path, source: Path, files: list[Path]) -> None:

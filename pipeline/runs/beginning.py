@@ -11,13 +11,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.atomic import write_text
 from pipeline.errors import MissingError, ParamsError
 from pipeline.params import TrainParams, first_problem, load_organ
 from pipeline.progress import console
 from pipeline.registry.artifacts import content_of
 from pipeline.registry.models import ModelRegistry
-from pipeline.runs.editing import with_values
+from pipeline.runs.editing import change_params, with_values
 from pipeline.runs.workspaces import Run
 from pipeline.workspace import home
 
@@ -47,7 +46,7 @@ def begin_with(run: Run, start: str) -> None:
     if value == SCRATCH and load_organ(run.folder / "params.yaml", run.organ).train.transfer != "full":
         # Of nothing, nothing can stay as it is.
         changes["transfer"] = "full"
-    _set(run.folder / "params.yaml", run.organ, changes)
+    _set(run.folder, run.organ, changes)
 
 
 def start_from(root: Path, organ: str, other: str, transfer: str, frozen_share: float | None) -> str:
@@ -78,7 +77,7 @@ def start_from(root: Path, organ: str, other: str, transfer: str, frozen_share: 
         TrainParams.model_validate(section | changes)
     except ValidationError as error:
         raise ParamsError(f"train.{first_problem(error)}") from None
-    _set(path, organ, changes)
+    _set(root, organ, changes)
     return str(changes["start"])
 
 
@@ -99,26 +98,32 @@ def mine_from_champion(root: Path, organ: str, share: float) -> str:
     """
     if not 0 < share < 1:
         raise ParamsError(f"the share of hard negatives is {share:g}: it lies between 0 and 1")
-    path = root / "params.yaml"
-    shares = load_organ(path, organ).patches.shares.model_dump(exclude={"hard"})
+    content = _fetched_champion(root, organ)
+    section = ("organs", organ, "patches")
+    named: dict[tuple[str, ...], Any] = {
+        (*section, "hard_negatives", "of"): "model",
+        (*section, "hard_negatives", "model"): content,
+    }
+
+    def mined(text: str) -> str:
+        shares = _with_hard(root, organ, share)
+        return with_values(text, {(*section, "shares", kind): one for kind, one in shares.items()} | named)
+
+    change_params(root, organ, mined)
+    return content
+
+
+def _with_hard(root: Path, organ: str, share: float) -> dict[str, float]:
+    """The shares of all kinds of patches, that of hard negatives among them."""
+    shares = load_organ(root / "params.yaml", organ).patches.shares.model_dump(exclude={"hard"})
     total = sum(shares.values())
     if not total:
         raise ParamsError(
             f"{organ}: no other kind of patch has a share, so the rest of {1 - share:g} would be of none",
             f"give them one, under organs.{organ}.patches.shares",
         )
-    content = _fetched_champion(root, organ)
     wanted = {kind: round((1 - share) * value / total, 6) for kind, value in shares.items()}
-    wanted["hard"] = round(1 - sum(wanted.values()), 6)
-    text = path.read_bytes().decode("utf-8")
-    section = ("organs", organ, "patches")
-    places: dict[tuple[str, ...], Any] = {(*section, "shares", kind): value for kind, value in wanted.items()}
-    places |= {
-        (*section, "hard_negatives", "of"): "model",
-        (*section, "hard_negatives", "model"): content,
-    }
-    write_text(path, with_values(text, places))
-    return content
+    return wanted | {"hard": round(1 - sum(wanted.values()), 6)}
 
 
 def _fetched_champion(root: Path, organ: str) -> str:
@@ -130,12 +135,11 @@ def _fetched_champion(root: Path, organ: str) -> str:
     return champion.content
 
 
-def _set(path: Path, organ: str, changes: Mapping[str, Any]) -> None:
-    text = path.read_bytes().decode("utf-8")
+def _set(root: Path, organ: str, changes: Mapping[str, Any]) -> None:
     places: dict[tuple[str, ...], Any] = {
         ("organs", organ, "train", key): value for key, value in changes.items()
     }
-    write_text(path, with_values(text, places))
+    change_params(root, organ, lambda text: with_values(text, places))
 
 
 def _keep(folder: Path, kept: Path) -> None:

@@ -1,11 +1,49 @@
 """Values of `params.yaml` set as text: comments, alignment and every other byte stay as they are."""
 
 import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pipeline.atomic import locked, write_text
 from pipeline.errors import ParamsError
+from pipeline.params import load_organ
+
+LOCK = Path(".dvc/tmp/params.lock")
+
+
+def change_params(root: Path, organ: str, change: Callable[[str], str]) -> None:
+    """Change `params.yaml` as text; nobody else changes it between its reading and its writing.
+
+    Args:
+        root: of the project, or of a run's workspace.
+        organ: that is changed or added; loaded once before the file is written, to see that it holds.
+        change: from the text as it is to the text as it shall be.
+
+    Raises:
+        ParamsError: as `change`, or the organ cannot be loaded from what it made; the file is as before.
+    """
+    path = root / "params.yaml"
+    with locked(root / LOCK, "changing params.yaml"):
+        # Bytes, because reading as text would change the line ends of a file written on Windows.
+        changed = change(path.read_bytes().decode("utf-8"))
+        check_params(changed, organ)
+        write_text(path, changed)
+
+
+def check_params(text: str, organ: str) -> None:
+    """Load an organ once from what `params.yaml` would be.
+
+    Raises:
+        ParamsError: as `load_organ`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / "params.yaml"
+        trial.write_bytes(text.encode("utf-8"))
+        load_organ(trial, organ)
 
 
 def with_values(text: str, values: dict[tuple[str, ...], Any]) -> str:
@@ -18,7 +56,7 @@ def with_values(text: str, values: dict[tuple[str, ...], Any]) -> str:
         wanted = _read(text)
         _set(wanted, place, value)
         text = _changed(text, place, value)
-        if _read(text) != wanted:
+        if not _says(text, wanted):
             raise ParamsError(
                 f"params.yaml: {'.'.join(place)} cannot be set as the file is written",
                 f"set it by hand to {json.dumps(value)}",
@@ -29,6 +67,13 @@ def with_values(text: str, values: dict[tuple[str, ...], Any]) -> str:
 def _read(text: str) -> Any:
     """What YAML says, by way of JSON: an alias becomes a copy, so that setting one sets no other."""
     return json.loads(json.dumps(yaml.safe_load(text), default=str))
+
+
+def _says(text: str, wanted: Any) -> bool:
+    try:
+        return bool(_read(text) == wanted)
+    except yaml.YAMLError:
+        return False
 
 
 def _set(content: Any, place: tuple[str, ...], value: Any) -> None:

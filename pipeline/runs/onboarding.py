@@ -10,13 +10,13 @@ from typing import Any
 
 import yaml
 
-from pipeline.atomic import locked, write_text
+from pipeline.atomic import locked
 from pipeline.errors import DataError, HounsfieldError, ParamsError
 from pipeline.onboarding import add_organ, add_organ_from_prefix, parse_labels
-from pipeline.params import check_name, is_cron, load_organ, read_params
+from pipeline.params import check_name, is_cron, read_params
 from pipeline.progress import console
 from pipeline.runs.commands import git
-from pipeline.runs.editing import with_values
+from pipeline.runs.editing import change_params, with_values
 from pipeline.runs.errors import Busy
 from pipeline.runs.opening import discard_run
 from pipeline.runs.settings import Settings
@@ -74,19 +74,17 @@ def _forget_scans(home: Path, organ: str) -> None:
 
 
 def _add(run: Run, form: Form) -> None:
-    path = run.folder / "params.yaml"
     if form.organ in yaml.safe_load(git(run.folder, "show", f"{run.base}:params.yaml"))["organs"]:
         raise ParamsError(
             f"params.yaml already has the organ '{form.organ}'",
             f"choose another name, or start retrain_{form.organ}",
         )
     # Unless an attempt that was killed came so far.
-    if form.organ not in read_params(path)["organs"]:
+    if form.organ not in read_params(run.folder / "params.yaml")["organs"]:
         _check_branch(run)
         _take_in(run, form)
     places = {("organs", form.organ, *place): value for place, value in form.values.items()}
-    write_text(path, with_values(path.read_bytes().decode("utf-8"), places))
-    load_organ(path, form.organ)
+    change_params(run.folder, form.organ, lambda text: with_values(text, places))
 
 
 def _check_branch(run: Run) -> None:

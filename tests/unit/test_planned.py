@@ -1,11 +1,14 @@
 import json
+import threading
 
 import pytest
 import yaml
 
 from pipeline import planned
+from pipeline.atomic import locked
 from pipeline.errors import MissingError, ParamsError
 from pipeline.params import load_organ
+from pipeline.runs.editing import LOCK
 from pipeline.training.profile import SMALL
 
 DVC = """
@@ -101,6 +104,30 @@ def test_what_was_planned_before_the_parameters_said_otherwise_is_not_pinned(pro
     with pytest.raises(ParamsError, match=f"{shown} is planned .* dvc repro ingest@spleen"):
         planned.pin(project, "spleen")
     assert (project / "params.yaml").read_text() == before
+
+
+def test_a_patch_that_is_pinned_is_not_of_the_last_ingest(project):
+    asked = {"spacing": "auto", "hu_offset": "auto", "normalisation": "auto", "train_memory_gb": None}
+    (project / "data/plans/spleen.json").write_text(json.dumps(PLAN | {"asked": asked}))
+    params = yaml.safe_load(PARAMS)
+    params["organs"]["spleen"] |= {"patches": {"size": [8, 8, 8]}}
+    params["organs"]["spleen"]["ingest"]["train_memory_gb"] = 24
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    found = by_key(planned.choices(project, "spleen"))["patches.size"]
+    assert (found.value, found.reason) == ([8, 8, 8], planned.SET)
+    planned.pin(project, "spleen")
+
+
+def test_pinning_waits_for_whoever_changes_the_parameters_and_keeps_the_change(project):
+    pinning = threading.Thread(target=planned.pin, args=(project, "spleen"))
+    with locked(project / LOCK, "a test"):
+        pinning.start()
+        pinning.join(0.5)
+        (project / "params.yaml").write_text(PARAMS.replace("  spleen:", "  liver: {}\n  spleen:"))
+    pinning.join()
+    organs = yaml.safe_load((project / "params.yaml").read_text())["organs"]
+    assert "liver" in organs
+    assert organs["spleen"]["ingest"]["spacing"] == [3.0, 0.8, 0.8]
 
 
 def test_the_networks_of_a_composition_by_name_have_no_keys(project):

@@ -126,7 +126,7 @@ elif sys.argv[1] == "versioning":
     # Of this module alone: others ask programs, too.
     versioning.subprocess = types.SimpleNamespace(run=start_slow_dvc_and_die)
 elif sys.argv[1] == "writing":
-    add.write_text = die
+    add.change_params = die
 root, source = map(Path, sys.argv[2:])
 add_organ(root, "spleen", source, modality="CT", labels={"spleen": 1}, console=Console(quiet=True))
 """

@@ -1,10 +1,12 @@
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from pipeline.errors import ParamsError
-from pipeline.runs.editing import with_values
+from pipeline.runs.editing import change_params, with_values
 
 TEXT = """\
 # knobs
@@ -66,3 +68,56 @@ def test_several_values_are_set_one_after_another() -> None:
 def test_a_file_that_leaves_no_place_is_refused_with_what_to_write() -> None:
     with pytest.raises(ParamsError, match=r"a\.b cannot be set as the file is written: set it by hand to 2"):
         with_values("x: &x {b: 1}\na: *x\n", {("a", "b"): 2})
+
+
+@pytest.mark.parametrize("train", ["{steps: auto,}", "{\n      steps: auto  # few\n    }"])
+def test_a_flow_mapping_that_leaves_no_place_is_refused_in_a_sentence(train: str) -> None:
+    text = TEXT.replace("{steps: auto}", train)
+    with pytest.raises(ParamsError, match="cannot be set as the file is written"):
+        with_values(text, {("organs", "liver", "train", "start"): "ab12"})
+
+
+PARAMS = """\
+defaults: {}
+organs:
+  liver:
+    ingest: {modality: CT, labels: {liver: 1}}
+    validate: {}
+    patches: {}
+    augment: {}
+    train: {}
+    evaluate: {}
+    register: {}
+"""
+
+
+def test_two_changes_at_once_are_both_kept(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(text: str) -> str:
+        begun.set()
+        go_on.wait(5)
+        return with_values(text, {("organs", "liver", "train", "steps"): 7})
+
+    def quickly(text: str) -> str:
+        return with_values(text, {("organs", "liver", "patches", "seed"): 3})
+
+    slow = threading.Thread(target=change_params, args=(tmp_path, "liver", slowly))
+    quick = threading.Thread(target=change_params, args=(tmp_path, "liver", quickly))
+    slow.start()
+    begun.wait(5)
+    quick.start()
+    quick.join(0.3)
+    go_on.set()
+    slow.join()
+    quick.join()
+    liver = yaml.safe_load((tmp_path / "params.yaml").read_text())["organs"]["liver"]
+    assert (liver["train"], liver["patches"]) == ({"steps": 7}, {"seed": 3})
+
+
+def test_a_change_that_does_not_hold_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    with pytest.raises(ParamsError, match=r"train\.steps"):
+        change_params(tmp_path, "liver", lambda text: text.replace("train: {}", "train: {steps: few}"))
+    assert (tmp_path / "params.yaml").read_text() == PARAMS
