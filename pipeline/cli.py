@@ -14,7 +14,7 @@ import typer
 
 from pipeline.errors import HounsfieldError
 from pipeline.runs.cli import app as run_app
-from pipeline.workspace import STAGES, project_root, stage_files
+from pipeline.workspace import STAGES, check_inputs, project_root, stage_files
 
 app = typer.Typer(
     help="Retrain organ segmentation when new scans arrive.",
@@ -62,7 +62,9 @@ def run_stage(stage: str, organ: str) -> None:
     root = project_root()
     os.chdir(root)
     params = load_organ(root / "params.yaml", organ).section(stage)
-    importlib.import_module(f"pipeline.stages.{stage}").run(organ, params, **stage_files(root, stage, organ))
+    files = stage_files(root, stage, organ)
+    check_inputs(root, stage, organ)
+    importlib.import_module(f"pipeline.stages.{stage}").run(organ, params, **files)
 
 
 def _add_stage(stage: str) -> None:

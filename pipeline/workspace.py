@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from pipeline.errors import MissingError, ParamsError
-from pipeline.graph import KEY, PRODUCTS, paths_of
+from pipeline.graph import KEY, PRODUCTS, load_stages, paths_of
 
 STAGES = ("ingest", "validate", "patches", "augment", "train", "evaluate", "register")
 
@@ -65,6 +65,20 @@ def stage_files(root: Path, stage: str, organ: str) -> dict[str, Path]:
             raise ParamsError(f"dvc.yaml, stage '{stage}': {files[role]} and {path} are both its '{role}'.")
         files[role] = path
     return files
+
+
+def check_inputs(root: Path, stage: str, organ: str) -> None:
+    """Refuse to run a stage before those that make its files.
+
+    Raises:
+        MissingError: naming a file that is not there, and the stage that makes it.
+    """
+    stages = load_stages(root)
+    made_by = {product: name for name, one in stages.items() for product in one.products}
+    for pattern in stages[stage].deps:
+        path = pattern.replace(KEY, organ)
+        if pattern in made_by and not (root / path).exists():
+            raise MissingError(f"{path} is not there", f"run dvc repro {made_by[pattern]}@{organ}")
 
 
 def _role(pattern: str) -> str:

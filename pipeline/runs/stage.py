@@ -7,9 +7,11 @@ from pathlib import Path
 from pipeline.errors import DataError, MissingError, ParamsError, Unfinished
 from pipeline.graph import load_stages
 from pipeline.lockfile import mend
+from pipeline.params import load_organ
 from pipeline.runs.attempts import Ended, only_attempt
 from pipeline.runs.commands import dvc_command, dvc_environment
 from pipeline.runs.workspaces import find_run
+from pipeline.workspace import check_inputs
 
 FINAL = {kind.exit_code for kind in (DataError, ParamsError, MissingError)}
 """Exit codes of what another attempt would not mend."""
@@ -30,12 +32,15 @@ def run_stage(root: Path, stage: str, organ: str, *, force: bool = False) -> int
         0, or the code of an error that the stage has told in a sentence and that no retry will mend.
 
     Raises:
-        ParamsError: `dvc.yaml` has no such stage.
+        ParamsError: `dvc.yaml` has no such stage, or `params.yaml` no such organ.
+        MissingError: what an earlier stage makes is not there.
         Unfinished: it was stopped, or ended in a way that the next attempt may mend.
     """
     stages = load_stages(root)
     if stage not in stages:
         raise ParamsError(f"dvc.yaml has no stage '{stage}'. It has: {', '.join(stages)}.")
+    load_organ(root / "params.yaml", organ)
+    check_inputs(root, stage, organ)
     command = dvc_command("repro", *(["--force"] if force else []), "--single-item", f"{stage}@{organ}")
     with only_attempt(root, stage) as attempt:
         # The attempt before may have been killed while DVC wrote its lock.

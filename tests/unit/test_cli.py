@@ -155,6 +155,11 @@ def test_a_stage_runs_in_the_folder_of_the_project_wherever_it_is_called(project
     assert "data/raw/spleen" in line
 
 
+def test_a_stage_before_its_predecessor_is_one_sentence(project):
+    line = assert_one_sentence(hounsfield(project, "train", "spleen"), 4)
+    assert "data/accepted/spleen.parquet is not there: run dvc repro validate@spleen" in line
+
+
 def test_predict_prints_json_and_nothing_else_on_stdout(project, model, scans, tmp_path):
     done = hounsfield(project, "predict", "spleen", scans, tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr

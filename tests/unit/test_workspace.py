@@ -8,7 +8,7 @@ import yaml
 
 from pipeline.errors import MissingError, ParamsError
 from pipeline.params import load_organ, read_params
-from pipeline.workspace import STAGES, home, project_root, stage_files
+from pipeline.workspace import STAGES, check_inputs, home, project_root, stage_files
 
 PROJECT = Path(__file__).parents[2]
 
@@ -135,3 +135,26 @@ def test_home_is_in_the_project_unless_configured(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOUNSFIELD_HOME", "here")
     assert home(tmp_path / "project") == tmp_path / "here"
+
+
+@pytest.mark.parametrize("stage", STAGES[1:])
+def test_a_stage_before_its_predecessor_names_the_file_and_the_stage_that_makes_it(
+    empty_project: Path, stage: str
+) -> None:
+    with pytest.raises(MissingError, match=r"spleen\S* is not there: run dvc repro \w+@spleen"):
+        check_inputs(empty_project, stage, "spleen")
+
+
+def test_a_stage_whose_data_are_there_may_run(empty_project: Path) -> None:
+    check_inputs(empty_project, "ingest", "spleen")
+    _make(empty_project, "data/plans/spleen.json", "data/accepted/spleen.parquet")
+    with pytest.raises(MissingError, match=r"data/patches/spleen\.parquet .* patches@spleen"):
+        check_inputs(empty_project, "train", "spleen")
+    _make(empty_project, "data/volumes/spleen/a.b2nd")
+    check_inputs(empty_project, "patches", "spleen")
+
+
+def _make(root: Path, *paths: str) -> None:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()

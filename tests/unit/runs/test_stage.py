@@ -10,7 +10,7 @@ import psutil
 import pytest
 import yaml
 
-from pipeline.errors import ParamsError, Unfinished
+from pipeline.errors import MissingError, ParamsError, Unfinished
 from pipeline.runs.attempts import PLACE, _numbers, end_attempts
 from pipeline.runs.stage import run_stage
 from pipeline.runs.workspaces import Run
@@ -101,6 +101,16 @@ def test_any_other_end_may_go_well_the_next_time(run: Run, code: int) -> None:
 def test_an_unknown_stage_is_refused_with_those_there_are(run: Run) -> None:
     with pytest.raises(ParamsError, match=r"no stage 'train'\. It has: copy, collect, judge"):
         run_stage(run.folder, "train", "liver")
+
+
+def test_an_unknown_organ_is_refused_and_not_tried_again(run: Run) -> None:
+    with pytest.raises(ParamsError, match="no organ 'nope'"):
+        run_stage(run.folder, "copy", "nope")
+
+
+def test_a_stage_whose_files_are_not_made_yet_is_refused_and_not_tried_again(run: Run) -> None:
+    with pytest.raises(MissingError, match=r"data/copy/liver\.txt is not there: run dvc repro copy@liver"):
+        run_stage(run.folder, "collect", "liver")
 
 
 def test_asked_to_stop_it_ends_what_it_started_and_says_that_a_retry_goes_on(run: Run) -> None:
