@@ -56,9 +56,10 @@ def onboard_organ(settings: Settings, run_id: str, filled_in: str) -> Run:
             # Nobody waits for it: who filled in the form is told at once.
             raise DataError(busy.reason, busy.remedy) from None
         try:
-            remove_others(settings.home, form.organ, name)
             run = make_workspace(settings, form.organ, name)
             _add(run, form)
+            # Not before: a form that is refused takes the place of no run.
+            remove_others(settings.home, form.organ, name)
         except HounsfieldError:
             discard_run(settings.home, form.organ, name)
             _forget_scans(settings.home, form.organ)

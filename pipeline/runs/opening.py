@@ -66,10 +66,11 @@ def open_run(
 
 
 def _opened(settings: Settings, organ: str, name: str, start: str, force: bool) -> Run | None:
-    remove_others(settings.home, organ, name)
     found = find_run(workspace_folder(settings.home, organ, name))
     run = found or make_workspace(settings, organ, name)
     params = load_organ(run.folder / "params.yaml", organ)
+    # Not before: a run that cannot be opened takes the place of none.
+    remove_others(settings.home, organ, name)
     if found is None:
         _begin(run, params.airflow.start if start == "as_is" else start)
         if not force and not pending(run.folder, organ):

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from pipeline.atomic import locked, read_json, write_json
@@ -62,10 +63,12 @@ def run_name(run_id: str) -> str:
         ParamsError: nothing of it is.
     """
     name = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9_.-]+", "-", run_id))[:LONGEST]
-    name = name.strip(".-").removesuffix(".lock").removesuffix(".partial")
+    # git lets no tag end so, and half of a workspace is called so.
+    name = re.sub(r"([.-]|\.lock|\.partial)+$", "", name.lstrip(".-"))
     if not name:
         raise ParamsError(f"'{run_id}' cannot be the name of a run", "use letters and digits")
-    return name
+    # Two runs that differ in what was changed are two runs still.
+    return name if name == run_id else f"{name}-{sha256(run_id.encode()).hexdigest()[:6]}"
 
 
 def workspace_folder(home: Path, organ: str, name: str) -> Path:

@@ -8,6 +8,7 @@ import yaml
 
 from pipeline.errors import DataError, ParamsError
 from pipeline.runs.errors import Busy
+from pipeline.runs.onboarding import onboard_organ
 from pipeline.runs.opening import PUBLISHED, close_run, open_run
 from pipeline.runs.workspaces import run_name
 from tests.unit.runs.conftest import PIPELINE, Toy, call, finish, opened
@@ -146,15 +147,26 @@ def test_an_organ_that_params_yaml_does_not_have_is_refused_with_nothing_left(to
 @pytest.mark.parametrize(
     ("run_id", "name"),
     [
-        ("manual__2026-11-26T01:14:47.5+00:00", "manual__2026-11-26T01-14-47.5-00-00"),
-        ("../../etc", "etc"),
-        ("a..b", "a.b"),
-        ("x.lock", "x"),
+        ("monday_1", "monday_1"),
+        ("manual__2026-11-26T01:14:47.5+00:00", "manual__2026-11-26T01-14-47.5-00-00-4f6bb9"),
+        ("../../etc", "etc-74ccf3"),
+        ("a..b", "a.b-"),
+        ("x.lock", "x-"),
+        ("x.lock.lock", "x-"),
+        ("x.lock.partial", "x-"),
     ],
 )
 def test_a_run_is_named_so_that_folder_and_tag_can_bear_it(run_id: str, name: str) -> None:
-    assert run_name(run_id) == name
-    assert Path("liver", name).parts == ("liver", name)
+    found = run_name(run_id)
+    assert found.startswith(name)
+    assert Path("liver", found).parts == ("liver", found)
+    assert call(Path.cwd(), "git", "check-ref-format", f"refs/tags/liver/{found}") == ""
+    assert run_name(found) == found, "people give the name itself"
+
+
+def test_runs_that_differ_in_a_character_of_no_folder_are_two_runs() -> None:
+    runs = ["a:b", "a+b", "a-b", "a..b", "a.b", "a.b.lock", "x" * 200, "x" * 201]
+    assert len({run_name(run) for run in runs}) == len(runs)
 
 
 @pytest.mark.parametrize("run_id", ["", "..", "/", "-"])
@@ -177,6 +189,27 @@ def test_a_run_that_failed_can_be_kept_for_another_attempt(toy: Toy) -> None:
     close_run(toy.settings(), "liver", "one", keep_unpublished=True)
     opened(toy, run_id="two")
     assert not run.folder.exists(), "the next run makes room"
+
+
+def test_a_run_that_cannot_be_opened_takes_the_place_of_none(toy: Toy) -> None:
+    run = opened(toy)
+    close_run(toy.settings(), "liver", "one", keep_unpublished=True)
+    (toy.root / "params.yaml").write_text("defaults: {}\norgans: {}\n")
+    toy.commit("no organ")
+    with pytest.raises(ParamsError, match="no organ 'liver'"):
+        opened(toy, run_id="two")
+    assert run.folder.is_dir()
+
+
+def test_a_form_that_is_refused_takes_the_place_of_no_run(toy: Toy, tmp_path: Path) -> None:
+    run = opened(toy)
+    close_run(toy.settings(), "liver", "one", keep_unpublished=True)
+    before = leftovers(toy)
+    form = json.dumps({"organ": "liver", "source": str(tmp_path)})
+    with pytest.raises(ParamsError, match="already has the organ 'liver'"):
+        onboard_organ(toy.settings(), "form1", form)
+    assert run.folder.is_dir()
+    assert leftovers(toy) == before
 
 
 def test_a_run_that_was_published_is_not_kept(toy: Toy) -> None:
