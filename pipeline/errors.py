@@ -4,6 +4,8 @@ The command line prints the message alone and leaves with the class's exit code;
 exception is a bug and keeps its traceback (exit code 1).
 """
 
+from typing import NoReturn
+
 
 class HounsfieldError(Exception):
     """A failure the user can mend.
@@ -50,3 +52,16 @@ class Unfinished(HounsfieldError):
     """
 
     exit_code = 75
+
+
+def refuse_unreadable(error: OSError) -> NoReturn:
+    """Raise what a person is told of a folder that may not be looked into.
+
+    Also for `os.walk`, which would pass over it, and so over the cases in it.
+
+    Raises:
+        DataError: naming the folder.
+    """
+    raise DataError(
+        f"{error.filename} cannot be read ({error.strerror})", "see who may read it, or take it out of there"
+    ) from None

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.errors import DataError, HounsfieldError, MissingError
+from pipeline.errors import DataError, HounsfieldError, MissingError, refuse_unreadable
 from pipeline.inference.model import CONFIG, WEIGHTS, Model, load_model
 from pipeline.params import load_organ
 from pipeline.progress import console, track
@@ -176,10 +176,13 @@ def _inputs(source: Path, target: Path, channels: int) -> tuple[list[Input], lis
     if source.is_file():
         output = target if target.name.endswith(WRITTEN) else target / _output_name(source)
         return [Input(source.name, _by_channel([source], channels), output)], []
-    scans = scan_files(source)
+    try:
+        scans = scan_files(source)
+        left_out = _beside_scans(source) if scans else []
+    except PermissionError as error:
+        refuse_unreadable(error)
     if not scans:
         return _series(source, target)
-    left_out = _beside_scans(source)
     if channels == 1:
         return [Input(scan.name, ((scan,),), target / _output_name(scan)) for scan in scans], left_out
     cases: dict[str, list[Path]] = {}

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline.atomic import locked, write_text
-from pipeline.errors import DataError, ParamsError
+from pipeline.errors import DataError, ParamsError, refuse_unreadable
 from pipeline.onboarding.entry import with_organ
 from pipeline.onboarding.source import NewOrgan, look
 from pipeline.onboarding.versioning import run_dvc
@@ -132,7 +132,11 @@ def _check_source(root: Path, source: Path) -> None:
         raise DataError(f"{source} is not there", "give the folder that holds the scans")
     if not source.is_dir():
         raise DataError(f"{source} is a file", "unpack it, and give the folder that holds the scans")
-    if not any(source.iterdir()):
+    try:
+        empty = not any(source.iterdir())
+    except PermissionError as error:
+        refuse_unreadable(error)
+    if empty:
         raise DataError(f"{source} is empty", "give the folder that holds the scans")
     real, raw = source.resolve(), (root / RAW).resolve()
     if real.is_relative_to(raw) or raw.is_relative_to(real):

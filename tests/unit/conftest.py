@@ -1,7 +1,26 @@
+import errno
 import functools
 import os
+from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture
+def closed(monkeypatch):
+    """Makes a folder one that may not be looked into, for root, too."""
+
+    def close(folder):
+        for name in ("listdir", "scandir"):
+            monkeypatch.setattr(os, name, functools.partial(_unless_in, folder, getattr(os, name)))
+
+    return close
+
+
+def _unless_in(folder, look, path="."):
+    if Path(path) == folder:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    return look(path)
 
 
 def nearest_intensity():

@@ -9,7 +9,7 @@ import importlib
 from pathlib import Path
 from typing import Literal, get_args
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, refuse_unreadable
 from pipeline.params import LayoutName
 from pipeline.volumes.layouts.layout import Layout
 
@@ -27,13 +27,17 @@ def find_layout(source: Path, name: LayoutName | Literal["auto"] = "auto") -> La
         name: of the layout; auto: the first that fits.
 
     Raises:
-        DataError: it is no folder, or its layout is not known or not the one named.
+        DataError: it is no folder, or one in it cannot be read; or its layout is not known, or not the one
+            that is named.
     """
     if not source.is_dir():
         raise DataError(f"{source} is not a folder: give the folder that holds the images and the labels.")
     names = get_args(LayoutName) if name == "auto" else (name,)
     for module in dict.fromkeys(MODULES.get(one, one) for one in names):
-        found: Layout | None = importlib.import_module(f"pipeline.volumes.layouts.{module}").find(source)
+        try:
+            found: Layout | None = importlib.import_module(f"pipeline.volumes.layouts.{module}").find(source)
+        except PermissionError as error:
+            refuse_unreadable(error)
         if found is not None and name in ("auto", found.name):
             if not found.cases:
                 raise DataError(f"{source}: its {found.name} layout names no case: nothing to ingest.")

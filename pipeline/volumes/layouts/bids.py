@@ -91,15 +91,24 @@ def _by_session(source: Path, roots: Iterable[Path], suffixes: Sequence[str] = (
     """The volumes in `anat`, by `sub-X` or `sub-X_ses-Y`; of some suffixes, if any are given."""
     found: dict[str, list[_Named]] = defaultdict(list)
     for root in roots:
-        for folder in sorted((source / root).glob("sub-*/anat")) + sorted(
-            (source / root).glob("sub-*/ses-*/anat")
-        ):
+        for folder in _anatomies(source / root):
             session = "_".join(folder.parent.relative_to(source / root).parts)
             for volume in volumes_in(source, folder.relative_to(source)):
                 named = _parse(volume)
                 if not suffixes or named.suffix in suffixes:
                     found[session].append(named)
     return found
+
+
+def _anatomies(root: Path) -> list[Path]:
+    """The folders `anat`; a glob would pass over what cannot be read."""
+    subjects = (
+        [folder for folder in folders_in(root) if folder.name.startswith("sub-")] if root.is_dir() else []
+    )
+    sessions = [
+        folder for subject in subjects for folder in folders_in(subject) if folder.name.startswith("ses-")
+    ]
+    return [folder / "anat" for folder in (*subjects, *sessions) if (folder / "anat").is_dir()]
 
 
 def _parse(volume: VolumeFile) -> _Named:

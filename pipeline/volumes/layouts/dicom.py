@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pipeline.errors import MissingError
+from pipeline.errors import MissingError, refuse_unreadable
 from pipeline.volumes.case_files import CaseFiles, Mask, Problem
 from pipeline.volumes.identity import pseudonym
 from pipeline.volumes.layouts.dicom_damaged import damaged_among, problem_of_damaged
@@ -63,6 +63,7 @@ def find(source: Path, *, with_masks: bool = True) -> Layout | None:
 
     Raises:
         MissingError: there is no secret to name patients by.
+        DataError: a folder cannot be read.
     """
     source = source.absolute()
     files = list(files_below(source))
@@ -100,7 +101,7 @@ def find(source: Path, *, with_masks: bool = True) -> Layout | None:
 def files_below(source: Path) -> Iterator[Path]:
     """All files below a folder but hidden ones; links are followed, each folder is entered once."""
     entered: set[str] = set()
-    for folder, folders, names in os.walk(source, followlinks=True):
+    for folder, folders, names in os.walk(source, onerror=refuse_unreadable, followlinks=True):
         real = os.path.realpath(folder)
         if real in entered:
             folders.clear()

@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -186,6 +187,12 @@ def test_a_source_that_holds_nothing_to_take_is_refused(root: Path, source: Path
         (root / "data/raw/other").mkdir(parents=True, exist_ok=True)
         with pytest.raises(DataError, match=message):
             _add(root, place)
+
+
+def test_a_source_that_cannot_be_read_is_refused_in_a_sentence(root: Path, source: Path, closed: Any) -> None:
+    closed(source)
+    with pytest.raises(DataError, match=r"source cannot be read \(Permission denied\)"):
+        _add(root, source)
 
 
 def test_labels_no_label_map_can_hold_are_refused_before_anything_is_copied(root: Path, source: Path) -> None:

@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -230,3 +231,11 @@ def test_hidden_files_and_files_of_no_case_are_counted_not_copied(tmp_path: Path
         "2 of no case: README, imagesTr/broken.nii.gz",
     ]
     assert len(organ.files) == 4
+
+
+def test_a_folder_of_no_case_that_cannot_be_read_may_hold_some(tmp_path: Path, closed: Any) -> None:
+    source = _source(tmp_path)
+    (source / "more").mkdir()
+    closed(source / "more")
+    with pytest.raises(DataError, match=r"more cannot be read \(Permission denied\)"):
+        _look(source)

@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,3 +144,13 @@ def test_a_name_that_is_none_elsewhere_is_refused(tmp_path: Path, incoming: Path
     (incoming / "a\\b").write_text("x")
     with pytest.raises(DataError, match="has a backslash: rename or remove it"):
         copy_new(incoming, tmp_path / "raw")
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_not_passed_over(
+    tmp_path: Path, incoming: Path, params: AirflowParams, closed: Any
+) -> None:
+    (incoming / "below").mkdir()
+    closed(incoming / "below")
+    found, problems = ready(tmp_path / "home", {ORGAN: params}, 0)
+    assert found == []
+    assert "below cannot be read (Permission denied)" in problems[ORGAN]

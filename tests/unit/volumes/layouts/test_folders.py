@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.errors import DataError
 from pipeline.volumes.case_files import CaseFiles
+from pipeline.volumes.layouts import find_layout
 from pipeline.volumes.layouts.folders import find
 from pipeline.volumes.layouts.layout import Layout
 from pipeline.volumes.layouts.volume_files import scan_files
@@ -369,3 +370,27 @@ def test_a_broken_dataset_json_is_refused_by_its_name(tmp_path: Path, content: b
 )
 def test_what_is_laid_out_otherwise_is_left_to_others(tmp_path: Path, names: tuple[str, ...]) -> None:
     assert find(_touch(tmp_path, *names)) is None
+
+
+@pytest.mark.parametrize(
+    ("layout", "files", "folder"),
+    [
+        ("msd", ["imagesTr/a.nii.gz", "labelsTr/a.nii.gz"], "labelsTr"),
+        ("folders", ["images/a.nii.gz", "labels/a/liver.nii.gz"], "labels/a"),
+        ("folders", ["a/ct.nii.gz", "a/segmentations/liver.nii.gz"], "a"),
+        ("bids", ["sub-1/anat/sub-1_ct.nii.gz", "sub-2/anat/sub-2_ct.nii.gz"], "sub-2"),
+        (
+            "bids",
+            ["sub-1/anat/sub-1_ct.nii.gz", "sub-1/ses-b/anat/sub-1_ses-b_ct.nii.gz"],
+            "sub-1/ses-b/anat",
+        ),
+        ("dicom", ["1/a", "2/a"], "2"),
+    ],
+)
+def test_a_folder_that_cannot_be_read_is_named_and_its_cases_are_not_passed_over(
+    tmp_path: Path, closed: Any, layout: Any, files: list[str], folder: str
+) -> None:
+    _touch(tmp_path, *files)
+    closed(tmp_path / folder)
+    with pytest.raises(DataError, match=rf"{folder} cannot be read \(Permission denied\): see who may"):
+        find_layout(tmp_path, layout)
