@@ -1,7 +1,7 @@
 """`dataset.json`: what a source says of its labels, its modality and its cases."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,8 @@ class CaseFacts:
     patient: str | None = None
     annotated: tuple[str, ...] | None = None
     problem: str | None = None
+    person: str = field(default="", repr=False)
+    """What the source calls the patient: compared with names, never kept."""
 
 
 def describe(path: Path) -> Json:
@@ -89,6 +91,7 @@ def case_facts(entry: Mapping[str, Any]) -> CaseFacts:
     return CaseFacts(
         None if patient is None else patient_key(str(patient)),
         None if annotated is None else tuple(annotated),
+        person="" if patient is None else str(patient),
     )
 
 

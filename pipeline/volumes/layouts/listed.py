@@ -3,13 +3,18 @@
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from pipeline.errors import DataError
+from pipeline.volumes import identity
 from pipeline.volumes.case_files import CaseFiles, Mask, Problem
 from pipeline.volumes.layouts.description import CaseFacts, organs_of, with_facts
 from pipeline.volumes.layouts.volume_files import VolumeFile, case_name, plain_names, stem, volume_file
 from pipeline.volumes.readers import is_dicom
+from pipeline.volumes.readers.dicom_files import open_dataset, reading
+from pipeline.volumes.readers.dicom_person import TAGS, identifying_words, names_person, words_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ def listed_cases(source: Path, entries: Sequence[Entry]) -> list[CaseFiles]:
     together: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         together[entry.name or _inside(source, _first(entry)) or entry.where].append(entry)
-    names = _names(together)
+    names = _names(source, together)
     cases = [_case(source, names[key], same) for key, same in together.items()]
     return sorted(cases, key=lambda case: case.case)
 
@@ -78,8 +83,11 @@ def _first(entry: Entry) -> str:
     return next((text for text in (*entry.images, *(text for _, text in entry.masks)) if text), "")
 
 
-def _names(together: dict[str, list[Entry]]) -> dict[str, str]:
-    """A name for each group: as the list gives it, else its first file's, with folders where need be."""
+def _names(source: Path, together: dict[str, list[Entry]]) -> dict[str, str]:
+    """A name for each group: as the list gives it, else its first file's, with folders where need be.
+
+    A pseudonym instead, where that would give away whose it is.
+    """
     choices = {}
     for key, (entry, *_) in together.items():
         path = Path(key)
@@ -89,8 +97,25 @@ def _names(together: dict[str, list[Entry]]) -> dict[str, str]:
     for longer in (1, 2):
         count = Counter(wanted.values())
         wanted = {key: name if count[name] == 1 else choices[key][longer] for key, name in wanted.items()}
+    for key, (entry, *_) in together.items():
+        if not entry.name and names_person(wanted[key], _identifying(source, entry)):
+            wanted[key] = identity.pseudonym(key, "case")
     plain = plain_names(wanted.values())
     return {key: plain[name] for key, name in wanted.items()}
+
+
+def _identifying(source: Path, entry: Entry) -> frozenset[str]:
+    """Words for the patient of a case: of the list, and of the headers of its DICOM files."""
+    words = words_of(entry.facts.person)
+    for text in (*entry.images, *(text for _, text in entry.masks)):
+        inside = _inside(source, text)
+        path = source / (inside or "")
+        files = sorted(path.iterdir()) if inside and path.is_dir() else [path] if inside else []
+        first = next((file for file in files if file.is_file() and is_dicom(file)), None)
+        if first is not None:
+            with suppress(DataError), reading(first.name):
+                words |= identifying_words(open_dataset(first, tags=TAGS))
+    return words
 
 
 def _case(source: Path, case: str, entries: Sequence[Entry]) -> CaseFiles:

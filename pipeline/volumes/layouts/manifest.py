@@ -169,6 +169,7 @@ def _entry(where: str, row: dict[str, str], columns: _Columns) -> Entry:
         patient_key(patient) if patient else None,
         tuple(label.strip() for label in annotated.split(";") if label.strip()) or None,
         None if patient else f"{where} names no patient",
+        patient,
     )
     return Entry(
         where,

@@ -31,6 +31,12 @@ def identifying_words(dataset: Dataset) -> frozenset[str]:
     return frozenset(word for word in words if word)
 
 
+def words_of(identifier: str) -> frozenset[str]:
+    """The same of what a list calls a patient; without digits it may be a name, whose parts count."""
+    words = _forms(identifier) | (set() if re.search(r"\d", identifier) else _parts(identifier))
+    return frozenset(word for word in words if word)
+
+
 def names_person(text: str, words: frozenset[str]) -> bool:
     """Whether a name of a file or folder holds one of these words, however it writes them."""
     forms, tokens = _spellings(text)

@@ -1,5 +1,7 @@
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -50,4 +52,18 @@ def problem_of() -> Callable[[CaseFiles], str]:
 @pytest.fixture
 def pseudonyms(monkeypatch: pytest.MonkeyPatch) -> None:
     """Patients are called 'hash of' their identifier."""
-    monkeypatch.setattr("pipeline.volumes.identity.pseudonym", lambda identifier: f"hash of {identifier}")
+    monkeypatch.setattr(
+        "pipeline.volumes.identity.pseudonym", lambda identifier, kind="patient": f"hash of {identifier}"
+    )
+
+
+@pytest.fixture(scope="session")
+def dicom() -> ModuleType:
+    """The module that makes DICOM files: tests are in no package that it could be imported from."""
+    path = Path(__file__).parents[1] / "dicom_by_code.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

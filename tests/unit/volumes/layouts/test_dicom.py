@@ -1,8 +1,6 @@
 """Trees of DICOM files in every arrangement, as cases."""
 
-import importlib.util
 import os
-from pathlib import Path
 
 import pytest
 
@@ -11,16 +9,6 @@ from pipeline.volumes.layouts.dicom import find
 from pipeline.volumes.readers import dicom_headers
 
 PATIENT = "case-0815"
-
-
-@pytest.fixture(scope="session")
-def dicom():
-    """The module that makes DICOM files: tests are in no package that it could be imported from."""
-    path = Path(__file__).parents[1] / "dicom_by_code.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(autouse=True)

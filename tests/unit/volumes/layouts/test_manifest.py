@@ -40,6 +40,33 @@ def test_patients_are_called_by_their_pseudonym_alone(
     assert "Quixote" not in str(find(tmp_path))
 
 
+def test_a_name_that_tells_the_patient_gives_way_to_a_pseudonym(
+    tmp_path: Path, touch: Any, cases_of: Any
+) -> None:
+    touch(*(f"{who}/{what}.nii.gz" for who in ("Doe_John", "b") for what in ("ct", "seg", "late")))
+    rows = [
+        f"{who}/{what}.nii.gz,{who}/seg.nii.gz,John DOE"
+        for who in ("Doe_John", "b")
+        for what in ("ct", "late")
+    ]
+    cases = cases_of(find(_table(tmp_path, "image,label,patient", *rows)))
+    named = {"hash_of_Doe_John_ct.nii.gz", "hash_of_Doe_John_late.nii.gz"}
+    assert set(cases) == {"b_ct", "b_late"} | named
+    rows = ["b/ct.nii.gz,b/seg.nii.gz,Doe,Doe_1"]
+    assert set(cases_of(find(_table(tmp_path, "image,label,patient,case", *rows)))) == {"Doe_1"}, "as listed"
+
+
+def test_a_name_that_tells_whom_a_dicom_header_names_gives_way_to_a_pseudonym(
+    tmp_path: Path, touch: Any, cases_of: Any, dicom: Any
+) -> None:
+    touch("seg.nii.gz")
+    for folder in ("Secretname_Given/CT/image", "P2/CT/image"):
+        dicom.write_series(tmp_path / folder, 2, PatientName="Secretname^Given", PatientID="4711")
+    rows = [f"{folder}/CT/image,seg.nii.gz,p" for folder in ("Secretname_Given", "P2")]
+    cases = cases_of(find(_table(tmp_path, "image,label,patient", *rows)))
+    assert set(cases) == {"P2_CT_image", "hash_of_Secretname_Given_CT_image"}
+
+
 @pytest.mark.parametrize("name", ["manifest.csv", "manifest.tsv", "manifest.parquet"])
 def test_every_kind_of_table_is_read(tmp_path: Path, touch: Any, cases_of: Any, name: str) -> None:
     touch("a.nii.gz", "seg.nii.gz", "b.nii.gz")
