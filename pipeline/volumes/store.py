@@ -7,6 +7,7 @@ small enough that a patch touches little beyond itself. Blosc2 won over Zarr, an
 is pickled.
 """
 
+import errno
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,7 @@ def write_case(path: Path, image: Floats, label: NDArray[np.uint8], meta: dict[s
         meta: JSON-like.
 
     Raises:
+        DataError: the file system takes no file of this name.
         MissingError: there is no room on the disk, or no permission.
     """
     channels = image if image.ndim == 4 else image[None]
@@ -122,6 +124,8 @@ def write_case(path: Path, image: Floats, label: NDArray[np.uint8], meta: dict[s
             )
             array.schunk.vlmeta["hounsfield"] = json.dumps(meta, sort_keys=True)
     except (OSError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            raise DataError("its name is too long for a file of it", "give its files shorter names") from None
         raise MissingError(
             f"{path} cannot be written ({type(error).__name__})",
             "make room on the disk, see that the folder may be written to, and run again",

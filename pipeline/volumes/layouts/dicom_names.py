@@ -5,6 +5,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from pipeline.volumes.layouts.volume_files import short_name
+
 
 class Placed(Protocol):
     """A case to be named."""
@@ -40,7 +42,7 @@ def case_names(cases: Sequence[Placed], source: Path, leaking: Collection[Path])
         telling = None if mixed or case.folder == source else _telling(case.folder, source, shared)
         name = case.patient
         if telling is not None and telling not in leaking:
-            name = re.sub(r"[^A-Za-z0-9_.-]+", "_", telling.name).strip("._-") or name
+            name = short_name(re.sub(r"[^A-Za-z0-9_.-]+", "_", telling.name).strip("._-")) or name
         names.append(_unique(name, taken))
     return names
 

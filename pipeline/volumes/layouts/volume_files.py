@@ -16,6 +16,9 @@ SUFFIXES = tuple(sorted((*NIFTI, *ITK), key=len, reverse=True))
 PAIR = re.compile(r"\.(hdr|img)(\.gz)?$", re.IGNORECASE)
 CHANNEL = re.compile(r"_(\d{4})$")
 
+LONGEST = 150
+"""Characters of a case's name; file systems take 255 for a whole file's."""
+
 
 @dataclass(frozen=True)
 class VolumeFile:
@@ -99,10 +102,11 @@ def _partner(name: str) -> str:
 def plain_names(names: Iterable[str]) -> dict[str, str]:
     """For each name one of letters, digits, '_', '.' and '-' alone, that no other has.
 
-    Such names become names of files. A plain one stays; where a changed one is taken, a part of
-    a hash makes it another, so that it does not depend on how many others there are.
+    Such names become names of files. A plain one of a length that leaves room for more stays; where a
+    changed one is taken, a part of a hash makes it another, so that it does not depend on how many others
+    there are.
     """
-    wanted = {name: re.sub(r"[^A-Za-z0-9_.-]|^[.-]", "_", name) or "_" for name in names}
+    wanted = {name: short_name(re.sub(r"[^A-Za-z0-9_.-]|^[.-]", "_", name) or "_") for name in names}
     taken = {name for name, plain in wanted.items() if plain == name}
     result: dict[str, str] = {}
     for name, plain in sorted(wanted.items()):
@@ -111,3 +115,8 @@ def plain_names(names: Iterable[str]) -> dict[str, str]:
         taken.add(plain)
         result[name] = plain
     return result
+
+
+def short_name(name: str) -> str:
+    """A name that leaves room, in that of a file, for what is put before and behind it."""
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}-{sha256(name.encode()).hexdigest()[:8]}"

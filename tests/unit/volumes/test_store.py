@@ -165,3 +165,9 @@ def test_where_there_is_no_room_the_old_volume_stays(path: Path) -> None:
     assert done.stdout.count("a.b2nd cannot be written (RuntimeError): make room") == len(limits)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_name_that_is_too_long_is_the_fault_of_the_case(tmp_path: Path) -> None:
+    image = np.zeros((4, 4, 4), np.float32)
+    with pytest.raises(DataError, match="its name is too long"):
+        write_case(tmp_path / f"{'a' * 249}.b2nd", image, image.astype(np.uint8), {})

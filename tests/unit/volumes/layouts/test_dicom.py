@@ -79,6 +79,14 @@ def test_the_folder_that_tells_is_the_first_in_which_cases_differ(source, series
     assert list(by_name(find(source))) == ["a_b", "c"]
 
 
+def test_a_folder_of_a_very_long_name_gives_its_case_a_shorter_one(source, series):
+    for number in (1, 2):
+        series(f"{'a' * 250}{number}", f"1.2.{number}", f"p{number}")
+    names = [case.case for case in find(source).cases]
+    assert len(set(names)) == 2
+    assert max(map(len, names)) <= 160
+
+
 def test_two_studies_of_a_patient_are_two_cases_in_the_order_of_their_uids(source, series):
     series("one/study2", "1.2.1", "p-100")
     series("one/study1", "1.2.2", "p-100")

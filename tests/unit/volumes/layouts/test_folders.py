@@ -282,6 +282,17 @@ def test_names_stay_different(tmp_path: Path) -> None:
     assert _cases(tmp_path)["a_b"].images == ((Path("images/a_b.nii.gz"),),), "a plain name is kept"
 
 
+def test_a_very_long_name_leaves_room_for_the_names_of_files_made_of_it(tmp_path: Path) -> None:
+    longest, other, short = "a" * 248, "a" * 247 + "b", "a" * 150
+    _touch(
+        tmp_path, *(f"{kind}/{name}.nii" for kind in ("images", "labels") for name in (longest, other, short))
+    )
+    cases = _cases(tmp_path)
+    assert len(cases) == 3, "they stay different"
+    assert short in cases
+    assert max(map(len, cases)) <= 160
+
+
 def test_what_dataset_json_says_of_cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.volumes.identity.pseudonym", lambda identifier: f"hash of {identifier}")
     _touch(tmp_path, *(f"{folder}/{case}.nii.gz" for folder in ("images", "labels") for case in "abcd"))
