@@ -618,7 +618,7 @@ def _organ_of(content: dict[str, Any], organ: str) -> OrganParams:
 
 
 def read_params(path: Path) -> dict[str, Any]:
-    """`params.yaml` as it stands: `defaults` and `organs`, both mappings, organ names checked.
+    """`params.yaml` as it stands: `defaults` and `organs`, both mappings, sections and names checked.
 
     Raises:
         ParamsError: it is not that.
@@ -632,6 +632,10 @@ def read_params(path: Path) -> dict[str, Any]:
     mappings = isinstance(content, dict) and [content.get("defaults"), content.get("organs")]
     if not mappings or not all(isinstance(mapping, dict) for mapping in mappings):
         raise ParamsError(f"{path} needs two mappings, 'defaults' and 'organs'.")
+    for stage, section in content["defaults"].items():
+        if not isinstance(section, dict | None):
+            wrong = f"defaults.{stage} is {section!r}; it needs keys with values, or nothing"
+            raise ParamsError(f"params.yaml: {wrong}.")
     for organ in content["organs"]:
         check_name(str(organ))
     return dict(content)
@@ -655,11 +659,10 @@ def merge(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
     merged = dict(defaults)
     for key, value in own.items():
         inherited = merged.get(key)
-        replaced = key == "labels" or (key == "network" and "name" in (value or {}))
-        if isinstance(value, Mapping) and isinstance(inherited, Mapping) and not replaced:
-            merged[key] = merge(inherited, value)
-        else:
-            merged[key] = value
+        merged[key] = value
+        if isinstance(value, Mapping) and isinstance(inherited, Mapping):
+            replaced = key == "labels" or (key == "network" and "name" in value)
+            merged[key] = value if replaced else merge(inherited, value)
     return merged
 
 

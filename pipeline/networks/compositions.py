@@ -53,7 +53,7 @@ def written_out(train: Mapping[str, Any]) -> dict[str, Any]:
     """
     network = train.get("network")
     name = network.get("name") if isinstance(network, Mapping) else None
-    if not isinstance(network, Mapping) or name not in NAMED:
+    if not isinstance(network, Mapping) or not isinstance(name, str) or name not in NAMED:
         return dict(train)
     stray = [option for option in network if option not in ("name", *OPTIONS)]
     if stray:
@@ -68,5 +68,5 @@ def written_out(train: Mapping[str, Any]) -> dict[str, Any]:
     return dict(train) | {
         "network": network.get("second", chosen.second),
         "before": {"network": network.get("first", chosen.first), "gives": chosen.gives, "loss": loss} | own,
-        "loss": dict(chosen.loss) | dict(loss),
+        "loss": {**chosen.loss, **loss} if isinstance(loss, Mapping) else loss,
     }

@@ -82,6 +82,29 @@ def test_a_wrong_section_or_key_of_the_defaults_is_no_less_wrong(tmp_path: Path)
     assert "did you mean 'steps'" in _refusal(tmp_path, defaults={"train": {"step": 5}})
 
 
+@pytest.mark.parametrize("section", ["none", 0, False, [], 1.5])
+def test_a_section_of_the_defaults_that_has_no_keys_is_refused(tmp_path: Path, section: Any) -> None:
+    message = _refusal(tmp_path, defaults={"validate": section})
+    assert f"defaults.validate is {section!r}; it needs keys with values, or nothing" in message
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        {"network": 5},
+        {"network": True},
+        {"network": 1.5},
+        {"network": {"name": ["a"]}},
+        {"network": {"name": "cascade"}, "loss": 5},
+        {"before": {"network": 5}},
+    ],
+)
+def test_a_network_of_another_kind_is_refused_in_a_sentence(tmp_path: Path, train: Any) -> None:
+    message = _refusal(tmp_path, {"train": train}, {"train": {"network": {"name": "unet"}}})
+    assert message.startswith("params.yaml: organs.spleen.train.")
+    assert "\n" not in message
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_missing_section_is_named_with_what_to_write(tmp_path: Path, stage: str) -> None:
     path = _write(tmp_path)
