@@ -86,10 +86,15 @@ def _fit(material: Material, params: TrainParams, fold: int) -> Trained:
 def _left_out(organ: str, table: pd.DataFrame, params: TrainParams) -> list[int]:
     """The folds that are watched, each by a network of its own."""
     folds = sorted(set(table["fold"].tolist()))
-    if params.fold not in folds or len(folds) < 2:
-        held = "every" if params.fold in folds else "no"
+    cases = table["case"].nunique()
+    if len(folds) == 1:
         raise DataError(
-            f"{organ}: fold {params.fold} holds {held} case of {table['case'].nunique()}",
+            f"{organ}: fold {folds[0]} holds every case of {cases}, so that none is left to learn from",
+            f"add cases, or set organs.{organ}.validate.split_seed to another number",
+        )
+    if params.fold not in folds:
+        raise DataError(
+            f"{organ}: fold {params.fold} holds no case of {cases}",
             f"set organs.{organ}.train.fold to one of {folds}",
         )
     if params.ensemble > len(folds):

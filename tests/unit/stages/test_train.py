@@ -215,11 +215,18 @@ def test_the_watched_fold_is_not_learned_from(train):
     assert outputs()["weights.safetensors"] == before
 
 
-@pytest.mark.parametrize(("fold", "shares"), [(3, "no"), (0, "every")])
-def test_a_fold_that_cannot_be_watched_is_told_with_those_that_can(train, fold, shares):
+@pytest.mark.parametrize(
+    ("fold", "folds", "said"),
+    [
+        (3, None, r"fold 3 holds no case of 4: set organs\.liver\.train\.fold to one of \[0, 1"),
+        (0, 0, r"fold 0 holds every case of 4.*: add cases, or set .*validate\.split_seed"),
+        (1, 0, r"fold 0 holds every case of 4.*: add cases, or set .*validate\.split_seed"),
+    ],
+)
+def test_a_fold_that_cannot_be_watched_is_told_with_the_way_out(train, fold, folds, said):
     table = pd.read_parquet(PATCHES)
-    (table if shares == "no" else table.assign(fold=0)).to_parquet(PATCHES)
-    with pytest.raises(DataError, match=rf"fold {fold} holds {shares} case of 4.*organs\.liver\.train\.fold"):
+    (table if folds is None else table.assign(fold=folds)).to_parquet(PATCHES)
+    with pytest.raises(DataError, match=said):
         train(fold=fold)
 
 
