@@ -14,7 +14,7 @@ from pipeline.volumes.case_files import CaseFiles, Mask
 from pipeline.volumes.identity import fingerprint, is_pseudonym
 from pipeline.volumes.layouts import Layout, find_layout
 from pipeline.volumes.masks import annotation_in
-from pipeline.volumes.names import normalised
+from pipeline.volumes.names import normalised, printable
 
 MODALITIES = {"CT": "CT", "MR": "MR", "MRI": "MR"}
 AIR_AT_MOST = -500.0
@@ -126,6 +126,7 @@ def look(
     names = labels or layout.labels or _scan_labels(source, layout.cases, console)
     files = [path for case in layout.cases for path in case.paths]
     files += [path for path in layout.documents if path not in files]
+    _check_names(source, files)
     return NewOrgan(
         name=name,
         layout=layout.name,
@@ -136,6 +137,20 @@ def look(
         left_out=_left_out(source, set(files)),
         train_memory_gb=memory_to_plan_for(),
     )
+
+
+def _check_names(source: Path, files: list[Path]) -> None:
+    """Refuse files that DVC cannot write down.
+
+    Raises:
+        DataError: a name is not UTF-8, as umlauts are not that an archive of Windows holds.
+    """
+    wrong = [printable(str(path)) for path in files if printable(str(path)) != str(path)]
+    if wrong:
+        raise DataError(
+            f"{source}: {_some(wrong)} {'is' if len(wrong) == 1 else 'are'} not named in UTF-8",
+            "rename or remove it; nothing was added",
+        )
 
 
 def _modality(source: Path, layout: Layout, given: str | None) -> str:
@@ -293,4 +308,6 @@ def _left_out(source: Path, files: set[Path]) -> list[str]:
             if inside / name not in files:
                 kinds["hidden" if name.startswith(".") else "of no case"].append(str(inside / name))
         folders[:] = [name for name in folders if not name.startswith(".")]
-    return [f"{len(paths)} {kind}: {_some(sorted(paths))}" for kind, paths in kinds.items() if paths]
+    return [
+        f"{len(paths)} {kind}: {printable(_some(sorted(paths)))}" for kind, paths in kinds.items() if paths
+    ]

@@ -27,7 +27,7 @@ from pipeline.volumes.geometry import (
 )
 from pipeline.volumes.hashes import hash_all
 from pipeline.volumes.masks import Masks, check_aligned, read_masks
-from pipeline.volumes.names import label_of, quoted
+from pipeline.volumes.names import label_of, printable, quoted
 from pipeline.volumes.readers import (
     ITK,
     NIFTI,
@@ -173,8 +173,8 @@ def quarantined_row(files: CaseFiles, error: HounsfieldError) -> Row:
         "case": files.case,
         "patient": files.patient,
         "status": "quarantined",
-        "reason": error.reason if named else f"{files.case}: {error.reason}",
-        "remedy": error.remedy,
+        "reason": printable(error.reason if named else f"{files.case}: {error.reason}"),
+        "remedy": printable(error.remedy),
         "key": "",
         "content": "",
         "notes": "",

@@ -22,6 +22,11 @@ def normalised(name: str) -> str:
     return f"label_{plain}" if plain[:1].isdigit() else plain
 
 
+def printable(text: str) -> str:
+    """A text that can be written, whatever name of a file it tells: what is not UTF-8 by its number."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def quoted(names: Collection[str]) -> str:
     """Names for a message: the first few, each cut short, and how many there are besides."""
     shown = [f"'{name if len(name) <= LONGEST else name[: LONGEST - 1] + '…'}'" for name in names]

@@ -111,7 +111,7 @@ def plain_names(names: Iterable[str]) -> dict[str, str]:
     result: dict[str, str] = {}
     for name, plain in sorted(wanted.items()):
         if name != plain and plain in taken:
-            plain += f"-{sha256(name.encode()).hexdigest()[:8]}"
+            plain += f"-{sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
         taken.add(plain)
         result[name] = plain
     return result

@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -239,3 +240,17 @@ def test_a_folder_of_no_case_that_cannot_be_read_may_hold_some(tmp_path: Path, c
     closed(source / "more")
     with pytest.raises(DataError, match=r"more cannot be read \(Permission denied\)"):
         _look(source)
+
+
+def test_a_name_that_is_not_utf_8_is_told_in_letters_that_can_be_printed(tmp_path: Path) -> None:
+    source = _source(tmp_path)
+    for kind in ("imagesTr", "labelsTr"):
+        (source / kind / "case_1.nii.gz").rename(source / kind / os.fsdecode(b"M\xfcller.nii.gz"))
+    with pytest.raises(DataError, match=r"imagesTr/M\\udcfcller\.nii\.gz, .* are not named in UTF-8: rename"):
+        _look(source)
+
+
+def test_what_is_left_out_is_told_in_letters_that_can_be_printed(tmp_path: Path) -> None:
+    source = _source(tmp_path)
+    (source / os.fsdecode(b"M\xfcller.txt")).touch()
+    assert _look(source).left_out == ["1 of no case: M\\udcfcller.txt"]
