@@ -12,7 +12,7 @@ from typing import TypeVar
 import pandas as pd
 import psutil
 
-from pipeline.atomic import atomic_path, remove_partial, write_json
+from pipeline.atomic import atomic_path, locked, remove_partial, write_json
 from pipeline.errors import DataError, MissingError
 from pipeline.params import IngestParams
 from pipeline.progress import console, track
@@ -56,10 +56,18 @@ def run(organ: str, params: IngestParams, *, raw: Path, volumes: Path, cases: Pa
         MissingError: there is no room for the volumes.
     """
     check_salt(params.salt)
+    index = home(project_root()) / "index"
+    # What another run is writing looks like what a killed one has left behind.
+    with locked(index / f"ingest.{organ}.lock", f"ingesting {organ}"):
+        _ingest(organ, params, raw, volumes, cases, plans, index / "files.sqlite")
+
+
+def _ingest(
+    organ: str, params: IngestParams, raw: Path, volumes: Path, cases: Path, plans: Path, index: Path
+) -> None:
     layout = find_layout(raw, params.layout)
     volumes.mkdir(parents=True, exist_ok=True)
     remove_partial(volumes)
-    index = home(project_root()) / "index" / "files.sqlite"
     offset = params.modality == "CT" and params.hu_offset == "auto"
     with Crew() as crew:
         each = partial(_each, params, crew)

@@ -3,6 +3,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.atomic import read_json, write_json
+from pipeline.atomic import locked, read_json, write_json
 from pipeline.errors import DataError, ParamsError, ResourceError
 from pipeline.params import IngestParams
 from pipeline.stages import ingest
@@ -300,6 +301,23 @@ def test_a_name_is_printed_as_it_is(root: Path, capsys: pytest.CaptureFixture[st
     table = _run(root)
     assert "scan_bold_7: scan[bold]7.nii.gz cannot be read" in capsys.readouterr().err
     assert table.loc["scan_bold_7", "status"] == "quarantined"
+
+
+def test_a_name_that_is_not_utf_8_is_that_of_one_refused_case(root: Path) -> None:
+    for kind in ("images", "labels"):
+        (root / "raw" / f"{kind}Tr" / os.fsdecode(b"M\xfcller.nii.gz")).write_bytes(b"damaged")
+    row = _run(root).loc["M_ller"]
+    assert row["reason"].startswith(r"M_ller: M\udcfcller.nii.gz cannot be read")
+
+
+def test_a_second_run_at_the_same_time_waits_for_the_first(root: Path, tmp_path: Path) -> None:
+    second = threading.Thread(target=_run, args=(root,))
+    with locked(tmp_path / "home" / "index" / "ingest.liver.lock", "a test"):
+        second.start()
+        second.join(0.5)
+        assert not (root / "volumes").exists()
+    second.join()
+    assert set(_written(root)) == set(GOOD)
 
 
 @pytest.mark.usefixtures("settled")
