@@ -50,13 +50,30 @@ def document(source: Path, name: str) -> tuple[Path, ...]:
 
 
 def declared_labels(description: Json) -> dict[str, int] | None:
-    """Label names and values; MSD writes ``{"1": "liver"}``, nnU-Net ``{"liver": 1}``."""
+    """Label names and values; MSD writes ``{"1": "liver"}``, nnU-Net ``{"liver": 1}``.
+
+    Raises:
+        DataError: a label has no whole number, or two of them.
+    """
     entries = description.get("labels")
     # nnU-Net's regions are lists of values: their names stand for no single label.
     if not isinstance(entries, dict) or any(isinstance(value, list) for value in entries.values()):
         return None
     pairs = [(value, key) if str(key).isdecimal() else (key, value) for key, value in entries.items()]
-    return {str(name): int(value) for name, value in pairs if str(value).isdecimal() and int(value) > 0}
+    labels: dict[str, int] = {}
+    for name, value in pairs:
+        number = int(value) if isinstance(value, float) and value.is_integer() else value
+        if not str(number).isdecimal():
+            raise DataError(
+                f"'labels' of the JSON file gives '{name}' the value {value!r}",
+                "write a whole number from 0 on",
+            )
+        if labels.setdefault(str(name), int(number)) != int(number):
+            raise DataError(
+                f"'labels' of the JSON file gives '{name}' the values {labels[str(name)]} and {number}",
+                "give each value a name of its own",
+            )
+    return {name: value for name, value in labels.items() if value > 0}
 
 
 def declared_modality(description: Json) -> Literal["CT", "MR"] | None:

@@ -317,15 +317,26 @@ def test_what_dataset_json_says_of_cases(tmp_path: Path, monkeypatch: pytest.Mon
         {"0": "background", "1": "Anterior", "2": "Posterior"},
         {"background": 0, "Anterior": 1, "Posterior": 2},
         {"background": "0", "Anterior": "1", "Posterior": "2"},
+        {"background": 0.0, "Anterior": 1, "Posterior": 2.0},
     ],
 )
 def test_labels_are_read_both_ways_round(tmp_path: Path, labels: Any) -> None:
     assert _layout(_describe(tmp_path, labels=labels)).labels == {"Anterior": 1, "Posterior": 2}
 
 
-def test_labels_that_are_no_number_are_left_out(tmp_path: Path) -> None:
-    labels = {"core": 2, "x": "²", "²": "y"}
-    assert _layout(_describe(tmp_path, labels=labels)).labels == {"core": 2}
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"core": 2, "x": "²"}, "gives 'x' the value '²': write a whole number"),
+        ({"core": 2, "x": 1.5}, "gives 'x' the value 1.5"),
+        ({"core": 2, "x": None}, "gives 'x' the value None"),
+        ({"1": "a", "2": "a"}, "gives 'a' the values 1 and 2: give each value a name"),
+    ],
+)
+def test_labels_that_cannot_be_meant_are_refused(tmp_path: Path, labels: Any, said: str) -> None:
+    with pytest.raises(DataError) as refused:
+        _layout(_describe(tmp_path, labels=labels))
+    assert said in str(refused.value)
 
 
 @pytest.mark.parametrize("content", [{}, {"labels": ["liver"]}, {"labels": {"whole": [1, 2], "core": 2}}])
