@@ -57,11 +57,21 @@ class Unfinished(HounsfieldError):
 def refuse_unreadable(error: OSError) -> NoReturn:
     """Raise what a person is told of a folder that may not be looked into.
 
-    Also for `os.walk`, which would pass over it, and so over the cases in it.
-
     Raises:
         DataError: naming the folder.
     """
     raise DataError(
         f"{error.filename} cannot be read ({error.strerror})", "see who may read it, or take it out of there"
     ) from None
+
+
+def refuse_to_pass_over(error: OSError) -> None:
+    """For `os.walk`, which would pass over a folder that it may not look into, and so over the cases in it.
+
+    Every disk has a `lost+found`, which is root's.
+
+    Raises:
+        DataError: naming the folder.
+    """
+    if not str(error.filename).rstrip("/").endswith("/lost+found"):
+        refuse_unreadable(error)

@@ -7,8 +7,9 @@ from typing import Any
 from rich.table import Table
 
 from pipeline.atomic import read_json
-from pipeline.errors import DataError
+from pipeline.errors import DataError, MissingError
 from pipeline.params import read_params
+from pipeline.progress import console
 from pipeline.registry.connection import is_present
 from pipeline.workspace import home, stage_files
 
@@ -34,7 +35,6 @@ def collect(root: Path) -> list[Result]:
 
     Raises:
         DataError: one of the files is no JSON.
-        MissingError: the registry cannot be used.
     """
     return [_result(root, organ) for organ in read_params(root / "params.yaml")["organs"]]
 
@@ -62,7 +62,11 @@ def _champion(root: Path, organ: str, decision: dict[str, Any]) -> int | None:
     # MLflow is loaded where a registry is asked.
     from pipeline.registry.models import ModelRegistry
 
-    return ModelRegistry(root).champion_version(organ)
+    try:
+        return ModelRegistry(root).champion_version(organ)
+    except MissingError as error:
+        console.print(f"{error.reason}; {organ}: the champion is that of the last decision", markup=False)
+        return decision.get("champion_version")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -249,7 +249,8 @@ def _understood(path: Path, config: dict[str, Any]) -> Network:
     except (ParamsError, TypeError, KeyError) as error:
         raise DataError(
             f"{path} is of another version of Hounsfield ({type(error).__name__}: {error})",
-            "use the version that trained it, or train again",
+            "use the version that trained it, or train again; if it is the champion, take that alias away in "
+            "MLflow",
         ) from error
 
 

@@ -197,7 +197,10 @@ def _beside_scans(source: Path) -> list[str]:
     """What might be meant, too, but is of another format than the scans in a folder, or deeper."""
     from pipeline.volumes.layouts.dicom import OTHER, counted, files_below
 
-    files = list(files_below(source))
+    try:
+        files = list(files_below(source))
+    except DataError as error:
+        return [error.reason]
     deeper = sum(len(scan_files(folder)) for folder in {path.parent for path in files} - {source})
     slices = sum(is_dicom(path) for path in files if not path.name.lower().endswith(OTHER))
     phrases = (

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from pipeline.errors import DataError, ParamsError, refuse_unreadable
+from pipeline.errors import DataError, ParamsError, refuse_to_pass_over
 from pipeline.gpus import memory_to_plan_for
 from pipeline.volumes.case_files import CaseFiles, Mask
 from pipeline.volumes.identity import fingerprint, is_pseudonym
@@ -302,7 +302,7 @@ def _normalise(labels: dict[str, int]) -> dict[str, int]:
 def _left_out(source: Path, files: set[Path]) -> list[str]:
     """What the source holds and no case needs, a phrase a kind."""
     kinds: dict[str, list[str]] = {"hidden": [], "of no case": []}
-    for folder, folders, names in os.walk(source, onerror=refuse_unreadable):
+    for folder, folders, names in os.walk(source, onerror=refuse_to_pass_over):
         inside = Path(folder).relative_to(source)
         for name in (*names, *(name for name in folders if name.startswith("."))):
             if inside / name not in files:

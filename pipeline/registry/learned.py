@@ -9,11 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.atomic import read_json
-from pipeline.errors import DataError, MissingError
-from pipeline.registry.models import ModelRegistry, RegisteredModel, Version
+from pipeline.registry.models import ModelRegistry, RegisteredModel
 from pipeline.registry.origin import NAME as LINEAGE
-
-SCRATCH = "scratch"
+from pipeline.registry.origin import SCRATCH
 
 
 def learned_cases(
@@ -22,26 +20,42 @@ def learned_cases(
     """The cases whose patients the champion has learned from, or a model that one of the two began with.
 
     What an evidence that somebody deleted would say is not known, nor what models of other organs saw, which
-    learned other labels.
+    learned other labels. A lineage of before names cases alone, and not what a training began with.
 
     Args:
         registry: that knows the models.
         champion: of now.
         config: of the challenger.
         patients: whose a case is, of all cases of now.
+
+    Raises:
+        MissingError: the registry cannot be used.
     """
-    cases, wanted, done = set[str](), [champion.content, _start(config)], {SCRATCH}
+    own = read_json(champion.folder / "config.json")
+    wanted, done = [champion.content, start_of(own), start_of(config)], {SCRATCH}
+    seen: set[str] = set()
     while wanted:
         content = wanted.pop()
         if content in done:
             continue
         done.add(content)
         version = registry.find(champion.organ, content)
-        if version is not None:
-            cases |= _trained_on(registry, version)
-            wanted.append(_began_with(registry, version))
-    seen = {patients[case] for case in cases if case in patients}
+        if version is None or LINEAGE not in registry.evidence_names(version):
+            continue
+        lineage = json.loads(registry.evidence(version, LINEAGE))
+        wanted.append(lineage.get("start", SCRATCH))
+        seen |= {_patient(one, patients) for one in lineage["cases"] if one["split"] == "train"}
     return {case for case, patient in patients.items() if patient in seen}
+
+
+def start_of(config: Mapping[str, Any]) -> str:
+    """Hash of the model that a training began with, or `scratch`."""
+    return str(config.get("training", {}).get("start", SCRATCH))
+
+
+def _patient(record: Mapping[str, Any], patients: Mapping[str, str]) -> str:
+    """Whose a case was; a case that is called otherwise now is found by its patient."""
+    return str(record.get("patient", patients.get(record["case"], "")))
 
 
 def cannot_be_judged(champion: RegisteredModel, config: Mapping[str, Any], left: int) -> str:
@@ -65,24 +79,3 @@ def cannot_be_judged(champion: RegisteredModel, config: Mapping[str, Any], left:
 
 def _images(count: int) -> str:
     return "one image" if count == 1 else f"{count} images"
-
-
-def _start(config: Mapping[str, Any]) -> str:
-    """Hash of the model that a training began with."""
-    return str(config.get("training", {}).get("start", SCRATCH))
-
-
-def _trained_on(registry: ModelRegistry, version: Version) -> set[str]:
-    try:
-        lineage = json.loads(registry.evidence(version, LINEAGE))
-    except MissingError:
-        return set()
-    return {record["case"] for record in lineage["cases"] if record["split"] == "train"}
-
-
-def _began_with(registry: ModelRegistry, version: Version) -> str:
-    try:
-        return _start(read_json(registry.model(version.organ, version.number).folder / "config.json"))
-    except (DataError, MissingError):
-        # Its files are gone.
-        return SCRATCH

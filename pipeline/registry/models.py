@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from contextlib import AbstractContextManager
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,8 @@ ROLLBACK = "hounsfield.rollback"
 """Of the registered model, with a number: the rollbacks there were."""
 LONGEST = 100_000
 """Characters of a tag that MLflow takes; what is decided about some two hundred labels is longer."""
-LONG = ("reasons", "met", "evidence")
-WHOLE = "decision.json"
-"""Evidence: a decision whose tag lacks what is long."""
+LONG = ("reasons", "met", "evidence", "learned")
+"""What a tag lacks then; the evidence has all of it."""
 MODEL = "model"
 EVIDENCE = "evidence"
 OTHER = "bring them back, or point the alias 'champion' in MLflow at another version"
@@ -140,26 +140,30 @@ class ModelRegistry:
         self._store_evidence(version.run, evidence)
         text = json.dumps(decision, sort_keys=True, allow_nan=False)
         if len(text) > LONGEST:
+            # By its hash: until the tag says so, the decision of before stands, with its own file.
+            name = f"decision-{sha256(text.encode()).hexdigest()[:12]}.json"
             with tempfile.TemporaryDirectory() as scratch:
-                whole = Path(scratch) / WHOLE
+                whole = Path(scratch) / name
                 whole.write_text(text, encoding="utf-8")
                 self._store_evidence(version.run, [whole])
             verdict = {key: value for key, value in decision.items() if key not in LONG}
-            text = json.dumps(verdict | {"whole": WHOLE}, sort_keys=True, allow_nan=False)
+            text = json.dumps(verdict | {"whole": name}, sort_keys=True, allow_nan=False)
         self._client.set_model_version_tag(version.organ, str(version.number), DECISION, text)
         return version_of(self._client.get_model_version(version.organ, str(version.number)))
 
     @reached()
-    def decision(self, version: Version) -> dict[str, Any]:
-        """What was decided about a version, in full.
-
-        Raises:
-            MissingError: somebody deleted it from the evidence.
-        """
-        assert version.decision is not None, "it was decided"
-        if "whole" not in version.decision:
+    def decision(self, version: Version) -> dict[str, Any] | None:
+        """What was decided about a version, in full; None: nothing, or it was deleted from the evidence."""
+        if version.decision is None or "whole" not in version.decision:
             return version.decision
-        return dict(json.loads(self.evidence(version, version.decision["whole"])))
+        whole = version.decision["whole"]
+        kept = whole in self.evidence_names(version)
+        return dict(json.loads(self.evidence(version, whole))) if kept else None
+
+    @reached()
+    def evidence_names(self, version: Version) -> set[str]:
+        """The files that were kept with the decision about a version."""
+        return {Path(entry.path).name for entry in self._client.list_artifacts(version.run, EVIDENCE)}
 
     @reached()
     def evidence(self, version: Version, name: str) -> str:
@@ -168,7 +172,7 @@ class ModelRegistry:
         Raises:
             MissingError: there is none of that name.
         """
-        kept = {Path(entry.path).name for entry in self._client.list_artifacts(version.run, EVIDENCE)}
+        kept = self.evidence_names(version)
         if name not in kept:
             others = ", ".join(sorted(kept)) or "nothing"
             raise MissingError(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NAME = "lineage.json"
 RAW = "data/raw"
+SCRATCH = "scratch"
 READ = ("dvc.yaml", "params.yaml", LOCK, "pipeline")
 """What the pipeline reads of the repository, besides the pointer to the raw scans."""
 PACKAGES = (
@@ -47,13 +48,14 @@ PACKAGES = (
 """Whose versions may change a figure or a file."""
 
 
-def origin(root: Path, organ: str, cases: "pd.DataFrame") -> dict[str, Any]:
+def origin(root: Path, organ: str, cases: "pd.DataFrame", start: str = SCRATCH) -> dict[str, Any]:
     """What the organ's model in the project at `root` is made from, as things stand now.
 
     Args:
         root: of the project.
         organ: whose model it is.
         cases: the accepted table, a row a case.
+        start: hash of the model that its training began with.
     """
     return {
         "organ": organ,
@@ -62,6 +64,7 @@ def origin(root: Path, organ: str, cases: "pd.DataFrame") -> dict[str, Any]:
         "raw": raw_version(root, organ),
         "stages": locked_stages(_text(root / LOCK), organ),
         "environment": _environment(root),
+        "start": start,
         "cases": case_records(cases),
     }
 
@@ -89,10 +92,11 @@ def raw_version(root: Path, organ: str) -> dict[str, Any] | None:
 
 
 def case_records(cases: "pd.DataFrame") -> list[dict[str, Any]]:
-    """Name, key, split and fold of each case, sorted by name; the fold of a test case is None."""
+    """Name, patient, key, split and fold of each case, sorted by name; the fold of a test case is None."""
     records = [
         {
             "case": str(row["case"]),
+            "patient": str(row.get("patient", row["case"])),
             "key": str(row["key"]),
             "split": str(row["split"]),
             "fold": None if row["split"] == "test" or "fold" not in row else int(row["fold"]),

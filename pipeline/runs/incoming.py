@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pipeline.atomic import read_json, sha256_json, write_json
-from pipeline.errors import DataError, HounsfieldError, refuse_unreadable
+from pipeline.errors import DataError, HounsfieldError, refuse_to_pass_over
 from pipeline.params import AirflowParams
 from pipeline.sources.bucket import Bucket
 from pipeline.sources.keys import parse_url
@@ -125,7 +125,7 @@ def _files(folder: Path) -> Iterator[tuple[str, str]]:
 
 def files_below(folder: Path) -> Iterator[Path]:
     """Every file below a folder but hidden ones; links to folders are not followed."""
-    for place, folders, names in os.walk(folder, onerror=refuse_unreadable):
+    for place, folders, names in os.walk(folder, onerror=refuse_to_pass_over):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(place) / name

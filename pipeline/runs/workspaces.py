@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 
 from pipeline.atomic import locked, read_json, write_json
@@ -67,8 +66,7 @@ def run_name(run_id: str) -> str:
     name = re.sub(r"([.-]|\.lock|\.partial)+$", "", name.lstrip(".-"))
     if not name:
         raise ParamsError(f"'{run_id}' cannot be the name of a run", "use letters and digits")
-    # Two runs that differ in what was changed are two runs still.
-    return name if name == run_id else f"{name}-{sha256(run_id.encode()).hexdigest()[:6]}"
+    return name
 
 
 def workspace_folder(home: Path, organ: str, name: str) -> Path:

@@ -56,10 +56,9 @@ def run(organ: str, params: IngestParams, *, raw: Path, volumes: Path, cases: Pa
         MissingError: there is no room for the volumes.
     """
     check_salt(params.salt)
-    index = home(project_root()) / "index"
     # What another run is writing looks like what a killed one has left behind.
-    with locked(index / f"ingest.{organ}.lock", f"ingesting {organ}"):
-        _ingest(organ, params, raw, volumes, cases, plans, index / "files.sqlite")
+    with locked(volumes.with_name(f".{volumes.name}.lock"), f"ingesting {organ}"):
+        _ingest(organ, params, raw, volumes, cases, plans, home(project_root()) / "index" / "files.sqlite")
 
 
 def _ingest(

@@ -27,7 +27,7 @@ from pipeline.registry.card import NAME as CARD
 from pipeline.registry.card import model_card
 from pipeline.registry.data_conditions import data_conditions, drift_between, waits_for_drift
 from pipeline.registry.gate import decide, paired_dice
-from pipeline.registry.learned import cannot_be_judged, learned_cases
+from pipeline.registry.learned import cannot_be_judged, learned_cases, start_of
 from pipeline.registry.models import ModelRegistry, RegisteredModel, Version
 from pipeline.registry.origin import NAME as LINEAGE
 from pipeline.registry.origin import origin
@@ -125,7 +125,7 @@ def run(
     """
     table, config = pd.read_parquet(accepted), _config(models)
     test = table[table["split"] == "test"].reset_index(drop=True)
-    known = origin(Path.cwd(), organ, table)
+    known = origin(Path.cwd(), organ, table, start_of(config))
     challenge = Challenge(
         organ=organ,
         params=params,
@@ -136,7 +136,7 @@ def run(
         evidence=[metrics, cases, report],
         config=config,
         commit=known["commit"],
-        inputs=_inputs(test, cases, params),
+        inputs=_inputs(table, cases, params),
     )
     models_known = ModelRegistry(Path.cwd())
     with models_known.lock(organ), tempfile.TemporaryDirectory() as scratch:
@@ -159,13 +159,16 @@ def _outcome(
     if version.withdrawn is not None:
         return _kept_back(challenge, version, models_known)
     # A second round is only needed where another machine changed the champion meanwhile.
-    while not _stands(version.decision, challenge, current := models_known.champion_version(challenge.organ)):
+    while (
+        not _stands(version.decision, challenge, current := models_known.champion_version(challenge.organ))
+        or models_known.decision(version) is None
+    ):
         if current == version.number:
             return _unchanged(challenge, version)
         version = _decided(challenge, version, models_known, judge)
     if _decision(version)["decision"] == AWAITING and _is_approved(version, challenge):
         version = _approved(challenge, version, models_known)
-    outcome = models_known.decision(version)
+    outcome = _in_full(version, models_known)
     reign = {"replaced": outcome["compared_with"]}
     if outcome["decision"] == PROMOTED and version.reign != reign:
         # Before it begins, so that a champion always has one.
@@ -175,8 +178,15 @@ def _outcome(
 
 
 def _decision(version: Version) -> dict[str, Any]:
+    """The verdict."""
     assert version.decision is not None, "it was decided"
     return version.decision
+
+
+def _in_full(version: Version, models_known: ModelRegistry) -> dict[str, Any]:
+    decision = models_known.decision(version)
+    assert decision is not None, "it was just kept, or seen to be there"
+    return decision
 
 
 def _is_approved(version: Version, challenge: Challenge) -> bool:
@@ -192,7 +202,7 @@ def _approved(challenge: Challenge, version: Version, models_known: ModelRegistr
     assert version.approval is not None, "it was approved"
     said = {key: version.approval[key] for key in ("by", "reason")}
     promoted = {"decision": PROMOTED, "champion_version": version.number, "approval": said}
-    outcome = models_known.decision(version) | promoted
+    outcome = _in_full(version, models_known) | promoted
     theirs = _their_figures(outcome, challenge, models_known)
     with tempfile.TemporaryDirectory() as scratch:
         return models_known.record(version, outcome, _told(outcome, challenge, theirs, Path(scratch)))
@@ -375,10 +385,12 @@ def _figures(cases: Path, test: pd.DataFrame) -> pd.DataFrame:
     return figures
 
 
-def _inputs(test: pd.DataFrame, cases: Path, params: RegisterParams) -> str:
+def _inputs(table: pd.DataFrame, cases: Path, params: RegisterParams) -> str:
+    test = table[table["split"] == "test"]
     return sha256_json(
         {
             "test": test[["case", "key"]].astype(str).to_numpy().tolist(),
+            "patients": patients_of(table),
             "cases": sha256_file(cases),
             "params": params.model_dump(mode="json"),
             "code": sha256_code(*CODE),

@@ -41,8 +41,8 @@ def pseudonym(identifier: str, kind: str = "patient") -> str:
 
 
 def is_pseudonym(name: str) -> bool:
-    """Whether a patient is called by a keyed hash, not by what a source calls them."""
-    return re.fullmatch(r"patient_[0-9a-f]{12}", name) is not None
+    """Whether a patient, or a case, is called by a keyed hash, not by what a source calls them."""
+    return re.fullmatch(r"(patient|case)_[0-9a-f]{12}", name) is not None
 
 
 def keyed_hash(text: str) -> str:

@@ -37,6 +37,18 @@ def test_without_a_registry_the_champion_is_that_of_the_last_decision(project):
     assert (result.champion, result.decision) == (2, "promoted")
 
 
+def test_where_the_registry_cannot_be_asked_the_champion_is_that_of_the_last_decision(
+    project, monkeypatch, capsys
+):
+    broken = project / "broken"
+    broken.mkdir()
+    (broken / "mlflow.db").write_text("no database " * 100)
+    monkeypatch.setenv("HOUNSFIELD_HOME", str(broken))
+    (result,) = results.collect(project)
+    assert result.champion == 2
+    assert "liver: the champion is that of the last decision" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("content", ["<<<<<<< HEAD\n{}\n", "[1]", "3"])
 def test_a_decision_that_was_merged_badly_is_told(project, content):
     (project / "registry" / "liver.json").write_text(content)

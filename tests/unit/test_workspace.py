@@ -154,6 +154,13 @@ def test_a_stage_whose_data_are_there_may_run(empty_project: Path) -> None:
     check_inputs(empty_project, "patches", "spleen")
 
 
+def test_a_stage_of_somebodys_own_is_in_no_way(empty_project: Path) -> None:
+    text = (empty_project / "dvc.yaml").read_text()
+    own = ["  all: {cmd: echo}", "  each: {foreach: [a, b], do: {cmd: 'echo ${item}', deps: [notes.md]}}"]
+    (empty_project / "dvc.yaml").write_text("\n".join([text.rstrip(), *own, ""]))
+    check_inputs(empty_project, "ingest", "spleen")
+
+
 def _make(root: Path, *paths: str) -> None:
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)

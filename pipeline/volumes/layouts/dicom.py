@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pipeline.errors import MissingError, refuse_unreadable
+from pipeline.errors import MissingError, refuse_to_pass_over
 from pipeline.volumes.case_files import CaseFiles, Mask, Problem
 from pipeline.volumes.identity import pseudonym
 from pipeline.volumes.layouts.dicom_damaged import damaged_among, problem_of_damaged
@@ -101,7 +101,7 @@ def find(source: Path, *, with_masks: bool = True) -> Layout | None:
 def files_below(source: Path) -> Iterator[Path]:
     """All files below a folder but hidden ones; links are followed, each folder is entered once."""
     entered: set[str] = set()
-    for folder, folders, names in os.walk(source, onerror=refuse_unreadable, followlinks=True):
+    for folder, folders, names in os.walk(source, onerror=refuse_to_pass_over, followlinks=True):
         real = os.path.realpath(folder)
         if real in entered:
             folders.clear()

@@ -314,6 +314,14 @@ def test_what_lies_beside_and_below_nifti_scans_is_told(trained, scans, tmp_path
     assert summary.left_out == ["1 scan in folders below", "13 DICOM files beside scans of other formats"]
 
 
+def test_a_folder_below_that_cannot_be_read_is_in_no_way(trained, scans, tmp_path, closed):
+    (scans / "deeper").mkdir()
+    closed(scans / "deeper")
+    summary = predict_scans(trained, "liver", scans, tmp_path / "out", "auto")
+    assert (len(summary.written), summary.failed) == (3, {})
+    assert summary.left_out == [f"{scans / 'deeper'} cannot be read (Permission denied)"]
+
+
 def test_a_dicom_series_gets_a_segmentation_that_refers_to_it(trained, tmp_path, monkeypatch):
     import pydicom
     from highdicom.seg import segread

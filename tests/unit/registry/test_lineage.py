@@ -15,9 +15,10 @@ import yaml
 
 from pipeline.errors import MissingError
 from pipeline.params import RegisterParams
+from pipeline.registry import origin
 from pipeline.registry.lineage import walk
 from pipeline.registry.models import ModelRegistry
-from pipeline.registry.origin import NAME
+from pipeline.registry.origin import NAME, case_records
 from pipeline.stages import register
 
 ORGAN = "liver"
@@ -128,7 +129,7 @@ class Project:
             report=figures / "report.html",
             registry=figures / "registry.json",
             decision=figures / "decision.html",
-            judge=lambda _champion, test, _raw: rows.assign(dice=dice - 0.1),
+            judge=lambda _champion, _test, _raw, _config: rows.assign(dice=dice - 0.1),
         )
         return json.loads((figures / "registry.json").read_text())["challenger_version"]
 
@@ -357,6 +358,17 @@ def test_a_stage_that_read_something_else_than_was_made_is_said(project):
     found = walk(project.root, ORGAN)
     assert (found.exit_code, states(found)["validate"]) == (2, "differs")
     assert "it read another data/cases/liver.csv than the stage before it made" in found.sentence
+
+
+def test_a_lineage_of_before_that_names_no_patients_is_whole(project, monkeypatch):
+    def without_patients(cases):
+        return [{key: one[key] for key in one if key != "patient"} for one in case_records(cases)]
+
+    with monkeypatch.context() as before:
+        before.setattr(origin, "case_records", without_patients)
+        project.register()
+    project.commit()
+    assert states(walk(project.root, ORGAN))["cases"] == "whole"
 
 
 def test_cases_that_are_not_those_of_the_training_are_said(project):

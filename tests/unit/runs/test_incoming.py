@@ -154,3 +154,11 @@ def test_a_folder_that_cannot_be_read_is_told_and_not_passed_over(
     found, problems = ready(tmp_path / "home", {ORGAN: params}, 0)
     assert found == []
     assert "below cannot be read (Permission denied)" in problems[ORGAN]
+
+
+def test_what_every_disk_keeps_from_others_is_passed_over(
+    tmp_path: Path, incoming: Path, params: AirflowParams, closed: Any
+) -> None:
+    (incoming / "lost+found").mkdir()
+    closed(incoming / "lost+found")
+    assert ready(tmp_path / "home", {ORGAN: params}, 0)[1] == {}

@@ -310,9 +310,9 @@ def test_a_name_that_is_not_utf_8_is_that_of_one_refused_case(root: Path) -> Non
     assert row["reason"].startswith(r"M_ller: M\udcfcller.nii.gz cannot be read")
 
 
-def test_a_second_run_at_the_same_time_waits_for_the_first(root: Path, tmp_path: Path) -> None:
+def test_a_second_run_at_the_same_time_waits_for_the_first(root: Path) -> None:
     second = threading.Thread(target=_run, args=(root,))
-    with locked(tmp_path / "home" / "index" / "ingest.liver.lock", "a test"):
+    with locked(root / ".volumes.lock", "a test"):
         second.start()
         second.join(0.5)
         assert not (root / "volumes").exists()

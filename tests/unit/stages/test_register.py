@@ -592,7 +592,7 @@ def split(project, **splits):
     """The accepted table with another split for some cases, and a patient for each."""
     table = pd.DataFrame({"case": [*CASES, "learned"], "key": "k"})
     table["split"] = [splits.get(case, "train" if case == "learned" else "test") for case in table["case"]]
-    # The last two are of one patient.
+    # The last two test cases are of one patient.
     table["patient"] = [*CASES[:4], "Eve", "Eve", "Bob"]
     table.to_parquet(project.root / "data" / "accepted.parquet")
     return table.loc[table["split"] == "test", "case"].tolist()
@@ -636,6 +636,30 @@ def test_nor_those_that_the_model_it_began_with_learned_from(project):
     assert project.register()["learned"] == ["case_4"]
     project.train("third", level(0.9))
     assert project.register()["learned"] == ["case_4"], "of what the champion began with"
+
+
+def test_a_case_that_is_called_otherwise_now_is_found_by_its_patient(project):
+    test = split(project, case_4="train")
+    table = pd.read_parquet("data/accepted.parquet")
+    table.loc[table["case"] == "case_4", "case"] = "of before"
+    table.to_parquet("data/accepted.parquet")
+    project.train("first", level(0.8))
+    of_cases(project, test)
+    project.register()
+    split(project)
+    project.train("second", level(0.85))
+    assert project.register()["learned"] == ["case_4"]
+
+
+def test_patients_that_were_corrected_make_the_decision_anew(project):
+    split(project)
+    project.train("first", level(0.8))
+    project.register()
+    project.train("second", level(0.75))
+    assert project.register()["evidence"]["overall"]["patients"] == 5
+    table = pd.read_parquet("data/accepted.parquet")
+    table.assign(patient=table["case"]).to_parquet("data/accepted.parquet")
+    assert project.register()["evidence"]["overall"]["patients"] == 6
 
 
 def test_a_champion_of_other_images_is_no_dead_end(project):
@@ -683,6 +707,9 @@ def test_a_decision_about_many_labels_is_kept_in_full_and_replayed(project):
     waiting = project.register(APPROVED)
     assert len(json.dumps(waiting)) > 100_000
     assert project.register(APPROVED) == waiting
+    for kept in Path(os.environ["HOUNSFIELD_HOME"]).rglob("decision-*.json"):
+        kept.unlink()
+    assert project.register(APPROVED) == waiting, "made anew"
     champions.approve(project.root, "liver", 2, "Dr. Rö")
     outcome = project.register(APPROVED)
     assert (outcome["decision"], outcome["reasons"]) == ("promoted", waiting["reasons"])
