@@ -67,15 +67,14 @@ def cannot_be_judged(champion: RegisteredModel, config: Mapping[str, Any], left:
         left: test cases that can be compared.
     """
     told = f"version {champion.version}"
-    own = read_json(champion.folder / "config.json")
-    (before, was), (now, is_) = ((one["recipe"].get("channels", 1), one["modality"]) for one in (own, config))
-    if (before, was) == (now, is_):
+    before, now = (_images(one) for one in (read_json(champion.folder / "config.json"), config))
+    if before == now:
         return "" if left else f"No test case is left that the champion, {told}, has not learned from"
-    return (
-        f"The champion, {told}, was trained on {_images(before)} of {was} a case and now "
-        f"there {'is' if now == 1 else 'are'} {_images(now)} of {is_}, so that it cannot be judged"
-    )
+    learned = f"The champion, {told}, was trained on {before} a case"
+    return f"{learned}, and a case has {now} now: it cannot be judged"
 
 
-def _images(count: int) -> str:
-    return "one image" if count == 1 else f"{count} images"
+def _images(config: Mapping[str, Any]) -> str:
+    """What a case consists of."""
+    count = config["recipe"].get("channels", 1)
+    return f"{'one image' if count == 1 else f'{count} images'} of {config['modality']}"

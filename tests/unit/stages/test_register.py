@@ -671,8 +671,8 @@ def test_a_champion_of_other_images_is_no_dead_end(project):
     assert (outcome["decision"], outcome["champion_version"]) == ("kept", 1)
     assert project.judged == []
     assert outcome["reasons"][1] == (
-        "The champion, version 1, was trained on one image of CT a case and now there are 2 images of CT, "
-        "so that it cannot be judged; if that is on purpose, take the alias 'champion' away in MLflow."
+        "The champion, version 1, was trained on one image of CT a case, and a case has 2 images of CT now: "
+        "it cannot be judged; if that is on purpose, take the alias 'champion' away in MLflow."
     )
     assert project.register() == outcome
 
