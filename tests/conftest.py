@@ -88,7 +88,10 @@ class Project:
         """This interpreter first on the path, the clone's code before the installed one."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         clean = {
-            key: value for key, value in os.environ.items() if not key.startswith(("HOUNSFIELD_", "MLFLOW_"))
+            key: value
+            for key, value in os.environ.items()
+            # Which kernels OpenBLAS computes by is the processor's choice, as in a container.
+            if not key.startswith(("HOUNSFIELD_", "MLFLOW_", "OPENBLAS_"))
         }
         return clean | {"PATH": path, "PYTHONPATH": str(self.folder), "COLUMNS": "200"}
 
