@@ -1,7 +1,7 @@
 """Windows of one value are looked at once.
 
-Around a patient there is air, and what is cut off below before a network sees it leaves air of one value: a
-third of the windows over a head and neck CT. A network says the same of each of them.
+Around a patient there is air, and what is cut off below before a network sees it leaves air of one value:
+three in ten windows over a head and neck CT. A network says the same of each of them.
 """
 
 from collections.abc import Callable
