@@ -1,5 +1,6 @@
 """What came out, organ by organ: Dice on the test cases, the report, the champion."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,12 @@ def collect(root: Path) -> list[Result]:
     Raises:
         DataError: one of the files is no JSON.
     """
-    return [_result(root, organ) for organ in read_params(root / "params.yaml")["organs"]]
+    organs = list(read_params(root / "params.yaml")["organs"])
+    champions = _champions(root, organs)
+    return [_result(root, organ, champions) for organ in organs]
 
 
-def _result(root: Path, organ: str) -> Result:
+def _result(root: Path, organ: str, champions: Mapping[str, int | None]) -> Result:
     evaluated, registered = stage_files(root, "evaluate", organ), stage_files(root, "register", organ)
     metrics = _read(root / evaluated["metrics"])
     decision = _read(root / registered["registry"])
@@ -51,22 +54,25 @@ def _result(root: Path, organ: str) -> Result:
         report=str(report) if (root / report).is_file() else None,
         decision=decision.get("decision"),
         why=str(why) if (root / why).is_file() else None,
-        champion=_champion(root, organ, decision),
+        # The file of the last decision knows of no rollback, but needs no registry.
+        champion=champions.get(organ, decision.get("champion_version")),
     )
 
 
-def _champion(root: Path, organ: str, decision: dict[str, Any]) -> int | None:
-    """The version in use; the file of the last decision knows of no rollback, but needs no registry."""
+def _champions(root: Path, organs: Sequence[str]) -> dict[str, int | None]:
+    """The version in use of each organ; of none where there is no registry, or none that answers."""
     if not is_present(home(root.absolute())):
-        return decision.get("champion_version")
+        return {}
     # MLflow is loaded where a registry is asked.
     from pipeline.registry.models import ModelRegistry
 
+    registry = ModelRegistry(root)
     try:
-        return ModelRegistry(root).champion_version(organ)
+        return {organ: registry.champion_version(organ) for organ in organs}
     except MissingError as error:
-        console.print(f"{error.reason}; {organ}: the champion is that of the last decision", markup=False)
-        return decision.get("champion_version")
+        told = f"{', '.join(organs)}: the champion is that of the last decision"
+        console.print(f"{error.reason}; {told}", markup=False)
+        return {}
 
 
 def _read(path: Path) -> dict[str, Any]:

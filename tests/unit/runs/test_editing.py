@@ -7,6 +7,7 @@ import yaml
 
 from pipeline.errors import ParamsError
 from pipeline.runs.editing import change_params, with_values
+from pipeline.workspace import STAGES
 
 TEXT = """\
 # knobs
@@ -77,18 +78,9 @@ def test_a_flow_mapping_that_leaves_no_place_is_refused_in_a_sentence(train: str
         with_values(text, {("organs", "liver", "train", "start"): "ab12"})
 
 
-PARAMS = """\
-defaults: {}
-organs:
-  liver:
-    ingest: {modality: CT, labels: {liver: 1}}
-    validate: {}
-    patches: {}
-    augment: {}
-    train: {}
-    evaluate: {}
-    register: {}
-"""
+PARAMS = "defaults: {}\norgans:\n  liver:\n    ingest: {modality: CT, labels: {liver: 1}}\n" + "".join(
+    f"    {stage}: {{}}\n" for stage in STAGES[1:]
+)
 
 
 def test_two_changes_at_once_are_both_kept(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pipeline.volumes.geometry import Geometry
 from pipeline.volumes.readers import read_geometry, read_scan
 from pipeline.volumes.readers.rtstruct import rasterise
 from pipeline.volumes.writers.rtstruct import outlines, write_rtstruct
+from pipeline.volumes.writers.segmentation import write_segmentation
 
 DATA = os.environ.get("HOUNSFIELD_DATA")
 PATIENTS = sorted(Path(DATA, "sarcoma_dicom").glob("*/")) if DATA else []
@@ -87,14 +88,15 @@ def test_it_refers_to_its_series_and_to_the_slice_of_each_contour(series, tmp_pa
     assert (found.PatientID, found.ApprovalStatus) == (slices[0].PatientID, "UNAPPROVED")
 
 
+@pytest.mark.parametrize("write", [write_rtstruct, write_segmentation])
 @pytest.mark.parametrize("keyword", ["FrameOfReferenceUID", "StudyInstanceUID"])
-def test_a_series_that_cannot_be_referred_to_is_told_what_it_lacks(series, tmp_path, keyword):
+def test_a_series_that_cannot_be_referred_to_is_told_what_it_lacks(series, tmp_path, keyword, write):
     for path in series:
         image = pydicom.dcmread(path)
         del image[keyword]
         image.save_as(path)
     with pytest.raises(DataError, match=f"lacks {keyword}, by which .* write NIfTI"):
-        write_rtstruct(tmp_path / "rt.dcm", np.zeros(GEOMETRY.shape, np.uint8), series, NAMES, "a model")
+        write(tmp_path / "found.dcm", np.zeros(GEOMETRY.shape, np.uint8), series, NAMES, "a model")
 
 
 @needs_data

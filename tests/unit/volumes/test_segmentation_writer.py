@@ -7,7 +7,6 @@ import pytest
 import SimpleITK
 from highdicom.seg import segread
 
-from pipeline.errors import DataError
 from pipeline.volumes.geometry import Geometry
 from pipeline.volumes.readers import read_geometry, read_scan
 from pipeline.volumes.readers.segmentation import Segments
@@ -56,16 +55,6 @@ def test_where_nothing_was_found_the_file_says_so(series, tmp_path):
     write_segmentation(tmp_path / "seg.dcm", np.zeros(GEOMETRY.shape, np.uint8), series, NAMES, "a model")
     assert segread(tmp_path / "seg.dcm").number_of_segments == 3
     assert not segread(tmp_path / "seg.dcm").pixel_array.any()
-
-
-@pytest.mark.parametrize("keyword", ["FrameOfReferenceUID", "StudyInstanceUID"])
-def test_a_series_that_cannot_be_referred_to_is_told_what_it_lacks(series, tmp_path, keyword):
-    for path in series:
-        image = pydicom.dcmread(path)
-        del image[keyword]
-        image.save_as(path)
-    with pytest.raises(DataError, match=f"lacks {keyword}, by which .* write NIfTI"):
-        write_segmentation(tmp_path / "seg.dcm", np.zeros(GEOMETRY.shape, np.uint8), series, NAMES, "a model")
 
 
 @needs_data
