@@ -440,7 +440,7 @@ class TrainParams(Section):
     """Decay of the moving average of the weights, which is the model that is kept."""
     gradient_clip: Annotated[float, Field(gt=0)] = 12.0
     checkpoint_every: Auto | Annotated[int, Field(ge=1)] = "auto"
-    """Steps between checkpoints; auto: 200, on a GPU as many as it takes a minute for."""
+    """Steps between checkpoints; auto: 200, or what five minutes suffice for, on a GPU a minute at least."""
     validate_every: Auto | Annotated[int, Field(ge=1)] = "auto"
     """Steps between looks at the watched fold; auto: ten looks a training."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

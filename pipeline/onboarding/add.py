@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import DownloadColumn
 
 from pipeline.atomic import locked, write_text
 from pipeline.errors import DataError, ParamsError, refuse_unreadable
@@ -20,6 +20,7 @@ from pipeline.onboarding.entry import with_organ
 from pipeline.onboarding.source import NewOrgan, look
 from pipeline.onboarding.versioning import run_dvc
 from pipeline.params import check_name, read_params
+from pipeline.progress import bar
 from pipeline.runs.editing import change_params, check_params
 from pipeline.sources.manifest import read_manifest
 
@@ -73,7 +74,7 @@ def add_organ(
         _check_space(root, source, organ.files)
         staging = root / RAW / f"{STAGING}{name}"
         try:
-            _copy(source, organ.files, _new_staging(staging), console)
+            _copy(source, organ.files, _new_staging(staging))
             (staging / "scans").rename(root / RAW / name)
             with console.status(f"DVC takes {RAW / name} in"):
                 run_dvc(root, "add", str(RAW / name), lock=lock)
@@ -166,11 +167,10 @@ def _check_space(root: Path, source: Path, files: list[Path]) -> None:
             )
 
 
-def _copy(source: Path, files: list[Path], target: Path, console: Console) -> None:
+def _copy(source: Path, files: list[Path], target: Path) -> None:
     """Copy the contents of files; a link is followed to the file it leads to."""
-    columns = TextColumn("Copying"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=sum((source / path).stat().st_size for path in files))
+    with bar(DownloadColumn()) as progress:
+        task = progress.add_task("Copying", total=sum((source / path).stat().st_size for path in files))
         for path in files:
             (target / path).parent.mkdir(parents=True, exist_ok=True)
             try:

@@ -44,8 +44,8 @@ Curve = list[dict[str, Any]]
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 READ_EVERY = 50
 """Steps between two looks at the losses on a GPU; each waits until the GPU has caught up."""
-CHECKPOINT_STEPS, CHECKPOINT_SECONDS = 200, 60.0
-"""Between checkpoints, where the parameters leave it open: steps, and on a GPU at least the seconds."""
+CHECKPOINT_STEPS, CHECKPOINT_SECONDS, AT_MOST_SECONDS = 200, 60.0, 300.0
+"""Between checkpoints that parameters leave open: steps; seconds, on a GPU at least, anywhere at most."""
 
 
 def train(
@@ -239,13 +239,17 @@ def _move(averages: list[Tensor], weights: list[Tensor], share: Tensor) -> None:
 
 
 def _checkpoint_is_due(done: int, saved: float, setting: Setting) -> bool:
-    """Whether to save after `done` steps; on a GPU, 200 steps may take no longer than saving does."""
-    every = setting.params.checkpoint_every
+    """Whether to save after `done` steps, the last time having been at `saved`.
+
+    On a GPU 200 steps may take no longer than saving does; where patches are large for the machine, they take
+    so long that a crash would cost too much.
+    """
+    every, since = setting.params.checkpoint_every, time.monotonic() - saved
     if every != "auto":
         return done % every == 0
     if done % CHECKPOINT_STEPS:
-        return False
-    return not setting.on_gpu or time.monotonic() - saved > CHECKPOINT_SECONDS
+        return since > AT_MOST_SECONDS
+    return not setting.on_gpu or since > CHECKPOINT_SECONDS
 
 
 def _with_weights(network: Network, weights: dict[str, Tensor], watch: Callable[[Network], float]) -> float:

@@ -8,6 +8,7 @@ from pipeline.networks import build_network
 from pipeline.networks.base import ANY_SIZE
 from pipeline.networks.weights import load_weights
 from pipeline.params import LossParams, TrainParams
+from pipeline.training import loop
 from pipeline.training.schedule import learning_rate
 from tests.unit.training.conftest import (
     OPTIONS,
@@ -104,6 +105,15 @@ def test_a_training_that_is_done_is_not_done_again(training):
 def test_a_short_training_whose_checkpoints_are_automatic_saves_its_end(training, tmp_path):
     training(steps=3, checkpoint_every="auto")
     assert steps_on_disk(tmp_path / "checkpoints") == [3]
+
+
+def test_slow_steps_are_saved_by_the_clock_whose_checkpoints_are_automatic(training, tmp_path, monkeypatch):
+    undisturbed = training(sum_of_weights, checkpoints="undisturbed")
+    monkeypatch.setattr(loop, "AT_MOST_SECONDS", 0.0)
+    with pytest.raises(Stop):
+        training(stop_at(2), checkpoints="stopped", checkpoint_every="auto")
+    assert steps_on_disk(tmp_path / "stopped")[-1] == 5
+    assert_same(training(sum_of_weights, checkpoints="stopped"), undisturbed)
 
 
 def test_the_curve_has_a_row_a_look_and_one_for_the_end(training):
