@@ -43,9 +43,26 @@ def output_path(path: Path) -> Iterator[Path]:
     Raises:
         MissingError: there is no room on the disk, no permission, or something else in its place.
     """
+    with _told_of(path), atomic_path(path) as temporary:
+        yield temporary
+
+
+def output_folder(folder: Path) -> None:
+    """Make a folder that a person said, unless it is there, and see that files can be written into it.
+
+    Raises:
+        MissingError: they cannot.
+    """
+    with _told_of(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
+@contextmanager
+def _told_of(path: Path) -> Iterator[None]:
     try:
-        with atomic_path(path) as temporary:
-            yield temporary
+        yield
     except OSError as error:
         raise MissingError(
             f"{path} cannot be written ({error.strerror or type(error).__name__})",

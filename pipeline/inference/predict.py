@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pipeline.atomic import output_folder
 from pipeline.errors import DataError, HounsfieldError, MissingError, refuse_unreadable
 from pipeline.inference.model import CONFIG, WEIGHTS, Model, load_model
 from pipeline.params import load_organ
@@ -65,7 +66,7 @@ def predict_scans(
             series.
 
     Raises:
-        MissingError: there is no model, or no such source.
+        MissingError: there is no model, no such source, or nothing can be written there.
         DataError: the folder holds no scan, or the target cannot be a label map.
     """
     _check_target(source, target)
@@ -73,6 +74,8 @@ def predict_scans(
     inputs, left_out = _inputs(source, target, model.recipe.channels)
     if written_as != "nifti":
         inputs = [replace(one, output=_dicom_path(source, target, one.output)) for one in inputs]
+    # Hours of computing would end in the same sentence for each scan.
+    output_folder(inputs[0].output.parent)
     summary = Summary(name, left_out=left_out)
     for one in track(inputs, "predict", len(inputs)):
         try:

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.atomic import sha256_file
 from pipeline.errors import DataError, MissingError, ParamsError
+from pipeline.inference import predict
 from pipeline.inference.predict import Summary, current_model, predict_scans
 
 ROOT = Path(__file__).parents[3]
@@ -365,7 +366,7 @@ def test_a_file_that_is_no_dicom_has_nothing_to_refer_to(trained, scans, tmp_pat
     summary = predict_scans(trained, "liver", scans / "a.nii.gz", tmp_path / "out", "auto", written_as)
     assert summary.written == []
     assert "a.nii.gz is no DICOM series" in summary.failed["a.nii.gz"]
-    assert not (tmp_path / "out").exists()
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_series_of_another_modality_is_told(trained, tmp_path, monkeypatch):
@@ -397,12 +398,17 @@ def test_what_stands_in_the_place_of_a_label_map_does_not_stop_the_others(traine
 
 
 @pytest.mark.parametrize("place", ["file/out", "link/out", "/proc/out", "n" * 300])
-def test_a_place_that_cannot_be_written_to_is_told_of_every_scan(trained, scans, tmp_path, place):
+def test_a_place_that_cannot_be_written_to_is_told_before_anything_is_computed(
+    trained, scans, tmp_path, place, monkeypatch
+):
+    def never(*_):
+        raise AssertionError("computed")
+
+    monkeypatch.setattr(predict, "_label", never)
     (tmp_path / "file").write_text("no folder")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    summary = predict_scans(trained, "liver", scans, tmp_path / place, "auto")
-    assert (summary.written, sorted(summary.failed)) == ([], ["a.nii.gz", "b.nii", "c.nii.gz"])
-    assert all("cannot be written (" in reason for reason in summary.failed.values())
+    with pytest.raises(MissingError, match=r"cannot be written \("):
+        predict_scans(trained, "liver", scans, tmp_path / place, "auto")
 
 
 @pytest.mark.parametrize("written_as", ["dicom-seg", "rtstruct"])
