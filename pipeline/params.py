@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from pipeline import networks
+from pipeline.cron import is_cron
 from pipeline.errors import ParamsError
 from pipeline.networks import compositions
 from pipeline.workspace import STAGES
@@ -60,34 +61,6 @@ Positive = Annotated[float, Field(gt=0)]
 Range = Annotated[tuple[float, float], AfterValidator(_in_order)]
 NonNegativeRange = Annotated[tuple[NonNegative, NonNegative], AfterValidator(_in_order)]
 PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_in_order)]
-CRON_WORDS = ("@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
-CRON_FIELDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
-"""Least and greatest number of minute, hour, day, month and weekday."""
-
-
-def is_cron(text: str) -> str:
-    """`text`, if it is a schedule.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if text in CRON_WORDS:
-        return text
-    fields = text.split()
-    known = len(fields) == len(CRON_FIELDS) and all(
-        re.fullmatch(r"[0-9*/,\-]+", field) and all(low <= int(n) <= high for n in _values(field))
-        for field, (low, high) in zip(fields, CRON_FIELDS, strict=True)
-    )
-    if not known:
-        raise ValueError("write five fields of cron in numbers, such as '0 3 * * 1', or @weekly")
-    return text
-
-
-def _values(field: str) -> list[str]:
-    """The numbers of a field of cron, without those of a step (`/5`)."""
-    return re.findall(r"\d+", re.sub(r"/\d+", "", field))
-
-
 Cron = Annotated[str, AfterValidator(is_cron)]
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 """What an organ may be called: it becomes a folder, a DVC stage and a registered model."""

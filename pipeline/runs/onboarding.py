@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 
 from pipeline.atomic import locked
+from pipeline.cron import is_cron
 from pipeline.errors import DataError, HounsfieldError, ParamsError
 from pipeline.onboarding import add_organ, add_organ_from_prefix, parse_labels
-from pipeline.params import check_name, is_cron, read_params
+from pipeline.params import check_name, read_params
 from pipeline.progress import console
 from pipeline.runs.commands import git
 from pipeline.runs.editing import change_params, with_values

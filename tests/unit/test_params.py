@@ -271,19 +271,36 @@ def test_every_default_of_the_code_lies_within_its_own_range() -> None:
     assert OrganParams.model_validate(params.model_dump(by_alias=True)) == params
 
 
-@pytest.mark.parametrize("cron", ["0 3 * * 1", "*/15 0-6,22 1 1-12/2 *", "@weekly", "59 23 31 12 7"])
+SCHEDULES = [
+    "0 3 * * 1",
+    "*/15 0-6,22 1 1-12/2 *",
+    "@weekly",
+    "59 23 31 12 7",
+    "0 3 29 2 *",
+    "5/20 * * 2,4 *",
+]
+NO_SCHEDULES = [
+    *["0 3 * *", "60 3 * * 1", "0 24 * * *", "0 3 * * 8", "weekly", "@often", "", "; rm", "*/0 3 * * 1"],
+    *["5- 3 * * 1", ", 3 * * 1", "1--2 3 * * 1", "/5 3 * * 1", "1,,2 3 * * 1", "*-5 3 * * 1", "9-5 3 * * 1"],
+]
+
+
+@pytest.mark.parametrize("cron", SCHEDULES)
 def test_a_schedule_is_cron(tmp_path: Path, cron: str) -> None:
     path = _write(tmp_path, {"airflow": {"schedule": cron}})
     assert load_organ(path, "spleen").airflow.schedule == cron
 
 
-@pytest.mark.parametrize(
-    "cron", ["0 3 * *", "60 3 * * 1", "0 24 * * *", "0 3 * * 8", "weekly", "@often", "", "; rm"]
-)
+@pytest.mark.parametrize("cron", NO_SCHEDULES)
 def test_what_is_no_cron_is_refused_with_an_example(tmp_path: Path, cron: str) -> None:
     message = _refusal(tmp_path, {"airflow": {"schedule": cron}})
     assert "airflow.schedule" in message
     assert "'0 3 * * 1'" in message
+
+
+@pytest.mark.parametrize("cron", ["0 3 31 2 *", "0 3 30-31 2 *", "0 3 31 4,6 *", "0 3 31 2-4/2 *"])
+def test_a_day_that_never_comes_is_no_schedule(tmp_path: Path, cron: str) -> None:
+    assert "has no day 3" in _refusal(tmp_path, {"airflow": {"schedule": cron}})
 
 
 def test_a_wrong_key_of_airflow_is_named_with_the_right_one(tmp_path: Path) -> None:
