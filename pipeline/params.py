@@ -162,6 +162,8 @@ class IngestParams(Section):
             raise ValueError(f"two labels share one value: {labels}")
         if "mean" in labels:
             raise ValueError("no label may be called 'mean': the mean of all labels is")
+        if "background" in labels:
+            raise ValueError("no label may be called 'background': the voxels without a label are")
         return labels
 
     @field_validator("rois")

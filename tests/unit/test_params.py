@@ -162,6 +162,7 @@ def test_a_plain_name_is_taken(name: str) -> None:
         ("ingest", {"layout": "dicomdir"}, "layout"),
         ("ingest", {"rois": {"liver": ["hep*"]}}, "rois"),
         ("ingest", {"labels": {"mean": 1}}, "labels"),
+        ("ingest", {"labels": {"background": 1}}, "labels"),
         ("ingest", {"mr_scale": "minmax"}, "mr_scale"),
         ("ingest", {"normalisation": {"windows": []}}, "windows"),
         ("ingest", {"normalisation": {"windows": [[240, -160]]}}, "windows"),
