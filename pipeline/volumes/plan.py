@@ -201,5 +201,7 @@ def _triples(table: pd.DataFrame, name: str) -> list[Any]:
     return [tuple(row) for row in table[[f"{name}_{axis}" for axis in "zyx"]].to_numpy()]
 
 
-def _median(column: pd.Series) -> float:
-    return float(column.median())
+def _median(column: pd.Series) -> float | None:
+    """None of a label that nobody looked for in any case."""
+    middle = float(column.astype(float).median())
+    return None if math.isnan(middle) else middle

@@ -144,6 +144,12 @@ def test_the_plan_describes_the_cases_at_the_planned_spacing() -> None:
     }
 
 
+def test_a_label_that_nobody_looked_for_in_any_case_has_no_median(tmp_path: Path) -> None:
+    plan = make_plan(_table(ml_spleen=None), _recipe())
+    write_json(tmp_path / "plan.json", plan)
+    assert plan["fingerprint"]["median_ml"] == {"liver": 1500.0, "spleen": None}
+
+
 def test_the_recipe_comes_back_from_a_plan_on_disk(tmp_path: Path) -> None:
     recipe = replace(_recipe(), offset=Offset(-1000.0, "unsigned"), channels=2)
     write_json(tmp_path / "plan.json", make_plan(_table(), recipe))
