@@ -86,7 +86,8 @@ def rollback(
     Raises:
         ParamsError: there is no reason.
         MissingError: there is no champion, or no former one.
-        DataError: the version was never champion, or its files are not those that were registered.
+        DataError: the version was never champion, its files are not those that were registered, or the
+            rollback of this identifier was made before, and the champion has changed since.
     """
     if not reason.strip():
         raise ParamsError("a rollback needs a reason", "say with --reason why the champion has to go")
@@ -97,6 +98,13 @@ def rollback(
         if found is None:
             found = _planned(registry, organ, reason.strip(), to, by.strip() or somebody(), identifier)
             registry.log_rollback(organ, found.as_json())
+        elif found != begun[-1] or registry.champion_version(organ) not in (found.former, found.champion):
+            # A task that is cleared weeks later would take the champion of now out of use.
+            raise DataError(
+                f"{organ}: this rollback to version {found.champion} was made at {found.at}, and the champion "
+                "has changed since",
+                "ask for another rollback (in Airflow by a new run) if that is still what you want",
+            )
         former, champion = (registry.version(organ, number) for number in (found.former, found.champion))
         # First what keeps a replay of its decision from making it champion again.
         registry.note(former, WITHDRAWN, {"by": found.by, "reason": found.reason, "at": found.at})

@@ -156,7 +156,8 @@ def _outcome(
     challenge: Challenge, version: Version, models_known: ModelRegistry, judge: Judge
 ) -> dict[str, Any]:
     """The decision about `version`: replayed while it stands, else made; the aliases follow it."""
-    if version.withdrawn is not None:
+    # One that a person made champion again by hand in MLflow is that.
+    if version.withdrawn is not None and models_known.champion_version(challenge.organ) != version.number:
         return _kept_back(challenge, version, models_known)
     # A second round is only needed where another machine changed the champion meanwhile.
     while (

@@ -539,6 +539,30 @@ def test_the_same_rollback_given_again_goes_no_further_back(project):
     assert len(ModelRegistry(project.root).rollbacks("liver")) == 1
 
 
+def test_a_rollback_given_again_after_another_model_won_or_it_was_taken_back_changes_nothing(project):
+    promote_two(project)
+    champions.rollback(project.root, "liver", "worse", identifier="run 7")
+    project.train("third", level(0.9))
+    project.register()
+    with pytest.raises(DataError, match=r"this rollback to version 1 was made at .* has changed since"):
+        champions.rollback(project.root, "liver", "worse", identifier="run 7")
+    assert ModelRegistry(project.root).champion_version("liver") == 3
+    champions.rollback(project.root, "liver", "it was none", to=2)
+    with pytest.raises(DataError, match="has changed since"):
+        champions.rollback(project.root, "liver", "worse", identifier="run 7")
+    assert ModelRegistry(project.root).champion_version("liver") == 2
+
+
+def test_a_withdrawn_model_that_is_made_champion_by_hand_is_the_champion(project):
+    promote_two(project)
+    champions.rollback(project.root, "liver", "it sees kidneys in air")
+    client = connect(Path(os.environ["HOUNSFIELD_HOME"]))
+    client.set_registered_model_alias("liver", "champion", "2")
+    assert project.register()["champion_version"] == 2
+    assert client.get_registered_model("liver").aliases == {"champion": 2}
+    assert project.register(RegisterParams(resamples=201))["decision"] == "unchanged"
+
+
 def test_a_rollback_needs_a_reason_and_a_version_that_was_champion(project):
     with pytest.raises(MissingError, match="there is no champion to roll back"):
         champions.rollback(project.root, "liver", "worse")
