@@ -20,7 +20,7 @@ from typing import Any
 
 from pipeline.atomic import locked
 from pipeline.errors import DataError, MissingError
-from pipeline.registry.artifacts import content_of, download, files_of, store
+from pipeline.registry.artifacts import content_of, download, files_of, names_in, store, uri_of, where_now
 from pipeline.registry.connection import connect, is_local, is_present, local_path, reached
 from pipeline.registry.run_page import describe
 from pipeline.registry.version import (
@@ -119,7 +119,7 @@ class ModelRegistry:
             return version
         run = self._run(organ, content)
         describe(self._client, run, description)
-        store(self._client, run.info.run_id, MODEL, files_of(models))
+        store(self._client, run.info.run_id, MODEL, files_of(models), self._home)
         self._store_evidence(run.info.run_id, evidence)
         self._client.set_terminated(run.info.run_id)
         if not self._client.search_registered_models(f"name = '{organ}'"):
@@ -163,7 +163,7 @@ class ModelRegistry:
     @reached()
     def evidence_names(self, version: Version) -> set[str]:
         """The files that were kept with the decision about a version."""
-        return {Path(entry.path).name for entry in self._client.list_artifacts(version.run, EVIDENCE)}
+        return names_in(self._client, version.run, EVIDENCE, self._home)
 
     @reached()
     def evidence(self, version: Version, name: str) -> str:
@@ -180,7 +180,7 @@ class ModelRegistry:
                 f"decide about it again: dvc repro --force register@{version.organ}",
             )
         with tempfile.TemporaryDirectory() as scratch:
-            uri = f"{self._client.get_run(version.run).info.artifact_uri}/{EVIDENCE}/{name}"
+            uri = f"{uri_of(self._client, version.run, self._home)}/{EVIDENCE}/{name}"
             return download(self._client, uri, Path(scratch)).read_text(encoding="utf-8")
 
     @reached()
@@ -216,7 +216,7 @@ class ModelRegistry:
         Raises:
             DataError: what was stored is not what was sent.
         """
-        store(self._client, version.run, "export", files_of(folder))
+        store(self._client, version.run, "export", files_of(folder), self._home)
         self.note(version, EXPORT, {"content": content_of(folder)})
 
     @reached()
@@ -283,16 +283,15 @@ class ModelRegistry:
         return str(self._client.create_experiment(name, artifact_location=place))
 
     def _store_evidence(self, run: str, evidence: list[Path]) -> None:
-        store(self._client, run, EVIDENCE, {file.name: file for file in evidence})
+        store(self._client, run, EVIDENCE, {file.name: file for file in evidence}, self._home)
 
     def _folder(self, version: Version) -> Path:
         """Where the files of a version are on this machine, verified."""
         recorded = local_path(version.source)
         if recorded is None:
             return self._fetched(version)
-        # mlartifacts/<organ>/<run>/artifacts/model: found again when the home was moved as a whole.
-        moved = self._home.joinpath(*recorded.parts[-5:])
-        folder = recorded if recorded.is_dir() or not moved.is_dir() else moved
+        # mlartifacts/<organ>/<run>/artifacts/model
+        folder = where_now(recorded, self._home, 5)
         if not folder.is_dir():
             raise MissingError(
                 f"{version.organ}: the files of version {version.number} are not at {folder}", OTHER

@@ -105,6 +105,11 @@ def test_a_home_that_was_moved_keeps_its_champion_and_takes_new_models(
     monkeypatch.setenv("HOUNSFIELD_HOME", str(moved))
     registry = ModelRegistry(tmp_path)
     assert registry.champion("liver").folder.is_relative_to(moved)
+    first = registry.version("liver", 1)
+    assert registry.evidence(first, "cases.csv") == evidence[0].read_text()
+    evidence[0].write_text("decided again")
+    registry.record(first, {"decision": "kept"}, evidence)
+    assert registry.evidence(first, "cases.csv") == "decided again"
     promote(
         registry, registry.register("liver", write_model(tmp_path / "new", b"new"), evidence, DESCRIPTION)
     )

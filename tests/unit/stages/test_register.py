@@ -648,6 +648,18 @@ def test_cases_that_the_champion_learned_from_are_not_compared(project):
     assert page.read_bytes() == first
 
 
+def test_what_a_champion_has_learned_from_is_known_after_the_home_was_moved(project, tmp_path, monkeypatch):
+    test = split(project, case_5="train")
+    project.train("first", level(0.8))
+    of_cases(project, test)
+    project.register()
+    home = Path(os.environ["HOUNSFIELD_HOME"])
+    monkeypatch.setenv("HOUNSFIELD_HOME", str(home.rename(tmp_path / "moved")))
+    split(project)
+    project.train("better", level(0.85))
+    assert project.register()["learned"] == ["case_5", "case_6"]
+
+
 def test_nor_those_that_the_model_it_began_with_learned_from(project):
     test = split(project, case_4="train")
     project.train("first", level(0.8))
