@@ -101,8 +101,8 @@ def rollback(
         elif found != begun[-1] or registry.champion_version(organ) not in (found.former, found.champion):
             # A task that is cleared weeks later would take the champion of now out of use.
             raise DataError(
-                f"{organ}: this rollback to version {found.champion} was made at {found.at}, and the champion "
-                "has changed since",
+                f"{organ}: this rollback to version {found.champion} was made at {found.at}, and the "
+                "champion has changed since",
                 "ask for another rollback (in Airflow by a new run) if that is still what you want",
             )
         former, champion = (registry.version(organ, number) for number in (found.former, found.champion))

@@ -1,5 +1,6 @@
 """Where the MLflow registry is, and how it is reached."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,10 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
 }
 """What MLflow reads when it is imported; the user's own values win."""
+LIBRARIES = ("mlflow.", "sqlalchemy.", "requests.", "botocore.", "boto3.")
+"""Whose errors come from the registry: MLflow passes on those of where its files are kept."""
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+"""What the system says of a disk that is full, or must not be written to."""
 
 
 def tracking_uri(home: Path) -> str:
@@ -51,7 +56,7 @@ def connect(home: Path) -> Any:
 
 @contextmanager
 def reached() -> Iterator[None]:
-    """Turn what MLflow and its database raise into an error that says where the registry should be.
+    """Turn what MLflow, its database and its disk raise into an error that says where the registry should be.
 
     Raises:
         MissingError: one of them failed.
@@ -60,15 +65,16 @@ def reached() -> Iterator[None]:
         yield
     except Exception as error:
         # By name, because importing MLflow's exceptions would load it.
-        if not type(error).__module__.startswith(("mlflow.", "sqlalchemy.")):
+        of_disk = isinstance(error, OSError) and error.errno in UNWRITABLE
+        if not of_disk and not type(error).__module__.startswith(LIBRARIES):
             raise
         uri = os.environ.get("MLFLOW_TRACKING_URI", "")
         place, remedy = (
             "mlflow.db below HOUNSFIELD_HOME",
-            "see that it can be read and written, or bring back a copy",
+            "see that it can be read and written and its disk has room, or bring back a copy",
         )
         if uri:
-            place, remedy = uri, "see that the server runs, or unset MLFLOW_TRACKING_URI"
+            place, remedy = uri, "see that the server runs and takes files, or unset MLFLOW_TRACKING_URI"
         message = str(error).strip().partition("\n")[0]
         text = f"the model registry ({place}) cannot be used: {message}"
         raise MissingError(_without_password(text, uri), remedy) from error

@@ -1,9 +1,11 @@
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from requests import HTTPError
 
 import pipeline
 from pipeline.errors import DataError, MissingError
@@ -153,6 +155,29 @@ def test_an_upload_cut_short_is_no_version_and_is_completed_in_the_same_run(
     assert version.number == 1
     assert [run.info.run_id for run in runs_of(client)] == [version.run]
     assert (registry.champion("liver").folder / "config.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (HTTPError("413 Client Error: Too Large for url: http://me:secret@there"), "413 Client Error"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+    ],
+)
+def test_a_store_that_takes_no_more_is_told_in_one_line_and_without_a_password(
+    registry, model, evidence, client, monkeypatch, error, told
+):
+    def refuse(self, run, file, place):
+        raise error
+
+    monkeypatch.setattr(type(client), "log_artifact", refuse)
+    # Connected before, so that no server is asked.
+    registry.find("liver", "anything")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@there")
+    with pytest.raises(MissingError, match=told) as refusal:
+        registry.register("liver", model, evidence, DESCRIPTION)
+    assert "secret" not in str(refusal.value)
+    assert "\n" not in str(refusal.value)
 
 
 def test_a_store_that_keeps_something_else_makes_no_version(registry, model, evidence, client, monkeypatch):
