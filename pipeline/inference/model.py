@@ -169,7 +169,8 @@ class Model:
 
     def _possible(self, image: Tensor) -> Tensor | None:
         held = self.config.get("rule_out")
-        return None if held is None else ruled_in(image, held)
+        # Of a first channel that is missing, which is 0 everywhere, the intensity says nothing.
+        return ruled_in(image, held) if held is not None and image[0].any() else None
 
     def _look(self, models: Sequence["Model"], image: Tensor, where: Tensor | None) -> Iterator[Tensor]:
         """The mean of several networks, of windows as they are and mirrored."""

@@ -49,3 +49,15 @@ def test_fewer_windows_are_computed_and_the_labels_are_the_same(tmp_path, save_m
     np.testing.assert_array_equal(*predicted)
     assert predicted[0].sum() == 8**3
     assert computed[1] < computed[0] / 10
+
+
+def test_where_the_first_channel_is_missing_nothing_is_ruled_out(tmp_path, save_model):
+    # Noise, as a channel of one value is a missing one.
+    image = np.random.default_rng(0).uniform(AIR - 20, AIR + 20, (16, 16, 16)).astype(np.float32)
+    image[4:12, 4:12, 4:12] += ORGAN - AIR
+    scan = Scan(image, Geometry(image.shape, np.eye(4)))
+    network = {"name": "nearest_intensity", "does_without": True}
+    more = {"channels": 2, "network": network, "rule_out": [30.0, 90.0]}
+    model = load_model(save_model(tmp_path / "model", {"liver": 1}, (AIR, ORGAN), **more))
+    assert model.predict("scan", [scan, None]).sum() == 8**3
+    assert model.predict("scan", [None, scan]).sum() == 8**3
