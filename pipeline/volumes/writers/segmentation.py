@@ -12,7 +12,7 @@ from pydicom import Dataset
 from pipeline.atomic import output_path
 from pipeline.errors import DataError
 from pipeline.volumes.readers.dicom_files import reading
-from pipeline.volumes.writers.study import MAKER, sources
+from pipeline.volumes.writers.study import MAKER, sources, write_in_utf_8
 
 SERIES_NUMBER = 900
 """Behind the series of the scanner."""
@@ -48,6 +48,7 @@ def write_segmentation(
     described = sorted(names, key=names.__getitem__)
     with reading(f"a DICOM series of {len(series)} files", "making a segmentation of"):
         found = _segmentation(images, renumbered[pixels], described, model)
+        write_in_utf_8(found, described)
         with output_path(path) as temporary:
             found.save_as(temporary)
 

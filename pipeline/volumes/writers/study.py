@@ -1,6 +1,6 @@
 """What a derived DICOM object takes over from the series it was made from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pydicom import Dataset
@@ -25,6 +25,16 @@ STUDY = (
 REFERRED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
 """By which a derived object refers to its series."""
 MAKER = "Hounsfield"
+UTF_8 = "ISO_IR 192"
+
+
+def write_in_utf_8(derived: Dataset, names: Iterable[str]) -> None:
+    """Let a derived object say that its texts are UTF-8, if names of labels need more than ASCII.
+
+    The character set of the series may not have their letters, and '?' would stand for each.
+    """
+    if not all(name.isascii() for name in names):
+        derived.SpecificCharacterSet = UTF_8
 
 
 def sources(series: Sequence[Path]) -> tuple[list[Plane], dict[Path, Dataset]]:

@@ -17,6 +17,10 @@ PATIENTS = sorted(Path(DATA, "sarcoma_dicom").glob("*/")) if DATA else []
 needs_data = pytest.mark.skipif(DATA is None, reason="HOUNSFIELD_DATA names no folder")
 GEOMETRY = Geometry((9, 7, 5), np.diag([-2.0, -1.5, 3.0, 1.0]))
 NAMES = {"tumour": 7, "left_kidney": 3, "nowhere": 200}
+WRITERS = [
+    (write_rtstruct, "StructureSetROISequence", "ROIName"),
+    (write_segmentation, "SegmentSequence", "SegmentLabel"),
+]
 
 
 def inside(polygons, shape):
@@ -97,6 +101,20 @@ def test_a_series_that_cannot_be_referred_to_is_told_what_it_lacks(series, tmp_p
         image.save_as(path)
     with pytest.raises(DataError, match=f"lacks {keyword}, by which .* write NIfTI"):
         write(tmp_path / "found.dcm", np.zeros(GEOMETRY.shape, np.uint8), series, NAMES, "a model")
+
+
+@pytest.mark.parametrize(("write", "sequence", "keyword"), WRITERS)
+def test_labels_have_names_in_any_script(series, tmp_path, write, sequence, keyword):
+    for path in series:
+        slice_ = pydicom.dcmread(path)
+        slice_.SpecificCharacterSet, slice_.PatientName = "ISO_IR 100", "Müller^Eva"
+        slice_.save_as(path)
+    labels = np.zeros(GEOMETRY.shape, np.uint8)
+    labels[2:5, 2:5, 2] = 3
+    write(tmp_path / "out.dcm", labels, series, {"肝臓": 3, "脾臓": 7}, "a model")
+    found = pydicom.dcmread(tmp_path / "out.dcm")
+    assert [item[keyword].value for item in found[sequence]] == ["肝臓", "脾臓"]
+    assert found.PatientName == "Müller^Eva"
 
 
 @needs_data
