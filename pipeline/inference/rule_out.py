@@ -6,6 +6,7 @@ using 3D convolutional neural networks trained on weakly labeled data", SPIE Med
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from torch import Tensor
 from torch.nn import functional
@@ -23,12 +24,16 @@ def labelled_range(cases: pd.DataFrame) -> tuple[float, float] | None:
         cases: rows of the table of accepted cases that are learned from.
 
     Returns:
-        The extremes over cases of the percentiles that ingest measured; None if nothing is labelled.
+        The extremes over cases of the percentiles of all labelled voxels, and of the median of each label,
+        that ingest measured; None if nothing is labelled.
     """
     measured = cases.dropna(subset=["fg_low", "fg_high"])
     if measured.empty:
         return None
-    return float(measured["fg_low"].min()), float(measured["fg_high"].max())
+    # Among all labelled voxels a small label may be none of those within the percentiles.
+    facts = [name for name in measured if name in ("fg_low", "fg_high") or str(name).startswith("hu_")]
+    ends = measured[facts].apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    return float(np.nanmin(ends)), float(np.nanmax(ends))
 
 
 def ruled_in(image: Tensor, held: Sequence[float]) -> Tensor:

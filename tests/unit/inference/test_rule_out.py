@@ -16,6 +16,12 @@ def test_the_range_is_that_of_all_cases():
     assert labelled_range(cases[2:]) is None
 
 
+def test_a_label_too_small_for_the_percentiles_of_all_is_within_the_range():
+    cases = pd.DataFrame({"fg_low": [10.0, -5.0], "fg_high": [90.0, 120.0], "hu_liver": [50.0, 60.0]})
+    assert labelled_range(cases.assign(hu_stent=[None, 1485.0])) == (-5.0, 1485.0)
+    assert labelled_range(cases.assign(hu_trachea=-990.0, hu_stent=None)) == (-990.0, 120.0)
+
+
 def test_what_has_another_intensity_and_lies_apart_is_ruled_out():
     image = torch.full((1, 24, 24, 24), AIR)
     image[:, 8:14, 8:14, 8:14] = ORGAN
