@@ -50,6 +50,12 @@ def _in_order(ends: tuple[float, float]) -> tuple[float, float]:
     return ends
 
 
+def _apart(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] >= ends[1]:
+        raise ValueError("its lower end comes first, and the upper one lies above it")
+    return ends
+
+
 def _at_most_one(ends: tuple[float, float]) -> tuple[float, float]:
     if ends[1] > 1:
         raise ValueError("it is at most 1")
@@ -59,6 +65,7 @@ def _at_most_one(ends: tuple[float, float]) -> tuple[float, float]:
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Range = Annotated[tuple[float, float], AfterValidator(_in_order)]
+Window = Annotated[tuple[float, float], AfterValidator(_apart)]
 NonNegativeRange = Annotated[tuple[NonNegative, NonNegative], AfterValidator(_in_order)]
 PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_in_order)]
 Cron = Annotated[str, AfterValidator(is_cron)]
@@ -77,7 +84,7 @@ class Channel(Section):
 
     image: Annotated[int, Field(ge=0)] = 0
     """Of a case that has several."""
-    clip: Range
+    clip: Window
     """HU, or z-scores of an MR."""
     mean: float
     """What becomes 0."""
@@ -88,7 +95,7 @@ class Channel(Section):
 class Normalisation(Section):
     """What a network sees, a channel each: windows of HU scaled to -1 to 1, or what is written in full."""
 
-    windows: tuple[Range, ...] = ()
+    windows: tuple[Window, ...] = ()
     channels: tuple[Channel, ...] = ()
 
     @model_validator(mode="after")
@@ -163,7 +170,7 @@ class IngestParams(Section):
         if "mean" in labels:
             raise ValueError("no label may be called 'mean': the mean of all labels is")
         if "background" in labels:
-            raise ValueError("no label may be called 'background': the voxels without a label are")
+            raise ValueError("no label may be called 'background': leave it out, it is where no label is")
         return labels
 
     @field_validator("rois")
@@ -342,6 +349,14 @@ class LossParams(Section):
     sample: LossSample = LossSample()
     presence: Share = 0.0
     """Above 0, only which classes a slice holds is learned from; a class covers so much of it, roughly."""
+
+    @model_validator(mode="after")
+    def _teaches(self) -> "LossParams":
+        if not self.dice_weight and not self.cross_entropy_weight and not self.presence:
+            raise ValueError(
+                "dice_weight and cross_entropy_weight are both 0, so nothing would be learned: raise one"
+            )
+        return self
 
 
 class BeforeParams(Section):
