@@ -154,6 +154,8 @@ def _why_normalisation(recipe: Recipe, wanted: Literal["auto"] | Normalisation) 
         return "as params.yaml says"
     if recipe.modality == "MR":
         return "every case is scaled by its own voxels already"
+    if recipe.annotation.kind == "image":
+        return "from air to bone: a mark may lie anywhere in a slice that holds its label"
     return "percentiles, mean and deviation of the labelled voxels"
 
 
@@ -178,19 +180,26 @@ def _normalisation(
             for channel in channels
             for low, high in wanted.windows
         ]
+    if recipe.annotation.kind == "image":
+        return [_air_to_bone(channel) for channel in channels]
     return [_by_foreground(accepted, channel) for channel in channels]
 
 
 def _by_foreground(accepted: pd.DataFrame, channel: int) -> dict[str, Any]:
     """By the labelled voxels of the first image; of other channels nothing is measured."""
     measured = accepted.dropna(subset=["fg_mean"])
-    if measured.empty or channel:
-        # Nothing labelled to go by: from air to bone.
-        return _channel(channel, (-1000.0, 1000.0), 0.0, 500.0)
+    low, high = float(measured["fg_low"].median()), float(measured["fg_high"].median())
+    # Labels of one value would leave one value of everything.
+    if measured.empty or channel or low >= high:
+        return _air_to_bone(channel)
     mean = float(measured["fg_mean"].mean())
     deviation = float(np.sqrt(max(float(measured["fg_square"].mean()) - mean**2, 1.0)))
-    clip = float(measured["fg_low"].median()), float(measured["fg_high"].median())
-    return _channel(channel, clip, mean, deviation)
+    return _channel(channel, (low, high), mean, deviation)
+
+
+def _air_to_bone(channel: int) -> dict[str, Any]:
+    """Where nothing that is labelled says what to look at."""
+    return _channel(channel, (-1000.0, 1000.0), 0.0, 500.0)
 
 
 def _channel(image: int, clip: tuple[float, float], mean: float, deviation: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 from pipeline.atomic import read_json, write_json
 from pipeline.errors import ParamsError
 from pipeline.params import Normalisation
+from pipeline.volumes.annotation import Annotation
 from pipeline.volumes.calibration import Offset
 from pipeline.volumes.cases import Recipe
 from pipeline.volumes.plan import (
@@ -195,6 +196,19 @@ def test_a_ct_labelled_nowhere_still_has_a_plan() -> None:
 
 def test_a_ct_with_one_value_can_be_divided_by_its_deviation() -> None:
     assert make_plan(_table(1, fg_square=[2500.0]), _recipe())["normalisation"][0]["std"] == 1.0
+
+
+def test_labels_of_one_value_leave_more_than_that_value_of_an_image() -> None:
+    (normalisation,) = make_plan(_table(fg_low=3071.0, fg_high=3071.0), _recipe())["normalisation"]
+    assert normalisation["clip"] == [-1000.0, 1000.0]
+
+
+def test_what_lies_under_the_marks_of_slices_says_nothing_of_a_label() -> None:
+    # A dot in the corner of each slice, in air.
+    table = _table(fg_low=-1024.0, fg_high=-990.0)
+    plan = make_plan(table, replace(_recipe(), annotation=Annotation("image")))
+    assert [channel["clip"] for channel in plan["normalisation"]] == [[-1000.0, 1000.0]]
+    assert "mark" in plan["reasons"]["normalisation"]
 
 
 def test_an_mr_is_a_z_score_already() -> None:
