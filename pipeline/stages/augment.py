@@ -1,7 +1,6 @@
 """Stage `augment`: the augmentation policy, checked against the data, with a picture of what it does."""
 
 import io
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,13 @@ from numpy.typing import NDArray
 
 from pipeline.atomic import atomic_path, read_json, write_json
 from pipeline.augmentation.policy import apply, draw
-from pipeline.errors import ParamsError
+from pipeline.augmentation.sides import check_mirrors
 from pipeline.params import AugmentParams
 from pipeline.progress import console
 from pipeline.training.data import PatchReader
 from pipeline.training.normalisation import normalise
 
 ROWS, COLUMNS, ENLARGED = 4, 6, 3
-SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
-"""In a label's name: left_kidney, Kidney-Right; not bright."""
 COLOURS = np.array([[0, 0, 0], [230, 159, 0], [86, 180, 233], [0, 158, 115], [204, 121, 167]], np.float32)
 """Of classes, distinct to colour-blind eyes (Okabe & Ito); they repeat after the fourth."""
 
@@ -37,22 +34,12 @@ def run(
 ) -> None:
     """Check the policy, write it down resolved, and draw a few patches many times over."""
     plan = read_json(plans)
-    _check_mirrors(organ, params, plan["labels"])
+    check_mirrors(f"organs.{organ}.augment.mirror_axes", params.mirror_axes, plan["labels"])
     write_json(augmentation, {"params": params.model_dump(mode="json"), "spacing": plan["spacing"]})
     picture = _preview(params, plan, pd.read_parquet(patches), volumes)
     with atomic_path(preview) as temporary:
         temporary.write_bytes(_png(picture))
     console.print(f"{organ}: policy in {augmentation}, picture in {preview}")
-
-
-def _check_mirrors(organ: str, params: AugmentParams, labels: dict[str, int]) -> None:
-    """Refuse to mirror left and right where labels tell them apart."""
-    sided = [name for name in labels if SIDE.search(name)]
-    if "x" in params.mirror_axes and sided:
-        raise ParamsError(
-            f"organs.{organ}.augment.mirror_axes has x, but {', '.join(sided)} would become the other side",
-            "remove x",
-        )
 
 
 def _preview(

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save
 
 from pipeline.atomic import atomic_path, read_json, remove_partial, sha256_file, write_json
+from pipeline.augmentation.sides import check_mirrors
 from pipeline.errors import DataError
 from pipeline.inference.model import BEFORE, CONFIG, FOLDS, WEIGHTS, parts
 from pipeline.inference.rule_out import labelled_range
@@ -44,12 +45,15 @@ def run(
 
     Raises:
         DataError: a fold is empty, or the training breaks down.
+        ParamsError: what is mirrored would be taken for the other side.
     """
     # On a GPU pooling and cross-entropy have no deterministic form: PyTorch would refuse to train.
     torch.use_deterministic_algorithms(device().type == "cpu")
     # Nothing here reads memory it has not written; filling it costs a twentieth of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     plan, cases = read_json(plans), pd.read_parquet(accepted)
+    mirrored = params.inference.mirror_axes
+    check_mirrors(f"organs.{organ}.train.inference.mirror_axes", mirrored, plan["labels"])
     material = Material(
         organ, plan, read_json(augmentation), pd.read_parquet(patches), volumes, fingerprint(cases, plan)
     )
@@ -59,8 +63,8 @@ def run(
     for one in members:
         if params.inference.rule_out:
             one.config["rule_out"] = labelled_range(cases[cases["split"] == "train"])
-        if params.inference.mirror_axes:
-            one.config["mirror_axes"] = list(params.inference.mirror_axes)
+        if mirrored:
+            one.config["mirror_axes"] = list(mirrored)
     trained = replace(members[0], folds=tuple(members[1:]), curve=_mean_curve([one.curve for one in members]))
     if len(members) > 1:
         trained.config.update(folds=len(members), fold_dice=_dice_by_fold(members))

@@ -87,7 +87,13 @@ def test_a_case_without_foreground_is_shown_by_another_patch(augment):
     assert tiles().shape[:2] == (4, COLUMNS)
 
 
-@pytest.mark.parametrize("name", ["left_kidney", "kidney_left", "Right Kidney", "kidney-right", "left"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("left_kidney", "kidney_left", "Right Kidney", "kidney-right", "left", "LEFT KIDNEY", "left2"),
+        *("LeftKidney", "kidneyLeft", "Kidney_L", "parotid_r", "RKidney", "Lung Lt", "rt lung"),
+    ],
+)
 def test_left_and_right_are_not_mirrored_into_each_other(augment, name):
     name_labels("liver", name)
     POLICY.unlink()
@@ -103,6 +109,6 @@ def test_other_axes_may_be_mirrored_in_spite_of_sides(augment):
 
 
 def test_a_side_within_a_word_is_none(augment):
-    name_labels("bright_spot", "cleft")
+    name_labels("bright_spot", "cleft", "vertebra_L1", "LV", "für_alle", "Öl")
     augment(mirror_axes=("x",))
     assert POLICY.exists()

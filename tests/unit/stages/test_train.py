@@ -413,6 +413,14 @@ def test_voxels_between_objects_can_be_made_heavier(train):
     assert all(np.isfinite(weight).all() for weight in heavier.values())
 
 
+def test_a_model_does_not_look_at_left_and_right_the_other_way_round(train):
+    plan = Path("data") / "plans" / f"{ORGAN}.json"
+    plan.write_text(plan.read_text().replace('"near"', '"Kidney_L"'))
+    with pytest.raises(ParamsError, match=r"inference\.mirror_axes has x, but Kidney_L would.*: remove x"):
+        train(inference={"mirror_axes": ["y", "x"]})
+    assert not MODEL.exists()
+
+
 def test_a_weight_of_no_label_is_refused(train):
     with pytest.raises(ParamsError, match="'liver', which is no label: it may have background, far, near"):
         train(loss={"weights": {"liver": 2}})
