@@ -1,7 +1,7 @@
 """Stage `patches`: which patches are learned from, a row each."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from pipeline.volumes.store import SUFFIX, StoredCase
 from pipeline.workspace import home, project_root
 
 FETCH = "fetch the champion by hounsfield hard-negatives ORGAN, or set patches.hard_negatives.of to range"
-Hard = Callable[[StoredCase], Mask | None]
+Hard = Callable[[StoredCase, str], Mask | None]
 
 
 def run(
@@ -33,7 +33,7 @@ def run(
     """Draw the patch centres of every case that is not kept back for the test.
 
     Raises:
-        ParamsError: a name is no label.
+        ParamsError: a name is no label, or the model whose false positives are asked for sees other images.
         MissingError: the model whose false positives are asked for is not there.
     """
     cases = pd.read_parquet(accepted)
@@ -51,7 +51,7 @@ def run(
             regions = None
             if params.supervoxels:
                 regions = supervoxels(stored.image()[0], plan["spacing"], params.supervoxels)
-            drawn_from = Case(stored.label(), hard(stored), regions)
+            drawn_from = Case(stored.label(), hard(stored, case["annotated"]), regions)
             generator = _generator(params.seed, case["case"])
             centres = draw_centres(drawn_from, size, params, balance, generator)
         known = {name: case[name] for name in ("case", "fold", "key", "annotated")}
@@ -79,36 +79,50 @@ def _balance(params: PatchesParams, labels: list[str]) -> list[float]:
 
 
 def _hard(params: PatchesParams, labels: list[str]) -> Hard:
-    """A function that gives the voxels of a case that look like the organ and are not."""
+    """A function of a case and what is annotated in it: the voxels that look like the organ and are not."""
     asked = params.hard_negatives
     _check(asked.within, labels, "hard_negatives.within")
     if not params.shares.hard or params.mode == "grid":
-        return lambda stored: None
+        return lambda stored, annotated: None
     classes = [labels.index(name) + 1 for name in asked.within] or [0]
-    mistaken = _false_positives(asked.model) if asked.of == "model" else None
+    mistaken = _false_positives(asked.model, labels) if asked.of == "model" else None
 
-    def hard(stored: StoredCase) -> Mask | None:
+    def hard(stored: StoredCase, annotated: str) -> Mask | None:
         image, label = stored.image(), stored.label()
         searched = np.isin(label, classes)
         if mistaken is not None:
-            return searched & mistaken(image, label)
+            return searched & mistaken(image, label, annotated.split(";") if annotated else labels)
         ends = hard_range(image[0], label) if asked.range == "auto" else asked.range
         return None if ends is None else searched & (image[0] >= ends[0]) & (image[0] <= ends[1])
 
     return hard
 
 
-def _false_positives(content: str) -> Callable[[Floats, NDArray[np.uint8]], Mask]:
-    """A function that gives the voxels that a registered model takes for a class they are not of."""
+def _false_positives(
+    content: str, labels: list[str]
+) -> Callable[[Floats, NDArray[np.uint8], Collection[str]], Mask]:
+    """A function that gives the voxels that a registered model takes for a label they are not of.
+
+    It is told which labels somebody looked for: of others nobody knows whether the model is wrong.
+    """
     import torch
 
     from pipeline.inference.model import load_model
 
     champions = home(project_root()) / "champions"
     model = load_model(registered(champions, content, "patches.hard_negatives.model", FETCH))
+    own = {name: number for number, name in enumerate(labels, start=1)}
 
-    def mistaken(image: Floats, label: NDArray[np.uint8]) -> Mask:
-        found = model.shares(torch.from_numpy(image)).argmax(0).cpu().numpy()
+    def mistaken(image: Floats, label: NDArray[np.uint8], looked_for: Collection[str]) -> Mask:
+        if len(image) != model.recipe.channels:
+            raise ParamsError(
+                f"patches.hard_negatives.model names a model of {model.recipe.channels} images a case, but a "
+                f"case has {len(image)}",
+                "set patches.hard_negatives.of to range until a champion has learned from such cases",
+            )
+        # Labels may have come or gone since the model was trained.
+        known = [own.get(name, 0) if name in looked_for else 0 for name in model.recipe.classes]
+        found = np.array([0, *known])[model.shares(torch.from_numpy(image)).argmax(0).cpu().numpy()]
         wrong: Mask = (found > 0) & (found != label) & (label != UNKNOWN)
         return wrong
 

@@ -193,33 +193,69 @@ def test_without_a_range_it_is_that_of_the_organ(tmp_path: Path) -> None:
     assert (hard["y"] >= 25).all()
 
 
-def test_hard_negatives_may_be_what_a_registered_model_got_wrong(
-    tmp_path: Path, save_model: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def mined(tmp_path: Path, save_model: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Cases with muscle of 110 HU that a model will take for the first label; the model is to be named."""
     home = tmp_path / "home"
     monkeypatch.setenv("HOUNSFIELD_HOME", str(home))
     (tmp_path / "params.yaml").write_text("{}")
     (tmp_path / "dvc.yaml").write_text("{}")
     monkeypatch.chdir(tmp_path)
-    files = _prepare(tmp_path, ["a"])
-    label = read_case(files["volumes"] / "a.b2nd").label
-    image = np.full(SHAPE, -1000, np.float32)
-    image[label == 1] = 100
-    image[label == 2] = 300
-    # Muscle that the model will take for the first label.
-    image[17:19, 25:28, 30:35] = 110
-    write_case(files["volumes"] / "a.b2nd", image, label, {})
-    folder = save_model(tmp_path / "m", {"first": 4, "second": 9}, (-1000, 100, 300), spacing=(2.0, 1.0, 1.0))
-    content = content_of(folder)
-    (home / "champions").mkdir(parents=True)
-    folder.rename(home / "champions" / content)
-    asked = {"of": "model", "model": content}
+    files = _prepare(tmp_path, ["a", "b"])
+    for case in "ab":
+        label = read_case(files["volumes"] / f"{case}.b2nd").label
+        image = np.full(SHAPE, -1000, np.float32)
+        image[label == 1] = 100
+        image[label == 2] = 300
+        image[17:19, 25:28, 30:35] = 110
+        write_case(files["volumes"] / f"{case}.b2nd", image, label, {})
+
+    def named(**model: Any) -> tuple[dict[str, Path], dict[str, str]]:
+        given: dict[str, Any] = {"labels": {"first": 4, "second": 9}, "intensities": (-1000, 100, 300)}
+        folder = save_model(tmp_path / "m", **given | {"spacing": (2.0, 1.0, 1.0)} | model)
+        content = content_of(folder)
+        (home / "champions").mkdir(parents=True, exist_ok=True)
+        folder.rename(home / "champions" / content)
+        return files, {"of": "model", "model": content}
+
+    return named
+
+
+def _hard(files: dict[str, Path], asked: dict[str, Any], case: str = "a") -> list[float]:
+    """Intensities of the hard centres of a case."""
     table = _run(files, per_case=50, shares=HARD, hard_negatives=asked)
-    hard = table[table["kind"] == "hard"]
-    assert len(hard) == 20
-    assert (image[hard["z"], hard["y"], hard["x"]] == 110).all()
-    (home / "champions" / content / "config.json").write_text("{}")
+    hard = table[(table["kind"] == "hard") & (table["case"] == case)]
+    image = read_case(files["volumes"] / f"{case}.b2nd").image[0]
+    return [float(one) for one in image[hard["z"], hard["y"], hard["x"]]]
+
+
+def test_hard_negatives_may_be_what_a_registered_model_got_wrong(mined: Any, tmp_path: Path) -> None:
+    files, asked = mined()
+    assert _hard(files, asked) == [110.0] * 20
+    (tmp_path / "home" / "champions" / asked["model"] / "config.json").write_text("{}")
     with pytest.raises(MissingError, match="hounsfield hard-negatives ORGAN"):
+        _run(files, shares=HARD, hard_negatives=asked)
+
+
+def test_where_nobody_looked_for_a_label_no_model_is_wrong_about_it(mined: Any) -> None:
+    files, asked = mined()
+    accepted = pd.read_parquet(files["accepted"])
+    accepted.assign(annotated=["", "second"]).to_parquet(files["accepted"], index=False)
+    assert _hard(files, asked, "a") == [110.0] * 20
+    assert _hard(files, asked, "b") == []
+
+
+def test_a_model_of_other_labels_is_wrong_where_it_is_by_their_names(mined: Any) -> None:
+    # The model knew a third label, and the first one came after it.
+    labels = {"gone": 2, "first": 4, "second": 9}
+    files, asked = mined(labels=labels, intensities=(-1000, -5000, 100, 300))
+    assert _hard(files, asked | {"within": ["first", "second"]}) == []
+    assert _hard(files, asked) == [110.0] * 20
+
+
+def test_a_model_of_other_images_is_refused(mined: Any) -> None:
+    files, asked = mined(channels=2)
+    with pytest.raises(ParamsError, match="a model of 2 images a case, but a case has 1: set patches"):
         _run(files, shares=HARD, hard_negatives=asked)
 
 
