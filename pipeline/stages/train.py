@@ -24,6 +24,7 @@ from pipeline.training.fit import WATCHED, Material, Trained, fit
 from pipeline.training.loop import Curve
 from pipeline.training.profile import device
 from pipeline.validation.drift import fingerprint
+from pipeline.volumes.cases import Recipe
 
 
 @processes()
@@ -60,15 +61,17 @@ def run(
     members = [_fit(material, params, fold) for fold in _left_out(organ, material.table, params)]
     if not first():
         return
+    # A mark that only says which slices hold a label lies anywhere in them.
+    outlined = Recipe.of(plan).annotation.kind != "image"
     for one in members:
-        if params.inference.rule_out:
+        if params.inference.rule_out and outlined:
             one.config["rule_out"] = labelled_range(cases[cases["split"] == "train"])
         if mirrored:
             one.config["mirror_axes"] = list(mirrored)
     trained = replace(members[0], folds=tuple(members[1:]), curve=_mean_curve([one.curve for one in members]))
     if len(members) > 1:
         trained.config.update(folds=len(members), fold_dice=_dice_by_fold(members))
-    if params.inference.clean == "auto":
+    if params.inference.clean == "auto" and outlined:
         trained.config["clean"] = helpful_cleaning(members, material)
     _save(models, trained)
     _save_curve(curves, trained.curve)

@@ -27,9 +27,6 @@ def helpful_cleaning(members: Sequence[Trained], material: Material) -> dict[str
         members: networks, each with its own fold left out (`config["training"]["fold"]`).
         material: what they were made from.
     """
-    if material.plan["recipe"].get("annotation", {}).get("kind") == "image":
-        # Where a slice's classes are all over it, holes seem to be filled rightly everywhere.
-        return {}
     classes = list(class_indices(material.plan["labels"]))
     volumes = material.fingerprint.get("volumes", {})
     steps = {name: candidates(min(volumes.get(name) or [0.0])) for name in classes}

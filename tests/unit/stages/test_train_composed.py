@@ -228,28 +228,12 @@ def test_what_helps_the_folds_left_out_is_done_to_label_maps(train, monkeypatch)
     assert "clean" not in load_model(MODEL).config
 
 
-def test_where_only_slices_were_annotated_nothing_is_known_to_help_label_maps(train, monkeypatch):
+def test_what_lies_under_the_marks_of_slices_says_nothing_of_how_a_model_is_used(train):
     plan = Path("data/plans") / f"{ORGAN}.json"
-    known = json.loads(plan.read_text())
-    known["recipe"]["annotation"]["kind"] = "image"
-    plan.write_text(json.dumps(known))
-    for path in (Path("data/volumes") / ORGAN).glob(f"*{SUFFIX}"):
-        case = StoredCase(path)
-        image, label = case.image(), case.label()
-        write_case(path, image, Annotation("image").stored(label), {})
-
-    def hollow(trained):
-        model = as_model(trained)
-
-        def slabs(image):
-            classes = torch.zeros(image.shape[1:], dtype=torch.long)
-            classes[3:9, 3:10, 3:10] = 1
-            classes[5:7, 5:8, 5:8] = 0
-            yield torch.nn.functional.one_hot(classes, 3).movedim(-1, 0).float()
-
-        model.slabs = slabs
-        return model
-
-    monkeypatch.setattr(cross_validation, "as_model", hollow)
-    train(before=None, ensemble=3)
-    assert load_model(MODEL).config["clean"] == {}
+    told = json.loads(plan.read_text())
+    told["recipe"]["annotation"]["kind"] = "image"
+    plan.write_text(json.dumps(told))
+    accepted = Path("data/accepted") / f"{ORGAN}.parquet"
+    pd.read_parquet(accepted).assign(fg_low=-1024.0, fg_high=-990.0).to_parquet(accepted)
+    train(before=None, inference={"rule_out": True})
+    assert not {"rule_out", "clean"} & load_model(MODEL).config.keys()
