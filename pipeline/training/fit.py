@@ -293,6 +293,8 @@ def _config(
     }
     if params.before is None:
         return config
+    # In full, as that of this network: what is planned is the same whether the parameters say it or not.
+    config["training"]["before"]["network"] = before[0].config["network"]
     config["before"] = {
         "gives": params.before.gives,
         "grow_mm": params.before.grow_mm,

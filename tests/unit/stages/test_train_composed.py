@@ -82,6 +82,18 @@ def test_run_again_it_gives_the_same_without_training_again(train, tmp_path, giv
     assert {path: path.stat().st_mtime_ns for path in home.rglob("*") if path.is_file()} == made
 
 
+def test_writing_down_what_was_planned_of_the_network_before_is_no_other_training(train, tmp_path):
+    train()
+    weights = (MODEL / "weights.safetensors").read_bytes()
+    checkpoints = tmp_path / "home" / "checkpoints" / ORGAN
+    made = {path.name for path in checkpoints.iterdir()}
+    planned = json.loads((MODEL / "before" / "0" / "config.json").read_text())["network"]
+    assert planned.keys() > SMALL.keys()
+    train(before={"network": planned, "gives": "maps", "grow_mm": 2})
+    assert {path.name for path in checkpoints.iterdir()} == made
+    assert (MODEL / "weights.safetensors").read_bytes() == weights
+
+
 def test_a_network_sees_the_maps_beside_the_image(train):
     train()
     model = load_model(MODEL)
