@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pipeline.errors import DataError
 from pipeline.inference.composition import Given, Gives, bounds
 from pipeline.labels import UNKNOWN
 from pipeline.sampling.boxes import Index
@@ -120,6 +121,9 @@ def rows_within(rows: pd.DataFrame, handed: Mapping[str, Given], gives: Gives) -
 
     Returns:
         The rows whose centre lies within, in the coordinates of the view.
+
+    Raises:
+        DataError: there is none.
     """
     if gives == "maps":
         return rows
@@ -132,4 +136,9 @@ def rows_within(rows: pd.DataFrame, handed: Mapping[str, Given], gives: Gives) -
             chosen = chosen.assign(**{axis: chosen[axis] - start for axis, start in moved})
         kept.append(chosen)
     table: pd.DataFrame = pd.concat(kept).sort_index()
+    if table.empty:
+        raise DataError(
+            f"none of {len(rows)} patches lies where the network before found anything, so none is left",
+            "raise train.before.steps or train.before.grow_mm, or set train.before.gives to maps",
+        )
     return table.reset_index(drop=True)

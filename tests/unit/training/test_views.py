@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.errors import DataError
 from pipeline.labels import UNKNOWN
 from pipeline.training.data import PatchReader, ReadCase
 from pipeline.training.views import Cropped, Within, WithMaps, rows_within
@@ -63,6 +64,12 @@ def test_centres_outside_are_left_out(region):
     kept = rows_within(table(CENTRES), {"one": region}, "region")
     assert kept[["z", "y", "x"]].to_numpy().tolist() == [[3, 4, 2], [5, 7, 8]]
     assert len(rows_within(table(CENTRES), {"one": region}, "maps")) == len(CENTRES)
+
+
+@pytest.mark.parametrize("gives", ["region", "box"])
+def test_a_region_without_a_patch_to_learn_from_is_told(region, gives):
+    with pytest.raises(DataError, match=r"none of 2 patches .*: raise train\.before\.steps"):
+        rows_within(table([(0, 0, 0), (7, 4, 2)]), {"one": region}, gives)
 
 
 def test_centres_move_with_the_box(volume, region):
