@@ -34,7 +34,8 @@ def begin(network: Network, params: TrainParams, config: Mapping[str, Any], cham
 
     Raises:
         MissingError: the model that `params.start` names is not there.
-        ParamsError: nothing is to be trained, but not every weight is the model's.
+        ParamsError: nothing is to be trained, but not every weight is the model's; or the first
+            layers are all.
     """
     if params.network.init == "normal":
         draw_normal(network)
@@ -84,6 +85,9 @@ def freeze(network: Network, taken: set[str], share: float, config: Mapping[str,
         taken: names of the weights that are a model's; random ones are never frozen.
         share: of the layers, those first that an image meets first.
         config: of the model, with patch size and images.
+
+    Raises:
+        ParamsError: no weight would be left to learn.
     """
     size = network.form.input_size(network.form.fit(config["patch_size"]))
     device = next(network.parameters()).device
@@ -95,5 +99,10 @@ def freeze(network: Network, taken: set[str], share: float, config: Mapping[str,
         for name, weight in network.named_parameters()
         if name in taken and name.rpartition(".")[0] in first
     ]
+    if not any(weight.requires_grad for weight in network.parameters()):
+        raise ParamsError(
+            f"transfer is partial, but a frozen_share of {share:g} leaves no weight to learn",
+            "lower train.frozen_share, or set train.transfer to zero",
+        )
     count = sum(weight.numel() for weight in frozen)
     console.print(f"{len(first)} of {len(layers)} layers, {count:,} weights, stay as they are")

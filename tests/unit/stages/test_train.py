@@ -330,6 +330,12 @@ def test_what_no_donor_gave_is_never_frozen(train, donor):
     assert {name for name in own if not np.array_equal(own[name], after[name])} == set(own) - taken
 
 
+def test_a_partial_transfer_that_leaves_nothing_to_learn_is_refused(train, donor):
+    content, _ = donor
+    with pytest.raises(ParamsError, match=r"frozen_share of 1 leaves no weight.*: lower train\.frozen_share"):
+        train(start=content, transfer="partial", frozen_share=1.0)
+
+
 def test_in_a_partial_transfer_a_training_goes_on_where_it_was_stopped(train, donor, monkeypatch):
     content, _ = donor
     given = {"start": content, "transfer": "partial", "steps": 6}
