@@ -1,12 +1,19 @@
-"""Batch normalisation over batches of which several processes hold a part each."""
+"""What normalisation is computed over: batches that several processes share, and too few values."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pipeline.errors import ParamsError
 from pipeline.training.distributed import several
 from pipeline.training.exchange import shared
+
+ONE_VALUE = "Expected more than 1 "
+"""How PyTorch's message begins where normalisation is given one value a channel."""
 
 
 class WholeBatchNorm(_BatchNorm):
@@ -53,3 +60,26 @@ def share_statistics(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, _BatchNorm):
             module.__class__ = WholeBatchNorm
+
+
+@contextmanager
+def told_if_too_small(patch: Sequence[int]) -> Iterator[None]:
+    """Train with patches that a network may halve until a single voxel is left.
+
+    Args:
+        patch: its edges, (z, y, x) voxels.
+
+    Raises:
+        ParamsError: of a single value there is no deviation to normalise by.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith(ONE_VALUE):
+            raise
+        raise ParamsError(
+            f"patches of {' x '.join(map(str, patch))} voxels are a single voxel in the deepest layer of the "
+            "network, which its normalisation cannot do with",
+            "raise patches.size, train.batch_size or train.micro_batch, or take a network with fewer levels "
+            "(train.network)",
+        ) from None

@@ -25,6 +25,7 @@ from pipeline.params import AugmentParams, LossParams, TrainParams
 from pipeline.progress import console
 from pipeline.sampling.boxes import Index
 from pipeline.training.allocation import memory_kept
+from pipeline.training.batch_statistics import told_if_too_small
 from pipeline.training.beginning import begin
 from pipeline.training.data import PatchReader, unknown_classes
 from pipeline.training.distributed import part, rank, world
@@ -122,7 +123,8 @@ def fit(
 
     Raises:
         DataError: the training breaks down.
-        ParamsError: a batch is smaller than the number of processes, or these would train differently.
+        ParamsError: a batch is smaller than the number of processes, or these would train differently; or
+            patches are too small for the network.
         Unfinished: this process was asked to end.
     """
     profile, where = choose_profile(params, material.plan.get("batch_size")), device()
@@ -156,7 +158,7 @@ def fit(
     _tell(material, profile, network, setting)
     rows = learned if params.before is None else rows_within(learned, handed, params.before.gives)
     reader = _reader(rows, volumes, classes, network.form, setting, profile.batch_size)
-    with told_if_no_memory(), memory_kept(where):
+    with told_if_no_memory(), told_if_too_small(config["patch_size"]), memory_kept(where):
         weights, curve = train(network, reader, watch, setting)
     return Trained(config, weights, curve, key, before)
 

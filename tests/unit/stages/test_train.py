@@ -419,6 +419,13 @@ def test_voxels_between_objects_can_be_made_heavier(train):
     assert all(np.isfinite(weight).all() for weight in heavier.values())
 
 
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_a_patch_that_is_one_voxel_in_the_deepest_layer_is_refused(train, norm):
+    network = {"name": "unet", "width": 0.05, "norm": norm}
+    with pytest.raises(ParamsError, match=r"patches of 8 x 8 x 8 voxels .*: raise patches\.size"):
+        train(network=network, batch_size=1)
+
+
 def test_a_model_does_not_look_at_left_and_right_the_other_way_round(train):
     plan = Path("data") / "plans" / f"{ORGAN}.json"
     plan.write_text(plan.read_text().replace('"near"', '"Kidney_L"'))
