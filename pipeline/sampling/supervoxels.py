@@ -27,7 +27,8 @@ def supervoxels(
         (Z, Y, X), the number of each voxel's region, from 0 on; numbers without a voxel are left out.
     """
     shape = image.shape
-    seeds = np.array([max(1, round(n * mm / edge_mm)) for n, mm in zip(shape, spacing, strict=True)])
+    # No more than voxels, however small an edge is asked for.
+    seeds = np.array([min(n, max(1, round(n * mm / edge_mm))) for n, mm in zip(shape, spacing, strict=True)])
     places = np.indices(shape, np.float32).reshape(3, -1)
     home = np.stack(
         [

@@ -49,3 +49,8 @@ def test_a_small_volume_is_one_region_or_few(shape):
     regions = supervoxels(np.ones(shape, np.float32), SPACING, 50)
     assert regions.shape == shape
     assert (regions == 0).all()
+
+
+def test_an_edge_far_below_a_voxel_asks_for_no_more_regions_than_voxels():
+    image = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
+    assert supervoxels(image, SPACING, 0.001).max() < image.size
