@@ -345,6 +345,8 @@ def _watch(
             predicted, truth = share.argmax(dim=0).cpu().numpy(), case.label()
             predicted[truth == UNKNOWN] = UNKNOWN
             scores += [dice(truth, predicted, value) for value in known]
-        return float(np.nanmean(added(scores)))
+        found = np.array(added(scores))
+        # There may be no label in any of the cases, neither true nor found.
+        return float("nan") if np.isnan(found).all() else float(np.nanmean(found))
 
     return watch

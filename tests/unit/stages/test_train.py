@@ -199,6 +199,14 @@ def test_a_checkpoint_is_not_used_for_other_parameters_data_or_augmentation(trai
     assert len(trainings(tmp_path)) == 4
 
 
+def test_where_nobody_looked_for_a_label_in_the_watched_fold_its_dice_is_not_known(train):
+    table = pd.read_parquet(PATCHES)
+    table.loc[table["fold"] == 0, "annotated"] = "another"
+    table.to_parquet(PATCHES)
+    train()
+    assert pd.read_csv(CURVES)["dice"].isna().all()
+
+
 def test_the_watched_fold_is_not_learned_from(train):
     from pipeline.volumes.store import SUFFIX, write_case
 
