@@ -269,8 +269,9 @@ def _tensors(
     tensors = {f"average/{name}": value for name, value in average.items()}
     tensors |= {f"weight/{name}": tensor for name, tensor in stored(network).items()}
     for name, parameter in _learning(network).items():
-        for key in ADAM_STATE:
-            tensors[f"{key}/{name}"] = optimizer.state[parameter][key]
+        # Of a weight that no loss reaches there is none: an output is passed over where slices are judged.
+        state = optimizer.state.get(parameter, {})
+        tensors |= {f"{key}/{name}": state[key] for key in ADAM_STATE if key in state}
     return tensors
 
 
@@ -286,6 +287,8 @@ def _resume(
     for name, moved in average.items():
         moved.copy_(tensors[f"average/{name}"])
     for name, parameter in _learning(network).items():
+        if f"{ADAM_STATE[0]}/{name}" not in tensors:
+            continue
         # The layout of the weights matters to the last bit of the update.
         optimizer.state[parameter] = {
             key: tensors[f"{key}/{name}"].to(parameter.device)

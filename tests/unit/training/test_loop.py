@@ -77,6 +77,15 @@ def test_what_normalisation_counts_and_dropout_draws_is_not_lost_either(training
     assert other[1] != undisturbed[1]
 
 
+def test_a_weight_that_no_loss_reaches_is_no_hindrance(training):
+    """Where slices are judged, nobody knows of contours: what finds them does not learn."""
+    given = {"network": ("dcan", {"width": 1 / 16}), "loss": LossParams(presence=0.1)}
+    undisturbed = training(sum_of_weights, checkpoints="undisturbed", **given)
+    with pytest.raises(Stop):
+        training(stop_at(2), checkpoints="stopped", **given)
+    assert_same(training(sum_of_weights, checkpoints="stopped", **given), undisturbed)
+
+
 def test_a_training_stopped_again_and_again_ends_like_one_that_was_not(training):
     undisturbed = training(sum_of_weights, checkpoints="undisturbed", checkpoint_every=2)
     for _ in range(3):
