@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline.atomic import locked
-from pipeline.errors import DataError, HounsfieldError
+from pipeline.errors import DataError, HounsfieldError, MissingError
 from pipeline.params import check_name, load_organ
 from pipeline.progress import console
 from pipeline.runs.changes import inputs, locked_stages, pending
@@ -66,18 +66,17 @@ def open_run(
 
 
 def _opened(settings: Settings, organ: str, name: str, start: str, force: bool) -> Run | None:
-    found = find_run(workspace_folder(settings.home, organ, name))
-    run = found or make_workspace(settings, organ, name)
+    run = make_workspace(settings, organ, name)
     params = load_organ(run.folder / "params.yaml", organ)
     # Not before: a run that cannot be opened takes the place of none.
     remove_others(settings.home, organ, name)
-    if found is None:
+    # Also of a clone that is there: the attempt that made it may have been killed before.
+    if not (run.folder / BROUGHT).is_file():
         _begin(run, params.airflow.start if start == "as_is" else start)
         if not force and not pending(run.folder, organ):
             console.print(f"{organ}: nothing changed since the last run", markup=False)
             discard_run(settings.home, organ, name)
             return None
-    if not (run.folder / BROUGHT).is_file():
         bring_files(run.folder, organ)
         # Once only: later, what lies there may be half of what a stage makes.
         (run.folder / BROUGHT).touch()
@@ -100,8 +99,16 @@ def bring_files(root: Path, organ: str) -> None:
 
     Raises:
         DataError: the scans are nowhere.
+        MissingError: neither DVC nor git knows of any.
         Refused: a remote cannot be reached.
     """
+    for path in inputs(root, organ):
+        # Without a name to ask for, DVC would fetch what all organs have.
+        if not (root / f"{path}.dvc").is_file() and not (root / path).exists():
+            raise MissingError(
+                f"{organ}: the project has no scans in {path} yet",
+                f"run dvc add {path} in it, and commit {path}.dvc",
+            )
     made = [name for name in locked_stages(root) if name.endswith(f"@{organ}")]
     scans = _pointers(root, organ)
     if _checked_out(root, *scans, *made):

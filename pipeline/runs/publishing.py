@@ -18,7 +18,7 @@ from pipeline.runs.commands import Refused, as_author, dvc, git
 from pipeline.runs.merging import Conflict, on_top
 from pipeline.runs.opening import PUBLISHED
 from pipeline.runs.settings import Settings
-from pipeline.runs.workspaces import Run, open_run_of, remotes
+from pipeline.runs.workspaces import Run, open_run_of, remotes, share_cache
 
 PAGES = ("report", "decision")
 """Of `reports/<organ>`: what outlives a run."""
@@ -65,6 +65,8 @@ def publish_run(settings: Settings, organ: str, run_id: str, branch: str = "") -
         Unfinished: the project or the DVC remote cannot be reached now.
     """
     run = open_run_of(settings, organ, run_id)
+    # A training takes days, and credentials expire in hours.
+    share_cache(settings, run.folder)
     push_data(run.folder, organ)
     ours = commit_changes(run, outcome_of(run.folder, organ))
     target = branch or run.branch

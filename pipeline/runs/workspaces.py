@@ -8,6 +8,8 @@ Two runs of one organ are never open at once, whoever starts them.
 """
 
 import configparser
+import io
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -26,8 +28,10 @@ from pipeline.runs.settings import Settings
 RECORD = Path(".dvc/tmp/run.json")
 LINKS = "reflink,hardlink,copy"
 """How DVC puts a file of the cache into a workspace: the first that the file system can do."""
-PROJECT_REMOTE = "project"
-"""The DVC remote of a workspace that is the project's own cache."""
+PROJECT_REMOTE = "hounsfield-project"
+"""The DVC remote of a workspace that is the project's own cache; nobody's own remote is called so."""
+PLACES = ("url", "keyfile", "credentialpath", "cert_path", "key_path")
+"""Settings of a remote that DVC takes for paths, from the folder of the file that has them."""
 LONGEST = 180
 """Characters of a run's name, which becomes a folder and part of a tag."""
 
@@ -139,11 +143,13 @@ def make_workspace(settings: Settings, organ: str, name: str) -> Run:
     """Clone the project for a run, unless that was done before; the clone is whole or not there.
 
     Raises:
+        ParamsError: nobody knows where the project's DVC remote is.
         Refused: the project cannot be cloned.
     """
     folder = workspace_folder(settings.home, organ, name)
     found = find_run(folder)
     if found is not None:
+        share_cache(settings, folder)
         return found
     partial = folder.with_name(f"{name}.partial")
     for leftover in (folder, partial):
@@ -168,7 +174,11 @@ def make_workspace(settings: Settings, organ: str, name: str) -> Run:
 
 
 def share_cache(settings: Settings, clone: Path) -> None:
-    """Have a clone use the cache of all runs, and the credentials that the project has for its remotes."""
+    """Have a clone use the cache of all runs, and the project's remotes with the credentials of now.
+
+    Raises:
+        ParamsError: the default remote is a path, and nobody knows from where.
+    """
     config = configparser.RawConfigParser()
     config.optionxform = str  # type: ignore[assignment, method-assign]
     local = settings.local
@@ -177,13 +187,51 @@ def share_cache(settings: Settings, clone: Path) -> None:
     for section, key, value in (
         ("cache", "dir", str(settings.home / "cache")),
         ("cache", "type", LINKS),
+        *_whole_places(settings, clone),
         *_project_remote(settings),
     ):
         if not config.has_section(section):
             config.add_section(section)
         config.set(section, key, value)
-    with open(clone / ".dvc" / "config.local", "w", encoding="utf-8") as file:
-        config.write(file)
+    text = io.StringIO()
+    config.write(text)
+    target = clone / ".dvc" / "config.local"
+    if not target.is_file() or target.read_text(encoding="utf-8") != text.getvalue():
+        target.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _whole_places(settings: Settings, clone: Path) -> list[tuple[str, str, str]]:
+    """What remotes name from the project's folder, as it is called from anywhere: a clone lies elsewhere."""
+    local = settings.local
+    if local is None or not (local / ".dvc").is_dir():
+        _check_whole(clone)
+        return []
+    return [
+        (section, key, os.path.abspath(local / ".dvc" / place))
+        for section, key, place in _partial_places(*_config_files(local))
+    ]
+
+
+def _check_whole(clone: Path) -> None:
+    default = _dvc_setting(clone, "core", "remote", "")
+    for section, key, place in _partial_places(clone / ".dvc" / "config"):
+        if section == f"'remote \"{default}\"'":
+            raise ParamsError(
+                f"the {key} of the DVC remote '{default}' is {place}, which depends on where a clone lies",
+                f"give a whole path or an address: dvc remote modify {default} {key} PLACE",
+            )
+
+
+def _partial_places(*files: Path) -> list[tuple[str, str, str]]:
+    """Section, key and value of what remotes name by a path that does not begin at the root."""
+    config = _dvc_config(*files)
+    named = [
+        (section, key, config.get(section, key))
+        for section in config.sections()
+        for key in PLACES
+        if section.startswith("'remote ") and config.has_option(section, key)
+    ]
+    return [entry for entry in named if not re.match(r"\w+://|~|/", entry[2])]
 
 
 def _project_remote(settings: Settings) -> list[tuple[str, str, str]]:
@@ -199,9 +247,17 @@ def _project_remote(settings: Settings) -> list[tuple[str, str, str]]:
 
 def _dvc_setting(root: Path, section: str, key: str, default: str) -> str:
     """A setting of the project's DVC, read from its files: asking DVC takes a second each time."""
+    return _dvc_config(*_config_files(root)).get(section, key, fallback=default)
+
+
+def _config_files(root: Path) -> tuple[Path, Path]:
+    return root / ".dvc" / "config", root / ".dvc" / "config.local"
+
+
+def _dvc_config(*files: Path) -> configparser.RawConfigParser:
     config = configparser.RawConfigParser()
-    config.read([root / ".dvc" / "config", root / ".dvc" / "config.local"])
-    return config.get(section, key, fallback=default)
+    config.read(files)
+    return config
 
 
 def remotes(root: Path) -> list[str]:

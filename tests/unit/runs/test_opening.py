@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.errors import DataError, ParamsError
+from pipeline.errors import DataError, MissingError, ParamsError
+from pipeline.runs import opening
 from pipeline.runs.errors import Busy
 from pipeline.runs.onboarding import onboard_organ
 from pipeline.runs.opening import PUBLISHED, close_run, open_run
+from pipeline.runs.publishing import publish_run
 from pipeline.runs.workspaces import run_name
-from tests.unit.runs.conftest import PIPELINE, Toy, call, finish, opened
+from tests.unit.runs.conftest import PIPELINE, Toy, call, finish, opened, run_stages
 
 
 def leftovers(toy: Toy) -> list[str]:
@@ -224,3 +226,67 @@ def test_from_scratch_is_written_down_as_a_parameter(toy: Toy) -> None:
 def test_without_a_champion_a_warm_start_is_one_from_scratch(toy: Toy) -> None:
     run = opened(toy, start="warm")
     assert 'start: "scratch"' in (run.folder / "params.yaml").read_text()
+
+
+def test_an_attempt_killed_before_it_was_begun_as_wanted_is_begun_so_by_the_next(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "_begin", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            opened(toy, start="scratch")
+    run = opened(toy, start="scratch")
+    assert 'train: {start: "scratch"}' in (run.folder / "params.yaml").read_text()
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_organ_without_scans_is_told_so_and_brings_none_of_another(ran_toy: Toy) -> None:
+    ran_toy.git("rm", "-q", "data/raw/spleen.dvc")
+    ran_toy.commit("no scans yet")
+    with pytest.raises(
+        MissingError, match=r"spleen: the project has no scans in data/raw/spleen yet: run dvc"
+    ):
+        opened(ran_toy, "spleen")
+    assert leftovers(ran_toy) == []
+
+
+def test_a_remote_of_a_path_is_where_it_is_from_the_project(toy: Toy, tmp_path: Path) -> None:
+    call(toy.root, "dvc", "remote", "add", "-q", "-d", "store", "../store")
+    call(toy.root, "dvc", "push", "-q")
+    toy.commit("remote")
+    shutil.rmtree(toy.root / ".dvc/cache")
+    run = opened(toy)
+    assert (run.folder / "data/raw/liver/first.txt").read_text() == "liver 1\n"
+    run_stages(run)
+    call(run.folder, "dvc", "push", "-q", "copy@liver")
+    made = yaml.safe_load((run.folder / "dvc.lock").read_text())["stages"]["copy@liver"]["outs"][0]["md5"]
+    assert (tmp_path / "store/files/md5" / made[:2] / made[2:]).is_file()
+
+
+def test_a_remote_of_a_path_is_refused_where_nobody_knows_from_where(toy: Toy, tmp_path: Path) -> None:
+    call(toy.root, "dvc", "remote", "add", "-q", "-d", "store", "../store")
+    toy.commit("remote")
+    settings = {"HOUNSFIELD_PROJECT": f"file://{toy.root}", "HOUNSFIELD_HOME": str(tmp_path / "home")}
+    with pytest.raises(
+        ParamsError, match=r"the url of the DVC remote 'store' is \.\./\.\./store.*whole path"
+    ):
+        open_run(toy.settings(**settings), "liver", "one")
+
+
+def test_a_remote_called_project_is_the_projects_own(toy: Toy, tmp_path: Path) -> None:
+    call(toy.root, "dvc", "remote", "add", "-q", "-d", "project", str(tmp_path / "store"))
+    toy.commit("remote")
+    run = opened(toy)
+    call(run.folder, "dvc", "push", "-q", "data/raw/liver.dvc")
+    assert (tmp_path / "store").is_dir()
+
+
+def test_credentials_that_were_renewed_reach_a_run_that_is_open(toy: Toy, tmp_path: Path) -> None:
+    run = opened(toy)
+    call(toy.root, "dvc", "remote", "add", "-q", "-d", "--local", "store", str(tmp_path / "store"))
+    run_stages(run)
+    publish_run(toy.settings(), "liver", "one")
+    assert (tmp_path / "store").is_dir()
