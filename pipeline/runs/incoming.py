@@ -9,12 +9,12 @@ the same for `settle_seconds`; how often somebody looks, or whether they were re
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pipeline.atomic import read_json, sha256_json, write_json
-from pipeline.errors import DataError, HounsfieldError, refuse_to_pass_over
+from pipeline.errors import DataError, HounsfieldError, refuse_to_pass_over, refuse_unreadable
 from pipeline.params import AirflowParams
 from pipeline.sources.bucket import Bucket
 from pipeline.sources.keys import parse_url
@@ -118,9 +118,19 @@ def _objects(source: str) -> Iterator[tuple[str, str]]:
 def _files(folder: Path) -> Iterator[tuple[str, str]]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not there", "make it, or correct airflow.incoming in params.yaml")
-    for path in files_below(folder):
-        status = path.stat()
-        yield str(path.relative_to(folder)), f"{status.st_size} {status.st_mtime_ns}"
+    try:
+        for name in names_below(folder):
+            # What is gone since the folder was listed is not there.
+            with suppress(FileNotFoundError):
+                status = (folder / name).stat()
+                yield name, f"{status.st_size} {status.st_mtime_ns}"
+    except OSError as error:
+        refuse_unreadable(error)
+
+
+def names_below(folder: Path) -> list[str]:
+    """The files below a folder, as they are called from there."""
+    return [path.relative_to(folder).as_posix() for path in files_below(folder)]
 
 
 def files_below(folder: Path) -> Iterator[Path]:

@@ -7,29 +7,42 @@ import filecmp
 import json
 import shutil
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pipeline.atomic import atomic_path, locked, read_json, write_json
+from pipeline.atomic import atomic_path, locked, read_json, write_json, write_text
 from pipeline.errors import DataError, MissingError, ParamsError, Unfinished
 from pipeline.onboarding.add import RAW
-from pipeline.onboarding.fetch import fetch_organ
+from pipeline.onboarding.fetch import fetch_organ, manifest_path
 from pipeline.params import AirflowParams, check_name
+from pipeline.progress import console
 from pipeline.runs.commands import as_author, dvc, git
-from pipeline.runs.incoming import Arrivals, files_below, look, note_refused, note_taken
+from pipeline.runs.incoming import Arrivals, look, names_below, note_refused, note_taken
 from pipeline.runs.opening import bring_scans
 from pipeline.runs.publishing import push_commit
 from pipeline.runs.settings import Settings
-from pipeline.runs.workspaces import Run, make_workspace, remotes
+from pipeline.runs.workspaces import (
+    Run,
+    find_run,
+    make_workspace,
+    remotes,
+    remove_workspace,
+    workspace_folder,
+)
 from pipeline.sources.keys import why_no_file
 
 PLACE = ".receive"
 """The workspace of receiving, beside those of the runs."""
 BROUGHT = Path(".dvc/tmp/scans.json")
 """Which version of the scans lies in the clone."""
+TAKING = Path(".dvc/tmp/taking.json")
+"""Names in the folder that files are copied from, until they are taken in."""
+PUSHED = Path(".dvc/tmp/pushed.json")
+"""Which version of the scans was pushed, until it has been told."""
 
 
 @dataclass(frozen=True)
@@ -61,34 +74,74 @@ def receive(settings: Settings, organ: str, params: AirflowParams) -> Received |
             arrivals = look(settings.home, organ, params)
             if not arrivals.is_ready(params.settle_seconds, time.time()):
                 return None
-            return _taken(settings, organ, params.incoming, arrivals)
+            return _taken(settings, organ, params, arrivals)
         except MissingError as error:
             # A server, credentials: what is missing may be there the next time.
             raise Unfinished(error.reason, error.remedy) from None
 
 
-def _taken(settings: Settings, organ: str, source: str, arrivals: Arrivals) -> Received | None:
-    run = _clone(settings, organ)
+def _taken(settings: Settings, organ: str, params: AirflowParams, arrivals: Arrivals) -> Received | None:
+    source = arrivals.source
+    run = _clone(settings, organ, source)
     try:
         is_new = _bring(run.folder, organ, source)
     except DataError:
         note_refused(settings.home, organ, arrivals.seen)
         raise
-    received = _published(settings, run) if is_new else None
+    if look(settings.home, organ, params).seen != arrivals.seen:
+        # Half of a series would be taken for a whole one.
+        console.print(f"{organ}: more arrives in {source}, which is waited for", markup=False)
+        return None
+    received = _published(settings, run) if is_new else _untold(run)
     note_taken(settings.home, organ, arrivals.seen)
+    for note in (TAKING, PUSHED):
+        (run.folder / note).unlink(missing_ok=True)
     return received
 
 
-def _clone(settings: Settings, organ: str) -> Run:
-    """The clone, as the branch now is, with the scans that the project has."""
+def _clone(settings: Settings, organ: str, source: str) -> Run:
+    """The clone, as the branch now is, with the scans that the project has and those that came already."""
+    found = find_run(workspace_folder(settings.home, organ, PLACE))
+    if found is not None and found.project != settings.project:
+        # It is of where the project was.
+        remove_workspace(settings.home, organ, PLACE)
     run = make_workspace(settings, organ, PLACE)
-    git(run.folder, "fetch", "--quiet", "origin", f"refs/heads/{settings.branch}")
-    git(run.folder, "reset", "--quiet", "--hard", "FETCH_HEAD")
-    brought, scans = run.folder / BROUGHT, _scans(run.folder, organ)
-    if scans and (not brought.is_file() or read_json(brought) != scans):
-        bring_scans(run.folder, organ, force=True)
+    root, manifest = run.folder, manifest_path(run.folder, organ)
+    fetched = manifest.read_text(encoding="utf-8") if manifest.is_file() else ""
+    git(root, "fetch", "--quiet", "origin", f"refs/heads/{settings.branch}")
+    git(root, "reset", "--quiet", "--hard", "FETCH_HEAD")
+    # What the branch does not have is of an attempt that did not come to its end.
+    git(root, "clean", "--quiet", "--force", "-x", "--", f"{RAW / organ}.dvc", str(manifest))
+    brought, scans = root / BROUGHT, _scans(root, organ)
+    if (read_json(brought) if brought.is_file() else "") != scans or _has_leftovers(root, source):
+        _bring_again(root, organ, scans)
         write_json(brought, scans)
-    return replace(run, base=git(run.folder, "rev-parse", "HEAD"))
+        (root / TAKING).unlink(missing_ok=True)
+    elif fetched:
+        # What came from a bucket is what was noted when it came, whatever the branch says.
+        write_text(manifest, fetched)
+    return replace(run, base=git(root, "rev-parse", "HEAD"))
+
+
+def _has_leftovers(root: Path, source: str) -> bool:
+    """Whether a file was copied that was taken away again before it was taken in."""
+    noted = root / TAKING
+    there = [] if source.startswith("s3://") else names_below(Path(source))
+    return noted.is_file() and not set(there).issuperset(read_json(noted))
+
+
+def _bring_again(root: Path, organ: str, scans: str) -> None:
+    if scans:
+        bring_scans(root, organ, force=True)
+    elif (root / RAW / organ).is_dir():
+        shutil.rmtree(root / RAW / organ)
+
+
+def _untold(run: Run) -> Received | None:
+    """What an attempt has pushed that was killed before it could say so."""
+    scans, pushed = _scans(run.folder, run.organ), run.folder / PUSHED
+    told = not pushed.is_file() or read_json(pushed) != scans
+    return None if told else Received(run.organ, scans, run.base)
 
 
 def _scans(root: Path, organ: str) -> str:
@@ -105,15 +158,17 @@ def _bring(root: Path, organ: str, source: str) -> bool:
     if source.startswith("s3://"):
         fetch_organ(root, organ, source)
     else:
-        copy_new(Path(source), root / RAW / organ)
+        names, noted = names_below(Path(source)), root / TAKING
+        write_json(noted, sorted({*names, *(read_json(noted) if noted.is_file() else [])}))
+        copy_new(Path(source), root / RAW / organ, names)
         pointer = f"{RAW / organ}.dvc"
         if not (root / pointer).is_file() or json.loads(dvc(root, "status", "--json", pointer)):
             dvc(root, "add", str(RAW / organ))
     return _scans(root, organ) != before
 
 
-def copy_new(source: Path, target: Path) -> list[str]:
-    """Copy the files of `source` that `target` lacks or has with other bytes; their names.
+def copy_new(source: Path, target: Path, names: Iterable[str]) -> list[str]:
+    """Copy those files of `source` that `target` lacks or has with other bytes; their names.
 
     Nothing is removed from `target`: people clear out the folder that scans arrive in.
 
@@ -121,8 +176,8 @@ def copy_new(source: Path, target: Path) -> list[str]:
         DataError: a file cannot be read or written, or has a name that is none on other systems.
     """
     copied = []
-    for path in files_below(source):
-        name = path.relative_to(source).as_posix()
+    for name in names:
+        path = source / name
         if fault := why_no_file(name):
             raise DataError(f"{source}: {name!a} {fault}", "rename or remove it; nothing was taken in")
         try:
@@ -144,6 +199,7 @@ def _published(settings: Settings, run: Run) -> Received:
     scans = _scans(root, organ)
     message = f"data: new scans of {organ}\n\nScans: {scans}\n"
     git(root, "commit", "--quiet", "--no-verify", "-F", "-", env=as_author(root), text=message)
+    write_json(root / PUSHED, scans)
     commit = push_commit(settings, run, git(root, "rev-parse", "HEAD"), settings.branch, tag=False)
     write_json(root / BROUGHT, scans)
     return Received(organ, scans, commit)

@@ -6,7 +6,17 @@ import pytest
 
 from pipeline.errors import DataError
 from pipeline.params import AirflowParams
-from pipeline.runs.incoming import AGAIN, files_below, look, note_refused, note_taken, ready, recall
+from pipeline.runs import incoming as module
+from pipeline.runs.incoming import (
+    AGAIN,
+    files_below,
+    look,
+    names_below,
+    note_refused,
+    note_taken,
+    ready,
+    recall,
+)
 from pipeline.runs.receiving import copy_new
 
 ORGAN = "liver"
@@ -113,6 +123,15 @@ def test_a_place_out_of_reach_is_told_and_keeps_nobody_else_waiting(
     assert "gone is not there" in problems["spleen"]
 
 
+def test_a_file_that_is_taken_away_while_it_is_looked_at_is_not_there(
+    tmp_path: Path, incoming: Path, params: AirflowParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (incoming / "scan").write_text("one")
+    before = look(tmp_path, ORGAN, params).seen
+    monkeypatch.setattr(module, "names_below", lambda _: ["gone", "scan"])
+    assert look(tmp_path, ORGAN, params).seen == before
+
+
 def test_hidden_files_are_not_scans(incoming: Path) -> None:
     (incoming / ".git").mkdir()
     for name in (".git/x", ".partial", "scan"):
@@ -129,7 +148,7 @@ def test_only_what_is_new_or_other_is_copied_and_nothing_is_removed(tmp_path: Pa
     (target / "same").write_text("same")
     (target / "other").write_text("OTHER")
     (target / "mine").write_text("mine")
-    assert copy_new(incoming, target) == ["other", "a/new"]
+    assert copy_new(incoming, target, names_below(incoming)) == ["other", "a/new"]
     assert sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()) == [
         "a/new",
         "mine",
@@ -137,13 +156,13 @@ def test_only_what_is_new_or_other_is_copied_and_nothing_is_removed(tmp_path: Pa
         "same",
     ]
     assert (target / "other").read_text() == "other"
-    assert copy_new(incoming, target) == []
+    assert copy_new(incoming, target, names_below(incoming)) == []
 
 
 def test_a_name_that_is_none_elsewhere_is_refused(tmp_path: Path, incoming: Path) -> None:
     (incoming / "a\\b").write_text("x")
     with pytest.raises(DataError, match="has a backslash: rename or remove it"):
-        copy_new(incoming, tmp_path / "raw")
+        copy_new(incoming, tmp_path / "raw", names_below(incoming))
 
 
 def test_a_folder_that_cannot_be_read_is_told_and_not_passed_over(

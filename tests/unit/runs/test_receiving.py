@@ -1,5 +1,7 @@
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import pytest
 
 from pipeline.errors import DataError, ParamsError, Unfinished
 from pipeline.params import AirflowParams
+from pipeline.runs import receiving
 from pipeline.runs.opening import open_run
 from pipeline.runs.receiving import Received, receive
 from tests.unit.runs.conftest import Toy, call
@@ -125,3 +128,111 @@ def test_a_store_that_is_gone_is_asked_again_later(
     assert raised.value.exit_code == 75
     monkeypatch.setenv("AWS_ENDPOINT_URL", there)
     assert received(toy, bucket.url("liver")) is not None
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch, toy: Toy) -> Callable[..., None]:
+    """Has an attempt killed when it calls a function, or when that has returned."""
+
+    def kill(incoming: str | Path, name: str, *, after: bool = False) -> None:
+        real = getattr(receiving, name)
+
+        def dies(*arguments: Any, **options: Any) -> None:
+            if after:
+                real(*arguments, **options)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(receiving, name, dies)
+            with pytest.raises(KeyboardInterrupt):
+                received(toy, incoming)
+
+    return kill
+
+
+def test_the_first_scans_of_an_organ_are_taken_in_after_a_kill(
+    toy: Toy, incoming: Path, killed: Callable[..., None]
+) -> None:
+    toy.git("rm", "-q", "data/raw/liver.dvc")
+    toy.commit("no scans yet")
+    killed(incoming, "_published")
+    assert received(toy, incoming) is not None
+    assert committed(toy) == ["second.txt: liver 2"]
+
+
+def test_scans_that_were_pushed_before_a_kill_are_told_by_the_next_attempt_once(
+    toy: Toy, incoming: Path, killed: Callable[..., None]
+) -> None:
+    killed(incoming, "push_commit", after=True)
+    head = toy.git("rev-parse", "HEAD")
+    done = received(toy, incoming)
+    assert done is not None
+    assert done.commit == head == toy.git("rev-parse", "HEAD")
+    assert received(toy, incoming) is None
+
+
+def test_what_arrives_while_scans_are_taken_in_is_waited_for(
+    toy: Toy, incoming: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, copy_new = incoming / "third.txt", receiving.copy_new
+
+    def slow(*arguments: Any) -> list[str]:
+        late.write_text("half of liver 3")
+        return copy_new(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(receiving, "copy_new", slow)
+        assert received(toy, incoming) is None
+    assert toy.git("rev-list", "--count", "HEAD") == "1"
+    late.write_text("liver 3\n")
+    assert received(toy, incoming) is not None
+    assert committed(toy) == ["first.txt: liver 1", "second.txt: liver 2", "third.txt: liver 3"]
+
+
+@pytest.mark.parametrize("has_scans", [True, False])
+def test_what_was_taken_away_after_a_refusal_is_not_taken_in(
+    toy: Toy, incoming: Path, has_scans: bool
+) -> None:
+    if not has_scans:
+        toy.git("rm", "-q", "data/raw/liver.dvc")
+        toy.commit("no scans yet")
+    for name in ("first.txt", "wrong.txt", "z\\.txt"):
+        (incoming / name).write_text("of somebody else")
+    with pytest.raises(DataError, match="has a backslash"):
+        received(toy, incoming)
+    for name in ("first.txt", "wrong.txt", "z\\.txt"):
+        (incoming / name).unlink()
+    assert received(toy, incoming) is not None
+    assert committed(toy) == ["first.txt: liver 1"] * has_scans + ["second.txt: liver 2"]
+
+
+def test_an_object_that_is_gone_after_a_kill_is_not_taken_in(
+    toy: Toy, bucket: Any, killed: Callable[..., None]
+) -> None:
+    bucket.put({"liver/second.txt": b"liver 2\n"})
+    received(toy, bucket.url("liver"))
+    bucket.put({"liver/wrong.txt": b"of somebody else", "liver/third.txt": b"liver 3\n"})
+    killed(bucket.url("liver"), "_published")
+    bucket.client.delete_object(Bucket=bucket.name, Key="liver/wrong.txt")
+    assert received(toy, bucket.url("liver")) is not None
+    assert committed(toy) == ["first.txt: liver 1", "second.txt: liver 2", "third.txt: liver 3"]
+
+
+def test_scans_go_where_the_project_has_moved_to(toy: Toy, tmp_path: Path, incoming: Path) -> None:
+    home = {"HOUNSFIELD_HOME": str(tmp_path / "home")}
+    received(toy, incoming, **home)
+    moved = Toy(Path(shutil.copytree(toy.root, tmp_path / "moved", symlinks=True)))
+    (incoming / "third.txt").write_text("liver 3\n")
+    done = received(moved, incoming, **home)
+    assert done is not None
+    assert done.commit == moved.git("rev-parse", "HEAD")
+
+
+def test_credentials_that_were_renewed_are_those_that_scans_are_pushed_with(
+    toy: Toy, tmp_path: Path, incoming: Path
+) -> None:
+    received(toy, incoming)
+    call(toy.root, "dvc", "remote", "add", "-q", "-d", "--local", "store", str(tmp_path / "store"))
+    (incoming / "third.txt").write_text("liver 3\n")
+    assert received(toy, incoming) is not None
+    assert (tmp_path / "store").is_dir()
