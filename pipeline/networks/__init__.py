@@ -106,10 +106,14 @@ def plan_network(
         small: the profile is that for few CPU cores.
 
     Raises:
-        ParamsError: there is no such network.
+        ParamsError: there is no such network, or no plan with these options.
     """
     given = {key: value for key, value in options.items() if value != "auto"}
-    return network_class(name).plan(given, patch_size, spacing, small)
+    network = network_class(name)
+    try:
+        return network.plan(given, patch_size, spacing, small)
+    except (TypeError, ValueError) as error:
+        raise _cannot_be_built(name, given, error) from error
 
 
 def build_network(name: str, in_channels: int, classes: int, options: Options) -> "Network":
@@ -126,14 +130,20 @@ def build_network(name: str, in_channels: int, classes: int, options: Options) -
     """
     try:
         network = network_class(name)(in_channels, classes, **options)
-    except (TypeError, ValueError) as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
-        raise ParamsError(f"the network '{name}' cannot be built with {given}: {error}") from error
+    except (TypeError, ValueError, ImportError) as error:
+        raise _cannot_be_built(name, options, error) from error
     for module in network.modules():
         # A count of batches serves a momentum that none of them uses; a model's file holds no integers.
         if getattr(module, "num_batches_tracked", None) is not None:
             module.register_buffer("num_batches_tracked", None)
     return network
+
+
+def _cannot_be_built(name: str, options: Options, error: Exception) -> ParamsError:
+    given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or "no options"
+    # What a package says that MONAI lacks goes on for lines.
+    reason = str(error).partition("\n")[0]
+    return ParamsError(f"the network '{name}' cannot be built with {given}: {reason}")
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ A 2D network takes the slices of a patch as so many images. One that labels a vo
 and the engine hands it that much more of the image.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -97,7 +98,13 @@ class Network(nn.Module):
 
 
 def maps(channels: int, width: float, least: int = 4) -> int:
-    """The feature maps of a layer that has `channels` in the paper, in a network of another width."""
+    """The feature maps of a layer that has `channels` in the paper, in a network of another width.
+
+    Raises:
+        ValueError: there is no such width.
+    """
+    if not 0 < width < math.inf:
+        raise ValueError(f"width is {width:g}; it multiplies the feature maps, so it is above 0")
     return max(least, round(channels * width))
 
 

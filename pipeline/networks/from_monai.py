@@ -54,7 +54,8 @@ class FromMonai(Network):
     ) -> None:
         super().__init__()
         takes = inspect.signature(self.monai.__init__).parameters
-        dims = int(arguments.get("spatial_dims", 3))
+        dims = arguments.get("spatial_dims", 3)
+        _check(dims, arguments)
         filled: dict[str, Any] = {"spatial_dims": dims} if "spatial_dims" in takes else {}
         for names, value in ((INPUTS, in_channels), (CLASSES, classes)):
             filled |= {name: value for name in names if name in takes}
@@ -62,8 +63,7 @@ class FromMonai(Network):
             filled["img_size"] = tuple(patch_size)[-dims:]
         self.network = self.monai(**filled | arguments)
         self._dims = dims
-        step = self._multiple(in_channels)
-        multiple: Index = (step, step, step) if dims == 3 else (1, step, step)
+        multiple = self._multiple(in_channels, classes, patch_size if "img_size" in takes else None)
         # Not known in general: as far as the patch goes.
         self.form = Form(3 if dims == 3 else 2, (0, 0, 0) if dims == 3 else (1, 0, 0), multiple=multiple)
 
@@ -84,19 +84,43 @@ class FromMonai(Network):
         logits: Tensor = result if self._dims == 3 else as_volume(result, image.shape[0])
         return logits[:, :, 0] if logits.ndim == image.ndim + 1 else logits
 
+    def _multiple(self, in_channels: int, classes: int, built_for: Sequence[int] | None) -> Index:
+        """The smallest power of two whose multiples the network takes and gives back, or the size of its own.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if built_for is not None:
+            tried = {_edges(built_for, self._dims): _edges(built_for, self._dims)}
+        else:
+            # Odd multiples: even ones may be taken by chance. Three, as a single voxel has no variance.
+            steps = [2**power for power in range(LARGEST_STRIDE.bit_length())]
+            tried = {_edges([step] * 3, self._dims): _edges([3 * step] * 3, self._dims) for step in steps}
+        for multiple, size in tried.items():
+            if self._gives_back(in_channels, classes, size):
+                return multiple
+        sizes = ", ".join(" x ".join(map(str, size)) for size in tried.values())
+        raise ValueError(f"it does not give {classes} logits a voxel back of volumes of {sizes}")
+
     @torch.no_grad()
-    def _multiple(self, in_channels: int) -> int:
-        """The smallest power of two whose multiples the network takes and gives back."""
-        self.network.eval()
-        step = 1
-        while step <= LARGEST_STRIDE:
-            # Odd multiples: even ones may be taken by chance. Two, as a single voxel has no variance.
-            edges = [3 * step] * self._dims
-            try:
-                if self.network(torch.zeros(1, in_channels, *edges))[0].shape[-self._dims :] == tuple(edges):
-                    break
-            except (RuntimeError, ValueError, AssertionError):
-                pass
-            step *= 2
-        self.network.train()
-        return min(step, LARGEST_STRIDE)
+    def _gives_back(self, in_channels: int, classes: int, size: Index) -> bool:
+        self.eval()
+        try:
+            given = self(torch.zeros(1, in_channels, *size)).shape == (1, classes, *size)
+        except (RuntimeError, ValueError, AssertionError, AttributeError):
+            given = False
+        self.train()
+        return bool(given)
+
+
+def _check(dims: Any, arguments: Mapping[str, Any]) -> None:
+    stray = [name for name in arguments if name in (*INPUTS, *CLASSES)]
+    if stray:
+        raise ValueError(f"{stray[0]} is as the data are: leave it out")
+    if dims not in (2, 3):
+        raise ValueError(f"spatial_dims is {dims!r}, not 2 or 3")
+
+
+def _edges(size: Sequence[int], dims: int) -> Index:
+    z, y, x = size
+    return (z if dims == 3 else 1, y, x)

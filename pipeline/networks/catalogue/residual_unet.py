@@ -55,6 +55,8 @@ class ResidualUNet(Network):
         if min(channels, default=0) < 1:
             raise ValueError("channels are feature maps at each resolution, one or more of them")
         steps = [_index(step) for step in strides] or [(1, 1, 1), *[(2, 2, 2)] * (len(channels) - 1)]
+        if steps[0] != (1, 1, 1) or min(min(step) for step in steps) < 1:
+            raise ValueError("strides begin with 1, 1, 1, and none is below 1")
         sizes = [_index(kernel) for kernel in kernels] or [CUBE] * len(channels)
         self.form = Form(
             3,

@@ -139,6 +139,17 @@ def test_an_option_that_cannot_be_is_refused():
         build_network("residual_unet", 1, 2, {"channels": []})
 
 
+@pytest.mark.parametrize("width", [0, -1.0, float("inf")])
+def test_a_width_that_is_none_is_refused(width):
+    with pytest.raises(ParamsError, match=r"width is .*, so it is above 0"):
+        build_network("vnet", 1, 2, {"width": width})
+
+
+def test_options_of_which_no_plan_can_be_made_are_refused():
+    with pytest.raises(ParamsError, match="'residual_unet' cannot be built with channels=8"):
+        plan_network("residual_unet", {"channels": 8}, (8, 16, 16), SPACING, small=True)
+
+
 def test_any_network_of_monai_is_one_of_ours():
     name, options = "monai:SegResNet", {"init_filters": 8}
     planned = plan_network(name, options, (8, 16, 16), SPACING, small=True)
@@ -150,3 +161,51 @@ def test_any_network_of_monai_is_one_of_ours():
 def test_what_monai_does_not_have_is_refused():
     with pytest.raises(ParamsError, match="MONAI has no network 'Nonsense'"):
         build_network("monai:Nonsense", 1, 2, {})
+
+
+def test_what_the_data_say_is_no_option_of_a_network_of_monai():
+    with pytest.raises(ParamsError, match="out_channels is as the data are: leave it out"):
+        build_network("monai:SegResNet", 1, 3, {"init_filters": 8, "out_channels": 7})
+    with pytest.raises(ParamsError, match="spatial_dims is 1, not 2 or 3"):
+        build_network("monai:SegResNet", 1, 3, {"init_filters": 8, "spatial_dims": 1})
+
+
+def test_a_network_of_monai_that_labels_no_voxels_is_refused():
+    small = {"init_features": 2, "growth_rate": 2, "block_config": [1], "bn_size": 1}
+    with pytest.raises(ParamsError, match="does not give 3 logits a voxel back"):
+        build_network("monai:DenseNet", 1, 3, small)
+
+
+class Sized(nn.Module):
+    """As MONAI's transformers are: for one size alone."""
+
+    def __init__(self, in_channels, out_channels, img_size):
+        super().__init__()
+        self.place = nn.Parameter(torch.zeros(1, 1, *img_size))
+        self.head = nn.Conv3d(in_channels, out_channels, 1)
+
+    def forward(self, image):
+        return self.head(image + self.place)
+
+
+def test_a_network_of_monai_that_is_built_for_a_size_is_given_the_patch(monkeypatch):
+    from monai.networks import nets
+
+    monkeypatch.setattr(nets, "Sized", Sized, raising=False)
+    network = build_network(
+        "monai:Sized", 1, 3, plan_network("monai:Sized", {}, (8, 16, 16), SPACING, small=True)
+    )
+    assert network.form.fit((8, 16, 16)) == (8, 16, 16)
+    assert network(torch.randn(1, 1, 8, 16, 16)).shape == (1, 3, 8, 16, 16)
+
+
+def test_a_network_of_monai_that_needs_another_package_says_which(monkeypatch):
+    from monai.networks import nets
+
+    class Needy(nn.Module):
+        def __init__(self, in_channels, out_channels):
+            raise ImportError("from einops import rearrange (No module named 'einops').\n\nFor details")
+
+    monkeypatch.setattr(nets, "Needy", Needy, raising=False)
+    with pytest.raises(ParamsError, match=r"with no options: .*No module named 'einops'\)\.$"):
+        build_network("monai:Needy", 1, 2, {})

@@ -105,3 +105,9 @@ def test_what_a_voxel_depends_on_lies_within_its_receptive_field(kernels, field)
 def test_an_even_kernel_is_refused():
     with pytest.raises(ParamsError, match="odd"):
         build_network("residual_unet", 1, 2, {"channels": [4], "kernels": [(2, 3, 3)]})
+
+
+@pytest.mark.parametrize("strides", [[[2, 2, 2], [1, 1, 1]], [[1, 1, 1], [0, 1, 1]]])
+def test_strides_that_would_lose_voxels_are_refused(strides):
+    with pytest.raises(ParamsError, match="strides begin with 1, 1, 1, and none is below 1"):
+        build_network("residual_unet", 1, 2, {"channels": [4, 6], "strides": strides})
