@@ -85,11 +85,16 @@ def run_all(
             folder = str(wanted[system.name])
             job = Job(organ, system, budget, profile, section, inputs, folder)
             running[pool.submit(_run, job, threads)] = system
-        for done in track(as_completed(running), "leaderboard", len(running)):
-            done.result()
-            row = _row(running[done], wanted[running[done].name])
-            said = row.get("error") or f"Dice {row['dice']:.3f} in {row['seconds']:.0f} s"
-            console.print(f"{organ}: {row['system']}: {said}", markup=False)
+        try:
+            for done in track(as_completed(running), "leaderboard", len(running)):
+                done.result()
+                row = _row(running[done], wanted[running[done].name])
+                said = row.get("error") or f"Dice {row['dice']:.3f} in {row['seconds']:.0f} s"
+                console.print(f"{organ}: {row['system']}: {said}", markup=False)
+        except BaseException:
+            # Ctrl-C ends the systems that are trained; those that wait would begin only then.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     rows = [_row(system, wanted[system.name]) for system in chosen]
     return sorted(rows, key=lambda row: ("error" in row, -(row.get("dice") or 0), row["system"]))
 
