@@ -11,6 +11,11 @@ from pipeline.errors import MissingError, Unfinished
 IDENTITY = {"NAME": "Hounsfield", "EMAIL": "hounsfield@localhost"}
 """Whose commits a run's are, where nobody is configured."""
 
+SILENT = {"GIT_HTTP_LOW_SPEED_LIMIT": "1", "GIT_HTTP_LOW_SPEED_TIME": "600"}
+"""A server that says nothing for so many seconds is given up; git would wait for it for ever."""
+FOLLOWS = "(atomic push fail"
+"""How git says that a branch or tag was not pushed because another one was refused."""
+
 
 class Refused(Unfinished):
     """git or DVC ended with an error; the reason is the sentence it gave."""
@@ -24,7 +29,7 @@ def git(folder: Path, *arguments: str, env: Mapping[str, str] | None = None, tex
         MissingError: git is not there.
     """
     # No prompt: nobody is there to answer it.
-    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **(env or {})}
+    environment = {**SILENT, **os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **(env or {})}
     try:
         done = subprocess.run(
             ["git", *arguments],
@@ -85,7 +90,7 @@ def as_author(folder: Path) -> dict[str, str]:
 
 def _sentence(said: str, marks: Sequence[str]) -> str:
     """The line that gives the reason; without passwords, which an address may carry."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in said.splitlines() if line.strip() and FOLLOWS not in line]
     found = next((line for line in lines if line.startswith(tuple(marks))), lines[-1] if lines else "")
     for mark in marks:
         found = found.removeprefix(mark).strip()

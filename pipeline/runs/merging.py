@@ -25,7 +25,7 @@ def on_top(root: Path, organ: str, base: str, ours: str, theirs: str) -> str:
     Raises:
         Conflict: a file cannot be merged.
     """
-    if theirs == base or git(root, "merge-base", ours, theirs) == theirs:
+    if theirs == base or _follows(root, ours, theirs):
         return ours
     changed = [path for path in git(root, "diff", "--name-only", "-z", base, ours).split("\0") if path]
     with tempfile.TemporaryDirectory() as scratch:
@@ -40,6 +40,15 @@ def on_top(root: Path, organ: str, base: str, ours: str, theirs: str) -> str:
         tree = git(root, "write-tree", env=index)
     message = git(root, "log", "-1", "--format=%B", ours)
     return git(root, "commit-tree", tree, "-p", theirs, "-F", "-", env=as_author(root), text=message)
+
+
+def _follows(root: Path, ours: str, theirs: str) -> bool:
+    """Whether `theirs` is among what `ours` is built on; not so, where somebody has rewritten the history."""
+    try:
+        git(root, "merge-base", "--is-ancestor", theirs, ours)
+    except Refused:
+        return False
+    return True
 
 
 Entry = tuple[str, str] | None
@@ -58,27 +67,39 @@ def _merged(root: Path, organ: str, path: str, base: Entry, ours: Entry, theirs:
         raise Conflict(f"{organ}: {path} was changed on one side and removed on the other", _remedy(path))
     if path == LOCK:
         text = merged_lock(organ, _text(root, ours), _text(root, theirs))
-    else:
-        text = _merged_text(root, organ, path, [_text(root, entry) for entry in (ours, base, theirs)])
-    return ours[0], git(root, "hash-object", "-w", "--stdin", text=text)
+        return ours[0], git(root, "hash-object", "-w", "--stdin", text=text)
+    if path.endswith(".json"):
+        # Of lines of both it would be a record of what nobody has made.
+        raise Conflict(f"{organ}: {path} was changed by somebody else as well", _remedy(path))
+    return ours[0], _merged_lines(root, organ, path, [ours, base, theirs])
 
 
-def _text(root: Path, entry: Entry) -> str:
+def _text(root: Path, entry: tuple[str, str]) -> str:
     # `git` cuts the last line end off.
-    return "" if entry is None else git(root, "cat-file", "blob", entry[1]) + "\n"
+    return git(root, "cat-file", "blob", entry[1]) + "\n"
 
 
-def _merged_text(root: Path, organ: str, path: str, texts: list[str]) -> str:
-    """The three-way merge of ours, base and theirs; of what DVC ignores, both sides' lines."""
+def _merged_lines(root: Path, organ: str, path: str, entries: list[Entry]) -> str:
+    """The blob of the three-way merge of ours, base and theirs; of what DVC ignores, both sides' lines.
+
+    By git alone: read as text here, a file written on Windows would lose its line ends.
+    """
     union = ["--union"] if path.endswith(".gitignore") else []
     with tempfile.TemporaryDirectory() as scratch:
-        names = [Path(scratch) / name for name in ("ours", "base", "theirs")]
-        for name, text in zip(names, texts, strict=True):
-            name.write_text(text, encoding="utf-8")
+        names = [_unpacked(root, entry, Path(scratch)) for entry in entries]
         try:
-            return git(root, "merge-file", "-p", *union, *map(str, names)) + "\n"
+            git(root, "merge-file", *union, *names)
         except Refused:
             raise Conflict(f"{organ}: {path} was changed by somebody else as well", _remedy(path)) from None
+        return git(root, "hash-object", "-w", "--no-filters", names[0])
+
+
+def _unpacked(root: Path, entry: Entry, scratch: Path) -> str:
+    """A file in `scratch` with the content of an entry, empty for none."""
+    if entry is None:
+        (scratch / "none").touch()
+        return str(scratch / "none")
+    return str(scratch / git(scratch, "unpack-file", entry[1], env={"GIT_DIR": str(root / ".git")}))
 
 
 def _remedy(path: str) -> str:

@@ -1,14 +1,16 @@
 import json
 import shutil
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import yaml
 
-from pipeline.errors import MissingError
+from pipeline.errors import MissingError, Unfinished
+from pipeline.runs.commands import SILENT, Refused, git
 from pipeline.runs.merging import merged_lock
-from pipeline.runs.opening import close_run
+from pipeline.runs.opening import close_run, open_run
 from pipeline.runs.publishing import publish_run
 from pipeline.runs.workspaces import Run
 from tests.unit.runs.conftest import PIPELINE, Toy, call, opened, run_stages
@@ -60,8 +62,6 @@ def test_publishing_again_is_as_publishing_once(toy: Toy) -> None:
 
 def test_data_go_to_the_remote_and_the_commit_to_the_server(toy: Toy, bare: Path, tmp_path: Path) -> None:
     settings = toy.settings(HOUNSFIELD_PROJECT=str(bare))
-    from pipeline.runs.opening import open_run
-
     run = open_run(settings, "liver", "one")
     assert run is not None
     run_stages(run)
@@ -115,6 +115,64 @@ def test_a_branch_that_cannot_be_pushed_to_leaves_the_run_as_a_branch(toy: Toy, 
     assert published.branch == "run/liver/one"
     assert toy.git("rev-parse", "main") == before
     assert toy.git("rev-parse", "run/liver/one", "liver/one").split() == [published.commit] * 2
+
+
+def test_lines_that_end_as_on_windows_end_so_after_a_merge(toy: Toy) -> None:
+    params = toy.root / "params.yaml"
+    params.write_bytes(params.read_bytes().replace(b"\n", b"\r\n"))
+    toy.commit("windows")
+    run_stages(opened(toy, start="scratch"))
+    params.write_bytes(b"# a comment\r\n" + params.read_bytes())
+    toy.commit("meanwhile")
+    assert publish_run(toy.settings(), "liver", "one").branch == "main"
+    merged = params.read_bytes()
+    assert merged.startswith(b"# a comment\r\n")
+    assert b'train: {start: "scratch"}\r\n' in merged
+    assert merged.count(b"\n") == merged.count(b"\r\n")
+
+
+def test_figures_of_two_runs_are_not_mixed_line_by_line(toy: Toy) -> None:
+    metrics = toy.root / "metrics/liver.json"
+    metrics.parent.mkdir()
+    figures = {"kept": 0} | {f"unchanged_{n}": n for n in range(9)} | {"mean": 0}
+    metrics.write_text(json.dumps(figures, indent=2))
+    toy.commit("figures")
+    run = done(toy)
+    (run.folder / "metrics/liver.json").write_text(json.dumps(figures | {"kept": 1}, indent=2))
+    metrics.write_text(json.dumps(figures | {"mean": 2}, indent=2))
+    toy.commit("by hand")
+    assert publish_run(toy.settings(), "liver", "one").branch == "run/liver/one"
+    assert json.loads(metrics.read_text()) == figures | {"mean": 2}
+
+
+def test_a_run_is_published_on_a_history_that_was_rewritten(toy: Toy) -> None:
+    done(toy)
+    toy.git("checkout", "-q", "--orphan", "new")
+    toy.commit("all that was")
+    toy.git("branch", "-M", "new", "main")
+    published = publish_run(toy.settings(), "liver", "one")
+    assert published.branch == "main"
+    assert toy.git("rev-list", "--count", "main") == "2"
+
+
+def test_a_server_that_refuses_tags_is_named_and_not_taken_for_a_busy_one(toy: Toy, bare: Path) -> None:
+    hook = bare / "hooks/update"
+    hook.write_text("#!/bin/sh\n! expr $1 : refs/tags/ >/dev/null\n")
+    hook.chmod(0o755)
+    settings = toy.settings(HOUNSFIELD_PROJECT=str(bare))
+    opened_there = open_run(settings, "liver", "one")
+    assert opened_there is not None
+    run_stages(opened_there)
+    with pytest.raises(Unfinished, match=r"\[remote rejected\] liver/one -> liver/one \(hook declined\)"):
+        publish_run(settings, "liver", "one")
+
+
+def test_a_server_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SILENT, "GIT_HTTP_LOW_SPEED_TIME", "1")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/project.git"
+        with pytest.raises(Refused, match="git ls-remote failed"):
+            git(tmp_path, "ls-remote", address)
 
 
 def test_a_run_goes_to_another_branch_where_that_is_wanted(toy: Toy) -> None:
