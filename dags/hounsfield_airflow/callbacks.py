@@ -5,6 +5,7 @@ import logging
 import os
 import urllib.request
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,19 @@ def report_failure(context: Mapping[str, Any]) -> None:
 def message(context: Mapping[str, Any]) -> str:
     """What failed, why, and where the report and the log are."""
     task = context["task_instance"]
-    reason = str(context.get("exception") or "it was ended from outside").strip().splitlines()[-1]
-    lines = [f"{task.dag_id}: {task.task_id} failed: {reason}"]
+    lines = [f"{task.dag_id}: {task.task_id} failed: {_reason(context.get('exception'))}"]
     report = _report(task)
     if report:
         lines.append(f"report: {report}")
     lines.append(f"log: {task.log_url}")
     return "\n".join(lines)
+
+
+def _reason(error: Any) -> str:
+    """The last line of what an exception says; the name of one that says nothing."""
+    if error is None:
+        return "it was ended from outside"
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def _report(task: Any) -> str:
@@ -53,9 +60,9 @@ def _report(task: Any) -> str:
 
 def _post(address: str, text: str) -> None:
     body = json.dumps({"text": text}).encode()
-    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
     try:
+        request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
         urllib.request.urlopen(request, timeout=TIMEOUT).close()
-    except OSError as error:
+    except (OSError, ValueError, HTTPException) as error:
         # The address may hold a token, so it is not logged.
         log.warning("nobody was told, because %s does not answer: %s", WEBHOOK, type(error).__name__)

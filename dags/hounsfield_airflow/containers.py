@@ -4,6 +4,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,8 @@ GPU = Path("/dev/nvidiactl")
 """Is there where the machine has a GPU that a container can be given."""
 NETWORK = "HOUNSFIELD_NETWORK"
 """The network by which the registry's server is reached; docker's own if it is not set."""
-WORKSPACE = "hounsfield.workspace"
-"""The label of a container that says whose it is."""
+WORKSPACE, STAGE = "hounsfield.workspace", "hounsfield.stage"
+"""The labels of a container that say whose it is, and what it runs there."""
 SERVER = ("MLFLOW_", "AWS_")
 """Variables of the worker that say where the registry's server is, and who asks."""
 
@@ -49,6 +50,7 @@ def container_task(
         working_dir=cwd,
         environment={**env, IMAGE: image},
         home=deployment.home,
+        stage=stage,
         gpu=bool(meta.get("gpu")),
         server=bool(meta.get("network")),
         **arguments,
@@ -60,6 +62,7 @@ class StageContainer(DockerOperator):
 
     Args:
         home: HOUNSFIELD_HOME, which is at the same path inside, and all of this machine that is.
+        stage: whose attempts it ends that were left running; another stage may run beside it.
         gpu: give it the GPUs of the machine, where there are any.
         server: let it reach the registry's server, if there is one.
         kwargs: as DockerOperator has them.
@@ -67,7 +70,7 @@ class StageContainer(DockerOperator):
 
     template_fields = (*DockerOperator.template_fields, "working_dir")
 
-    def __init__(self, *, home: Path, gpu: bool, server: bool, **kwargs: Any) -> None:
+    def __init__(self, *, home: Path, stage: str, gpu: bool, server: bool, **kwargs: Any) -> None:
         super().__init__(
             mounts=[Mount(str(home), str(home), type="bind")],
             mount_tmp_dir=False,
@@ -76,7 +79,7 @@ class StageContainer(DockerOperator):
             do_xcom_push=False,
             **kwargs,
         )
-        self.home, self.gpu, self.server = home, gpu, server
+        self.home, self.stage, self.gpu, self.server = home, stage, gpu, server
 
     @cached_property
     def hook(self) -> DockerHook:
@@ -91,7 +94,8 @@ class StageContainer(DockerOperator):
         workspace = Path(str(self.working_dir))
         share_with_group(self.home, workspace)
         self.user = f"{USER}:{workspace.stat().st_gid}"
-        self.labels = {WORKSPACE: str(workspace)}
+        labels = {WORKSPACE: str(workspace), STAGE: self.stage}
+        self.labels = labels
         if self.gpu and GPU.exists():
             self.device_requests = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
         if self.server and os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
@@ -99,7 +103,7 @@ class StageContainer(DockerOperator):
             self._private_environment |= {
                 name: value for name, value in os.environ.items() if name.startswith(SERVER)
             }
-        self._end_earlier(workspace)
+        self._end_earlier([f"{name}={value}" for name, value in labels.items()])
         try:
             return super().execute(context)
         except DockerContainerFailedException as error:
@@ -107,9 +111,9 @@ class StageContainer(DockerOperator):
             lines = [line if isinstance(line, str) else line.decode() for line in error.logs or []]
             judge(int(code[1]) if code else 1, [line for text in lines for line in text.splitlines()])
 
-    def _end_earlier(self, workspace: Path) -> None:
+    def _end_earlier(self, labels: list[str]) -> None:
         """End what an earlier attempt left running: a container outlives the worker that began it."""
-        for left in self.cli.containers(all=True, filters={"label": f"{WORKSPACE}={workspace}"}):
+        for left in self.cli.containers(all=True, filters={"label": labels}):
             self.log.info("ending the container %s of an earlier attempt", left["Id"][:12])
             self.cli.remove_container(left["Id"], force=True)
 
@@ -129,13 +133,13 @@ def share_with_group(home: Path, workspace: Path) -> None:
 
 def _open_up(path: Path) -> None:
     """The group gets what the owner has; what is made in a folder stays the group's."""
-    mode = path.lstat().st_mode
-    if stat.S_ISLNK(mode):
-        return
-    wanted = mode | (mode & stat.S_IRWXU) >> 3 | (stat.S_ISGID if stat.S_ISDIR(mode) else 0)
-    if wanted != mode:
-        try:
-            path.chmod(stat.S_IMODE(wanted))
-        except PermissionError:
-            # Made by a container, whose files are the group's from the start (components/entrypoint.sh).
+    # Another run may be removing its workspace.
+    with suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
             return
+        wanted = mode | (mode & stat.S_IRWXU) >> 3 | (stat.S_ISGID if stat.S_ISDIR(mode) else 0)
+        if wanted != mode:
+            # Made by a container, whose files are the group's from the start (components/entrypoint.sh).
+            with suppress(PermissionError):
+                path.chmod(stat.S_IMODE(wanted))

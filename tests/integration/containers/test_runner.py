@@ -1,14 +1,16 @@
 """Stages run by Airflow's container runner, through a Docker API: as by process, and locked down."""
 
 import gc
+import os
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from airflow.providers.docker.operators.docker import DockerOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
-from hounsfield_airflow.containers import share_with_group
+from hounsfield_airflow.containers import StageContainer, share_with_group
 from hounsfield_airflow.runners import command_task, hounsfield
 
 from components.engine import Engine
@@ -107,8 +109,8 @@ def test_a_failure_is_told_in_the_sentence_of_the_stage(home: Path, code: int, k
 def test_what_an_earlier_attempt_left_running_is_ended(
     home: Path, engine: Engine, images: dict[str, str]
 ) -> None:
-    labels = [f"hounsfield.workspace={home / 'work'}", f"hounsfield.workspace={home / 'other'}"]
-    ours, other = (
+    places = [("work", "patches"), ("work", "calibrate"), ("other", "patches")]
+    ours, beside, other = (
         engine.run(
             # A sleep does not mind being asked to stop.
             *(
@@ -117,21 +119,61 @@ def test_what_an_earlier_attempt_left_running_is_ended(
                 "-d",
                 "--stop-timeout",
                 "1",
-                "--label",
-                label,
+                f"--label=hounsfield.workspace={home / place}",
+                f"--label=hounsfield.stage={stage}",
                 images["patches"],
                 "sleep",
                 "300",
             ),
             capture=True,
         ).strip()
-        for label in labels
+        for place, stage in places
     )
     run_in_container(home / "work", "true")
     running = engine.run("ps", "--quiet", "--no-trunc", capture=True).split()
-    engine.run("rm", "--force", other, capture=True)
-    assert other in running
+    engine.run("rm", "--force", beside, other, capture=True)
+    assert {beside, other} <= set(running)
     assert ours not in running
+
+
+class Containers:
+    """A Docker API that knows some containers by their labels, and removes them."""
+
+    def __init__(self, *labels: dict[str, str]) -> None:
+        self.left = list(labels)
+
+    def containers(self, all: bool, filters: dict[str, list[str]]) -> list[dict[str, str]]:
+        """Those that have every label asked for."""
+        wanted = [label.split("=", 1) for label in filters["label"]]
+        found = [place for place, labels in enumerate(self.left) if dict(wanted).items() <= labels.items()]
+        return [{"Id": str(place)} for place in found] if all else []
+
+    def remove_container(self, name: str, force: bool) -> None:
+        assert force
+        self.left.pop(int(name))
+
+
+def test_a_stage_that_runs_beside_it_in_the_workspace_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOUNSFIELD_RUNNER", "container")
+    monkeypatch.setenv("HOUNSFIELD_HOME", str(tmp_path))
+    ours = {"hounsfield.workspace": str(tmp_path), "hounsfield.stage": "patches"}
+    beside = ours | {"hounsfield.stage": "calibrate"}
+    docker = Containers(beside, ours)
+    monkeypatch.setattr(StageContainer, "cli", docker)
+    monkeypatch.setattr(DockerOperator, "execute", lambda *_: None)
+    command_task("patches", ["true"], cwd=str(tmp_path), stage="patches").execute({})
+    assert docker.left == [beside]
+
+
+def test_a_workspace_that_another_run_removes_meanwhile_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "walk", lambda _: [(str(tmp_path / "gone"), [], []), (str(tmp_path), [], [])])
+    tmp_path.chmod(0o700)
+    share_with_group(tmp_path, tmp_path)
+    assert tmp_path.stat().st_mode & 0o777 == 0o770
 
 
 def test_group_gets_what_the_owner_has_and_the_cache_stays_as_it_is(tmp_path: Path) -> None:
