@@ -58,6 +58,9 @@ def approve(root: Path, organ: str, number: int, by: str, reason: str = "") -> V
     with registry.lock(organ):
         version = registry.version(organ, number)
         decision = (version.decision or {}).get("decision")
+        if decision == PROMOTED and version.approval is not None and version.withdrawn is None:
+            # Given again by a task that was killed when it had been promoted.
+            return version
         if decision != AWAITING:
             raise DataError(
                 f"{organ}: version {number} does not wait for approval (decision: {decision or 'none yet'})",

@@ -472,6 +472,15 @@ def test_an_approved_model_becomes_champion_on_the_evidence_it_was_approved_on(p
     assert "promoted:" in registry.evidence(registry.version("liver", 1), "model_card.md")
 
 
+def test_an_approval_that_is_given_again_after_a_kill_stands(project):
+    project.train("first", level(0.8))
+    project.register(APPROVED)
+    champions.approve(project.root, "liver", 1, "Dr. Rö", "looks right")
+    outcome = project.register(APPROVED)
+    assert champions.approve(project.root, "liver", 1, "Dr. Rö").approval["reason"] == "looks right"
+    assert project.register(APPROVED) == outcome
+
+
 def test_an_approval_is_of_the_evidence_there_was(project):
     project.train("first", level(0.8))
     project.register(APPROVED)
