@@ -277,6 +277,11 @@ class ModelRegistry:
         # An experiment keeps the place of its artifacts for ever: when the home moves, it needs another.
         name = f"{organ} in {self._home}" if local else organ
         found = self._client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise MissingError(
+                f"{organ}: the experiment '{name}', which its models are kept in, was deleted in MLflow",
+                f"mlflow experiments restore --experiment-id {found.experiment_id}",
+            )
         if found is not None:
             return str(found.experiment_id)
         place = (self._home / "mlartifacts" / organ).as_uri() if local else None

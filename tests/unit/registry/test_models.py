@@ -120,6 +120,18 @@ def test_a_home_that_was_moved_keeps_its_champion_and_takes_new_models(
     assert not home.exists()
 
 
+def test_an_experiment_that_was_deleted_is_told_with_what_restores_it(
+    registry, model, evidence, client, tmp_path
+):
+    registry.register("liver", model, evidence, DESCRIPTION)
+    (number,) = {run.info.experiment_id for run in runs_of(client)}
+    client.delete_experiment(number)
+    with pytest.raises(MissingError, match=f"was deleted in MLflow: .* restore --experiment-id {number}"):
+        registry.register("liver", write_model(tmp_path / "new", b"new"), evidence, DESCRIPTION)
+    client.restore_experiment(number)
+    assert registry.register("liver", tmp_path / "new", evidence, DESCRIPTION).number == 2
+
+
 def test_a_version_registered_by_hand_cannot_be_champion(registry, client):
     client.create_registered_model("liver")
     client.create_model_version("liver", "file:///nowhere")
