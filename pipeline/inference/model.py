@@ -26,9 +26,16 @@ from pipeline.networks.weights import load_weights
 from pipeline.training.normalisation import normalise
 from pipeline.training.profile import device, precision
 from pipeline.volumes.cases import Recipe, calibrate
-from pipeline.volumes.geometry import Floats, Geometry, Triple, from_canonical, to_canonical
+from pipeline.volumes.geometry import (
+    Floats,
+    Geometry,
+    Triple,
+    from_canonical,
+    resampled_shape,
+    to_canonical,
+)
 from pipeline.volumes.masks import check_aligned
-from pipeline.volumes.readers import Scan
+from pipeline.volumes.readers import Scan, check_memory
 from pipeline.volumes.resampling import interpolation, most_probable, resample_image
 
 CONFIG, WEIGHTS, BEFORE, FOLDS = "config.json", "weights.safetensors", "before", "folds"
@@ -75,10 +82,12 @@ class Model:
             watch: is given each slab of class probabilities (classes, planes, Y, X) at the model's spacing.
 
         Raises:
-            DataError: the scan's values are not what the model was trained on, or a channel is missing that
-                it cannot do without; `name` says which.
+            DataError: the scan's values are not what the model was trained on, a channel is missing that it
+                cannot do without, or it is too large at the model's spacing; `name` says which.
         """
         geometry = self.given(name, scans)[0].geometry
+        seen = resampled_shape(geometry.canonical_shape, geometry.spacing, self.recipe.spacing)
+        check_memory(f"{name}: at the model's spacing it has", seen)
         # Of a function of its own: the image is gone before label maps are tidied up.
         classes = self._most_probable(self._seen(name, scans, geometry.spacing), geometry, watch)
         clean(classes, self.config.get("clean", {}), list(self.recipe.classes), geometry.spacing)

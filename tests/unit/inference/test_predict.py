@@ -132,6 +132,16 @@ def test_scans_of_another_format_are_labelled_as_nifti(trained, tmp_path, suffix
     assert_labels(tmp_path / "out" / "a.nii.gz")
 
 
+def test_a_scan_that_is_huge_at_the_spacing_of_the_model_does_not_stop_the_others(trained, scans, tmp_path):
+    image = np.where(box(0), LIVER, AIR).astype(np.int16)
+    # As where micrometres were taken for millimetres.
+    nibabel.save(nibabel.Nifti1Image(image, np.diag([900.0, 900.0, 900.0, 1.0])), scans / "huge.nii.gz")
+    summary = predict_scans(trained, "liver", scans, tmp_path / "out", "auto")
+    assert list(summary.failed) == ["huge.nii.gz"]
+    assert "huge.nii.gz: at the model's spacing it has" in summary.failed["huge.nii.gz"]
+    assert summary.written
+
+
 def test_a_header_without_its_voxels_does_not_stop_the_others(trained, scans, tmp_path):
     (scans / "aa.hdr").write_bytes(bytes(348))
     (scans / "bb.mhd").write_text("ObjectType = Image\nElementDataFile = gone.raw\n")
