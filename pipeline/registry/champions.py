@@ -127,8 +127,9 @@ def _planned(
         raise DataError(f"{organ}: version {now} is the champion", "choose another version with --to")
     version = registry.version(organ, target)
     decision = (version.decision or {}).get("decision", "none")
-    # A registry of before has no reigns, only decisions.
-    if version.reign is None and decision != PROMOTED:
+    # A registry of before has no reigns, only decisions; who was made champion by hand has neither.
+    replaced = (registry.version(organ, now).reign or {}).get("replaced")
+    if version.reign is None and decision != PROMOTED and target != replaced:
         raise DataError(
             f"{organ}: version {target} was never champion (its decision: {decision})",
             "choose one that was, with --to",

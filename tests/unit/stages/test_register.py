@@ -572,6 +572,19 @@ def test_a_withdrawn_model_that_is_made_champion_by_hand_is_the_champion(project
     assert project.register(RegisterParams(resamples=201))["decision"] == "unchanged"
 
 
+def test_who_was_made_champion_by_hand_can_be_so_again(project):
+    project.train("first", level(0.8))
+    project.register()
+    project.train("worse", level(0.75))
+    project.register()
+    client = connect(Path(os.environ["HOUNSFIELD_HOME"]))
+    client.set_registered_model_alias("liver", "champion", "2")
+    project.train("third", level(0.9))
+    assert project.register()["compared_with"] == 2
+    done = champions.rollback(project.root, "liver", "it sees kidneys in air")
+    assert (done.former, done.champion) == (3, 2)
+
+
 def test_a_rollback_needs_a_reason_and_a_version_that_was_champion(project):
     with pytest.raises(MissingError, match="there is no champion to roll back"):
         champions.rollback(project.root, "liver", "worse")
