@@ -13,7 +13,7 @@ from pipeline.training.distributed import several
 from pipeline.training.exchange import shared
 
 ONE_VALUE = "Expected more than 1 "
-"""How PyTorch's message begins where normalisation is given one value a channel."""
+"""How PyTorch begins its message where normalisation is given one value a channel."""
 
 
 class WholeBatchNorm(_BatchNorm):
@@ -74,8 +74,9 @@ def told_if_too_small(patch: Sequence[int]) -> Iterator[None]:
     """
     try:
         yield
-    except ValueError as error:
-        if not str(error).startswith(ONE_VALUE):
+    except (ValueError, RuntimeError) as error:
+        # The compiler's error for a GPU has it in its midst.
+        if ONE_VALUE not in str(error):
             raise
         raise ParamsError(
             f"patches of {' x '.join(map(str, patch))} voxels are a single voxel in the deepest layer of the "

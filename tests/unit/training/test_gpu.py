@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from pipeline.errors import ParamsError
+from pipeline.training.batch_statistics import told_if_too_small
 from pipeline.training.gpu import Replayed, compiled
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -28,3 +30,9 @@ def test_a_recorded_function_does_at_every_call_what_the_function_does():
         expected += 4 * call
         assert float(replayed(amount)) == expected
     assert replayed._graph is not None
+
+
+def test_patches_that_are_too_small_are_told_whatever_the_compiler_makes_of_the_error():
+    normalise = torch.compile(torch.nn.InstanceNorm3d(2), backend="eager")
+    with pytest.raises(ParamsError, match="patches of 8 x 8 x 8 voxels"), told_if_too_small((8, 8, 8)):
+        normalise(torch.ones(1, 2, 1, 1, 1))
