@@ -36,7 +36,7 @@ from pipeline.training.normalisation import normalise
 from pipeline.training.profile import Profile, choose_profile, device, precision, reading_threads
 from pipeline.training.schedule import Schedule
 from pipeline.training.setting import Setting
-from pipeline.training.views import VIEWS, Volume, rows_within
+from pipeline.training.views import VIEWS, Volume, judged, rows_within
 from pipeline.validation.drift import FINGERPRINT
 from pipeline.volumes.store import SUFFIX, StoredCase
 from pipeline.workspace import home, project_root
@@ -342,7 +342,7 @@ def _watch(
             share = probabilities(
                 network, image, config["patch_size"], classes, setting.precision, overlap=LOOK_OVERLAP
             )
-            predicted, truth = share.argmax(dim=0).cpu().numpy(), case.label()
+            truth, predicted = judged(case, share.argmax(dim=0).to(torch.uint8).cpu().numpy())
             predicted[truth == UNKNOWN] = UNKNOWN
             scores += [dice(truth, predicted, value) for value in known]
         found = np.array(added(scores))

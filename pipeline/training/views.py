@@ -59,6 +59,12 @@ class _View:
         label: NDArray[np.uint8] = self.box((0, 0, 0), self.shape)[-1].astype(np.uint8)
         return label
 
+    def judged(self, found: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        return self._volume.label(), self._whole(found)
+
+    def _whole(self, found: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return found
+
 
 class WithMaps(_View):
     """With the maps of the classes as further channels, from 0 to 255."""
@@ -85,6 +91,9 @@ class Within(_View):
         both[-1][within == 0] = UNKNOWN
         return both
 
+    def _whole(self, found: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return np.where(self._given[0] > 0, found, np.uint8(0))
+
 
 class Cropped(_View):
     """The part of it that lies in a box; its coordinates begin there."""
@@ -107,8 +116,26 @@ class Cropped(_View):
         )
         return self._volume.box(first, last)
 
+    def _whole(self, found: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        whole = np.zeros(self._volume.shape, np.uint8)
+        whole[tuple(map(slice, self.start, self._stop))] = found
+        return whole
+
 
 VIEWS: dict[Gives, type[_View]] = {"maps": WithMaps, "region": Within, "box": Cropped}
+
+
+def judged(volume: Volume, found: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The truth of a case and what was found of it: nothing where a network after another does not look.
+
+    Args:
+        volume: the case as the network sees it.
+        found: classes of that, (Z, Y, X).
+
+    Returns:
+        Both of the whole case, (Z, Y, X).
+    """
+    return volume.judged(found) if isinstance(volume, _View) else (volume.label(), found)
 
 
 def rows_within(rows: pd.DataFrame, handed: Mapping[str, Given], gives: Gives) -> pd.DataFrame:

@@ -149,6 +149,22 @@ def test_what_lies_outside_a_region_teaches_nothing(train, monkeypatch):
     assert changed[0] != first
 
 
+@pytest.mark.parametrize("gives", ["region", "box"])
+def test_what_lies_where_the_network_does_not_look_was_not_found(train, monkeypatch, gives):
+    """The first network found half of one organ, and nothing of the other."""
+    from pipeline.training import before
+
+    def found(shares, *_):
+        region = np.zeros((1, *shares.shape[1:]), np.uint8)
+        region[0, 3:6, 3:8, 2:6] = 1
+        return region
+
+    monkeypatch.setattr(before, "given_by", found)
+    train(gives, steps=20, learning_rate=0.02, ema_decay=0.0)
+    dice = pd.read_csv(Path("reports") / ORGAN / "curves.csv")["dice"]
+    assert 0.3 < dice.iloc[-1] < 0.34
+
+
 def test_too_few_folds_are_refused(train):
     with pytest.raises(DataError, match="2 folds are learned from") as refused:
         train(before={"network": SMALL, "folds": 3})

@@ -5,7 +5,7 @@ import pytest
 from pipeline.errors import DataError
 from pipeline.labels import UNKNOWN
 from pipeline.training.data import PatchReader, ReadCase
-from pipeline.training.views import Cropped, Within, WithMaps, rows_within
+from pipeline.training.views import Cropped, Within, WithMaps, judged, rows_within
 
 SHAPE = (8, 9, 10)
 
@@ -50,6 +50,16 @@ def test_a_crop_begins_at_its_box(volume, region):
     assert view.shape == (4, 5, 8)
     np.testing.assert_array_equal(view.box((0, 0, 0), view.shape), volume.array[:, 2:6, 3:8, 1:9])
     np.testing.assert_array_equal(view.box((1, 1, 1), (2, 3, 4)), volume.array[:, 3:4, 4:6, 2:5])
+
+
+@pytest.mark.parametrize("view", [Within, Cropped])
+def test_where_a_network_does_not_look_it_finds_nothing_of_the_whole_truth(volume, region, view):
+    seen = view(volume, region)
+    truth, found = judged(seen, np.ones(seen.shape, np.uint8))
+    np.testing.assert_array_equal(truth, volume.label())
+    np.testing.assert_array_equal(found, region[0])
+    everywhere = np.ones(SHAPE, np.uint8)
+    assert judged(volume, everywhere)[1] is judged(WithMaps(volume, region), everywhere)[1]
 
 
 def table(centres):
