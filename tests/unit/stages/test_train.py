@@ -207,6 +207,19 @@ def test_where_nobody_looked_for_a_label_in_the_watched_fold_its_dice_is_not_kno
     assert pd.read_csv(CURVES)["dice"].isna().all()
 
 
+def test_a_case_that_is_only_tested_with_makes_no_other_training(train, tmp_path):
+    train()
+    made, weights = trainings(tmp_path), outputs()["weights.safetensors"]
+    path = Path("data") / "accepted" / f"{ORGAN}.parquet"
+    accepted = pd.read_parquet(path)
+    tested = accepted.head(1).assign(case="new", split="test", fold=-1, spacing_z=3.0)
+    pd.concat([accepted, tested]).to_parquet(path)
+    train()
+    assert trainings(tmp_path) == made
+    assert outputs()["weights.safetensors"] == weights
+    assert json.loads((MODEL / "config.json").read_text())["fingerprint_data"]["cases"] == 5
+
+
 def test_the_watched_fold_is_not_learned_from(train):
     from pipeline.volumes.store import SUFFIX, write_case
 
