@@ -1,4 +1,4 @@
-"""Any network of MONAI that maps volumes to logits, as one of ours: `monai:SegResNet` or `monai:SwinUNETR`.
+"""Any network of MONAI that maps volumes to logits, as one of ours: `monai:SegResNet` or `monai:VNet`.
 
 MONAI's own names are kept for its arguments. Those that say how many channels and classes there are, in how
 many dimensions, and how large an image is, are filled in.
