@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from pipeline.atomic import read_json
 from pipeline.errors import ParamsError
-from pipeline.inference.model import WEIGHTS
+from pipeline.inference.model import CONFIG, WEIGHTS, parts
 from pipeline.networks.base import Network
 from pipeline.networks.depth import depths
 from pipeline.networks.weights import draw_normal, stored
@@ -41,15 +42,34 @@ def begin(network: Network, params: TrainParams, config: Mapping[str, Any], cham
         draw_normal(network)
     if params.start == "scratch":
         return
-    taken = begin_from(network, registered(champions, params.start, "train.start", FETCH))
-    if params.transfer == "zero" and len(taken) < len(stored(network)):
+    model = registered(champions, params.start, "train.start", FETCH)
+    taken = begin_from(network, without_fold(model, params.fold))
+    every = len(stored(network))
+    console.print(f"starting from {len(taken)} of {every} weights of the model {params.start[:12]}")
+    if params.transfer == "zero" and len(taken) < every:
         raise ParamsError(
-            f"transfer is zero, but {len(stored(network)) - len(taken)} weights would be random: the model "
+            f"transfer is zero, but {every - len(taken)} weights would be random: the model "
             f"{params.start[:12]} is of another network, width or number of labels",
             "set train.network to what it is, or train.transfer to partial or full",
         )
     if params.transfer == "partial":
         freeze(network, taken, params.frozen_share, config)
+
+
+def without_fold(folder: Path, fold: int) -> Path:
+    """Where, in the folder of a registered model, the network lies that left a fold out; else the first one.
+
+    A network of an ensemble is judged by the fold it leaves out, and label maps are tidied up by that: what
+    it begins with shall not have learned from it.
+    """
+    _, others = parts(read_json(folder / CONFIG))
+    places = [folder, *(folder / place for place in others)]
+    return next((place for place in places if _left_out(place) == fold), folder)
+
+
+def _left_out(folder: Path) -> int | None:
+    fold: int | None = read_json(folder / CONFIG).get("training", {}).get("fold")
+    return fold
 
 
 def begin_from(network: nn.Module, folder: Path) -> set[str]:
@@ -59,7 +79,7 @@ def begin_from(network: nn.Module, folder: Path) -> set[str]:
 
     Args:
         network: with random weights.
-        folder: of a registered model; it is named by the hash of its content.
+        folder: of the model.
 
     Returns:
         The names of what was taken.
@@ -70,7 +90,6 @@ def begin_from(network: nn.Module, folder: Path) -> set[str]:
     with torch.no_grad():
         for name in fitting:
             own[name].copy_(theirs[name])
-    console.print(f"starting from {len(fitting)} of {len(own)} weights of the model {folder.name[:12]}")
     return set(fitting)
 
 

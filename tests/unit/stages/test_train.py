@@ -336,6 +336,21 @@ def test_in_a_partial_transfer_the_first_layers_are_bit_for_bit_those_they_were(
     assert learned < moved(weights)
 
 
+def test_each_network_of_an_ensemble_begins_with_the_one_that_left_the_same_fold_out(train, tmp_path):
+    train(ensemble=2)
+    donors = [load_file(MODEL / place / "weights.safetensors") for place in (".", "folds/1")]
+    content = content_of(MODEL)
+    shutil.copytree(MODEL, tmp_path / "home" / "champions" / content)
+    begun = {"steps": 1, "learning_rate": 1e-9, "ema_decay": 0.0, "start": content}
+    train(**begun, ensemble=2)
+    for place, donor in zip((".", "folds/1"), donors, strict=True):
+        own = load_file(MODEL / place / "weights.safetensors")
+        assert all(np.allclose(own[name], donor[name], atol=1e-6) for name in donor)
+    train(**begun, fold=1)
+    own = load_file(MODEL / "weights.safetensors")
+    assert all(np.allclose(own[name], donors[1][name], atol=1e-6) for name in own)
+
+
 def test_what_no_donor_gave_is_never_frozen(train, donor):
     content, weights = donor
     train(start=content, transfer="partial", frozen_share=1.0, network={"channels": [4, 8]})
