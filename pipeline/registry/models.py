@@ -129,6 +129,15 @@ class ModelRegistry:
         return version_of(self._client.create_model_version(organ, source, run.info.run_id, tags=tags))
 
     @reached()
+    def restore(self, version: Version, models: Path) -> None:
+        """Bring back what is lost of the files of a version, from the folder `models` of the same content.
+
+        Raises:
+            DataError: what was stored is not what was sent.
+        """
+        store(self._client, version.run, MODEL, files_of(models), self._home)
+
+    @reached()
     def find(self, organ: str, content: str) -> Version | None:
         """The version with this content, the oldest if there are several."""
         found = self._client.search_model_versions(f"name = '{organ}' and tags.`{CONTENT}` = '{content}'")

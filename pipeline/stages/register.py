@@ -174,6 +174,9 @@ def _outcome(
     if outcome["decision"] == PROMOTED and version.reign != reign:
         # Before it begins, so that a champion always has one.
         models_known.note(version, REIGN, reign)
+    if outcome["decision"] == PROMOTED and current != version.number:
+        # They may have been lost since they were registered.
+        models_known.restore(version, challenge.models)
     models_known.settle(version, promoted=outcome["decision"] == PROMOTED)
     return outcome
 

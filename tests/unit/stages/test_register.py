@@ -572,6 +572,18 @@ def test_a_withdrawn_model_that_is_made_champion_by_hand_is_the_champion(project
     assert project.register(RegisterParams(resamples=201))["decision"] == "unchanged"
 
 
+def test_a_model_is_made_champion_again_only_with_its_files(project):
+    promote_two(project)
+    registry = ModelRegistry(project.root)
+    (registry.champion("liver").folder / "weights.safetensors").write_text("damaged")
+    with pytest.raises(DataError, match="point the alias 'champion' in MLflow at another version"):
+        registry.champion("liver")
+    client = connect(Path(os.environ["HOUNSFIELD_HOME"]))
+    client.set_registered_model_alias("liver", "champion", "1")
+    assert project.register()["champion_version"] == 2
+    assert (registry.champion("liver").folder / "weights.safetensors").read_text() == "better"
+
+
 def test_who_was_made_champion_by_hand_can_be_so_again(project):
     project.train("first", level(0.8))
     project.register()
