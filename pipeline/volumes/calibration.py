@@ -21,6 +21,12 @@ SOFT_STORED = range(900, 1300)
 """Where soft tissue lies in such numbers, whichever convention made them."""
 FURTHEST = 100.0
 """HU that soft tissue may lie away from its usual place."""
+SOFT_HU = 150.0
+"""From water to either side: where soft tissue lies, contrast medium and noise included."""
+FEW = 0.01
+"""Share of the voxels of a CT that noise takes below air, at most."""
+FALLEN = 20
+"""So many voxels below air to one of soft tissue are no padding."""
 SAMPLE = 2_000_000
 """Voxels that a histogram is made of."""
 
@@ -49,14 +55,16 @@ def calibrate_ct(
         padding: the value of what was not measured, if the header names one.
 
     Raises:
-        DataError: the values cannot be HU: windowed to 8 bits, scaled to [0, 1], or shifted.
+        DataError: the values cannot be HU: windowed to 8 bits, scaled to [0, 1], or shifted; or they were HU
+            before the offset.
     """
     notes = []
     outside = image == np.float32(padding) if padding is not None and padding != 0 else None
     low, high = float(image.min()), float(image.max())
     _refuse_scaled(case, low, high)
     if offset.hu and (offset.where == "everywhere" or low >= 0):
-        image = image + np.float32(offset.hu)
+        stored, image = image, image + np.float32(offset.hu)
+        _refuse_shifted(case, stored, image, offset.hu)
         low, high = low + offset.hu, high + offset.hu
         notes.append(f"HU offset {offset.hu:g} added")
     if low >= 0:
@@ -86,6 +94,18 @@ def _refuse_scaled(case: str, low: float, high: float) -> None:
     if low >= 0 and high <= 255:
         raise DataError(
             f"{case}: values from {low:g} to {high:g} are an 8-bit windowed image", "use the original CT"
+        )
+
+
+def _refuse_shifted(case: str, stored: Floats, shifted: Floats, hu: float) -> None:
+    """Refuse a CT that an offset takes out of HU: most of the body would be set to air as padding is."""
+    fallen = float(np.mean((shifted < LOWEST_AIR) & (stored >= LOWEST_AIR)))
+    soft = float(np.mean(np.abs(shifted) <= SOFT_HU))
+    # What fills the corners of a shifted scan may fall, too; then there is soft tissue besides.
+    if fallen > FEW and fallen > FALLEN * soft:
+        raise DataError(
+            f"{case}: the HU offset of {hu:g} takes {fallen:.0%} of it below air and {soft:.0%} near water",
+            "its values may be HU already: shift the scans that need it, and set ingest.hu_offset to auto",
         )
 
 

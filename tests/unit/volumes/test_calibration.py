@@ -181,6 +181,20 @@ def test_an_offset_that_a_person_gave_is_added_everywhere() -> None:
     assert notes == ["HU offset -10 added"]
 
 
+def test_an_offset_that_takes_a_ct_out_of_hu_is_refused() -> None:
+    refusal = _refusal(_head() - 1000, Offset(-1024.0))
+    assert "the HU offset of -1024 takes 53% of it below air and 2% near water" in refusal.reason
+    assert "HU already" in refusal.remedy
+
+
+def test_corners_that_were_filled_with_air_before_an_offset_are_padding() -> None:
+    image = _head()
+    image[:, :4] = -1024
+    calibrated, notes = calibrate_ct("case_7", image, Offset(-1000.0))
+    assert (calibrated[:, :4] == AIR_HU).all()
+    assert notes == ["HU offset -1000 added", "10.0% of voxels were padding, set to air"]
+
+
 @pytest.mark.parametrize("offset", [NONE, UNSIGNED, Offset(-1000.0), Offset(-1024.0)])
 def test_no_offset_makes_an_8_bit_or_a_scaled_image_a_ct(offset: Offset) -> None:
     grey = np.linspace(0, 255, 1000).reshape(10, 10, 10)
