@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pipeline.atomic import atomic_path, locked, remove_partial
-from pipeline.errors import MissingError
+from pipeline.errors import MissingError, Unfinished
 
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -25,6 +25,12 @@ LIBRARIES = ("mlflow.", "sqlalchemy.", "requests.", "botocore.", "boto3.")
 """Whose errors come from the registry: MLflow passes on those of where its files are kept."""
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 """What the system says of a disk that is full, or must not be written to."""
+
+
+class Unreachable(MissingError):
+    """The registry's server fails; Airflow tries again, because servers are restarted at night, too."""
+
+    exit_code = Unfinished.exit_code
 
 
 def tracking_uri(home: Path) -> str:
@@ -59,7 +65,7 @@ def reached() -> Iterator[None]:
     """Turn what MLflow, its database and its disk raise into an error that says where the registry should be.
 
     Raises:
-        MissingError: one of them failed.
+        MissingError: one of them failed; Unreachable, if it is a server.
     """
     try:
         yield
@@ -68,16 +74,17 @@ def reached() -> Iterator[None]:
         of_disk = isinstance(error, OSError) and error.errno in UNWRITABLE
         if not of_disk and not type(error).__module__.startswith(LIBRARIES):
             raise
-        uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+        uri, kind = os.environ.get("MLFLOW_TRACKING_URI", ""), MissingError
         place, remedy = (
             "mlflow.db below HOUNSFIELD_HOME",
             "see that it can be read and written and its disk has room, or bring back a copy",
         )
         if uri:
             place, remedy = uri, "see that the server runs and takes files, or unset MLFLOW_TRACKING_URI"
+            kind = MissingError if of_disk else Unreachable
         message = str(error).strip().partition("\n")[0]
         text = f"the model registry ({place}) cannot be used: {message}"
-        raise MissingError(_without_password(text, uri), remedy) from error
+        raise kind(_without_password(text, uri), remedy) from error
 
 
 def _without_password(text: str, uri: str) -> str:

@@ -2,6 +2,8 @@ import errno
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from requests import HTTPError
 
 import pipeline
 from pipeline.errors import DataError, MissingError
-from pipeline.registry.connection import connect
+from pipeline.registry.connection import connect, reached
 from pipeline.registry.models import CONTENT, Description, ModelRegistry
 
 DESCRIPTION = Description({"network": "residual_unet", "steps": "400"}, {"mean": 0.9, "left": 0.91}, "abc123")
@@ -258,3 +260,32 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(tmp_path, m
     with pytest.raises(MissingError, match=r"http://127\.0\.0\.1:9/mlflow") as error:
         ModelRegistry(tmp_path).champion("liver")
     assert "secret" not in str(error.value)
+    assert error.value.exit_code == 75, "a task is tried again"
+
+
+class _Full(BaseHTTPRequestHandler):
+    """A proxy before MLflow that takes no model."""
+
+    def do_GET(self):
+        self.send_response(413)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_server_that_refuses_files_is_told_in_one_line(monkeypatch):
+    from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Full)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    artifacts = HttpArtifactRepository(f"{address}/api/2.0/mlflow-artifacts/artifacts/one")
+    try:
+        with pytest.raises(MissingError, match=r"cannot be used: 413 Client Error.*see that"), reached():
+            artifacts.list_artifacts()
+    finally:
+        server.shutdown()
+        server.server_close()
