@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pipeline.atomic import read_json, write_text
 from pipeline.errors import MissingError
+from pipeline.params import load_organ
 from pipeline.registry.models import ModelRegistry
 from pipeline.validation.drift import FINGERPRINT, Drift, drift, fingerprint, verdict
 from pipeline.workspace import stage_files
@@ -60,11 +61,14 @@ def compare(root: Path, organ: str) -> Comparison:
 
     Raises:
         MissingError: no cases are accepted yet, or the registry cannot be used.
+        ParamsError: `params.yaml` has no such organ.
     """
     files = stage_files(root, "validate", organ)
-    accepted = root / files["accepted"]
-    if not accepted.is_file():
-        raise MissingError(f"{organ}: {files['accepted']} is not there", f"run dvc repro validate@{organ}")
+    accepted, plans = (root / files[role] for role in ("accepted", "plans"))
+    if not (accepted.is_file() and plans.is_file()):
+        load_organ(root / "params.yaml", organ)
+        absent = files["accepted"] if plans.is_file() else files["plans"]
+        raise MissingError(f"{organ}: {absent} is not there", f"run dvc repro validate@{organ}")
     champion = ModelRegistry(root).champion(organ)
     if champion is None:
         return Comparison(organ, None, [], None, f"{organ} has no champion yet: nothing to compare with.")
@@ -76,7 +80,7 @@ def compare(root: Path, organ: str) -> Comparison:
         return Comparison(organ, champion.version, [], None, told)
     from pipeline.reports.drift import WORDS, drift_page
 
-    now = fingerprint(pd.read_parquet(accepted), read_json(root / files["plans"]))
+    now = fingerprint(pd.read_parquet(accepted), read_json(plans))
     rows = drift(now, then)
     page = Path("reports") / organ / PAGE
     write_text(root / page, drift_page(organ, rows, now, then, champion.version))

@@ -1,12 +1,14 @@
 import json
+import shutil
 
 import pandas as pd
 import pytest
 
 from pipeline import drift
-from pipeline.errors import MissingError
+from pipeline.errors import MissingError, ParamsError
 from pipeline.registry.models import RegisteredModel
 from pipeline.validation.drift import fingerprint
+from tests.conftest import ROOT
 
 PLAN = {"modality": "CT", "labels": {"liver": 1}}
 DVC = """
@@ -32,6 +34,7 @@ def table(liver=1500.0):
 def project(tmp_path, monkeypatch):
     """A project with accepted cases, and a champion whose configuration a test writes."""
     (tmp_path / "dvc.yaml").write_text(DVC)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
     for folder in ("plans", "accepted"):
         (tmp_path / "data" / folder).mkdir(parents=True)
     (tmp_path / "data/plans/abdomen.json").write_text(json.dumps(PLAN))
@@ -83,7 +86,14 @@ def test_without_a_champion_there_is_nothing_to_compare_with(project):
     assert json.loads(json.dumps(found.record()))["drift"] is None
 
 
-def test_without_accepted_cases_the_stage_to_run_is_named(project):
-    (project / "data/accepted/abdomen.parquet").unlink()
-    with pytest.raises(MissingError, match="dvc repro validate@abdomen"):
+@pytest.mark.parametrize("absent", ["data/accepted/abdomen.parquet", "data/plans/abdomen.json"])
+def test_without_cases_or_a_plan_the_stage_to_run_is_named(project, absent):
+    configure(project, fingerprint_data=fingerprint(table(), PLAN))
+    (project / absent).unlink()
+    with pytest.raises(MissingError, match=f"{absent} is not there: run dvc repro validate@abdomen"):
         drift.compare(project, "abdomen")
+
+
+def test_an_organ_that_is_none_is_told_as_such(project):
+    with pytest.raises(ParamsError, match="no organ 'abdomn': did you mean 'abdomen'"):
+        drift.compare(project, "abdomn")
