@@ -63,7 +63,8 @@ def receive(settings: Settings, organ: str, params: AirflowParams) -> Received |
     """Take in what has arrived for `organ` and settled; None if there is nothing new.
 
     Raises:
-        DataError: what is there cannot be taken in; for an hour it is not tried again, unless it changes.
+        DataError, ParamsError: what is there cannot be taken in; for an hour it is not tried again, unless
+            it changes.
         Unfinished: the source, the remote or the project cannot be reached now.
     """
     check_name(organ)
@@ -82,10 +83,10 @@ def receive(settings: Settings, organ: str, params: AirflowParams) -> Received |
 
 def _taken(settings: Settings, organ: str, params: AirflowParams, arrivals: Arrivals) -> Received | None:
     source = arrivals.source
-    run = _clone(settings, organ, source)
     try:
+        run = _clone(settings, organ, source)
         is_new = _bring(run.folder, organ, source)
-    except DataError:
+    except (DataError, ParamsError):
         note_refused(settings.home, organ, arrivals.seen)
         raise
     if look(settings.home, organ, params).seen != arrivals.seen:

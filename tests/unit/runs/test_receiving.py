@@ -100,6 +100,16 @@ def test_what_cannot_be_taken_in_is_refused_and_left_alone_for_an_hour(toy: Toy,
     assert received(toy, incoming) is not None
 
 
+def test_what_the_project_cannot_take_in_is_left_alone_for_an_hour_too(toy: Toy, bucket: Any) -> None:
+    bucket.put({"liver/second.txt": b"liver 2\n"})
+    text = (toy.root / "params.yaml").read_text()
+    (toy.root / "params.yaml").write_text(text.replace("  liver:", "  kidney:"))
+    toy.commit("no liver")
+    with pytest.raises(ParamsError, match="no organ 'liver'"):
+        received(toy, bucket.url("liver"))
+    assert received(toy, bucket.url("liver")) is None
+
+
 def test_an_organ_without_a_place_is_refused_with_what_to_set(toy: Toy) -> None:
     with pytest.raises(ParamsError, match=r"set airflow\.incoming"):
         receive(toy.settings(), "liver", AirflowParams())
