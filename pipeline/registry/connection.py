@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,6 +118,9 @@ def _make_database(home: Path) -> None:
         with atomic_path(database) as temporary, _unflushed():
             store = SqlAlchemyStore(f"sqlite:///{temporary}", (home / "mlartifacts").as_uri())
             store.engine.dispose()
+        if home.stat().st_mode & stat.S_IWGRP:
+            # Others of the group run stages, too, and unlike all else it is written where it lies.
+            database.chmod(0o664)
 
 
 @contextmanager

@@ -246,6 +246,13 @@ def test_aliases_follow_the_decision(registry, model, evidence, client, tmp_path
     assert client.get_registered_model("liver").aliases == {"champion": 2}
 
 
+@pytest.mark.parametrize(("folder", "database"), [(0o775, 0o664), (0o755, 0o644)])
+def test_who_may_write_to_the_home_may_write_to_the_registry(tmp_path, folder, database):
+    tmp_path.chmod(folder)
+    connect(tmp_path)
+    assert (tmp_path / "mlflow.db").stat().st_mode & 0o777 == database
+
+
 def test_a_damaged_database_is_told_in_one_line(tmp_path, home):
     home.mkdir(exist_ok=True)
     (home / "mlflow.db").write_bytes(b"no database" * 1000)
