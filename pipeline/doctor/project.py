@@ -15,6 +15,9 @@ from pipeline.programs import ANSWER_WITHIN, ask
 from pipeline.registry.connection import is_local, tracking_uri
 from pipeline.workspace import home
 
+DEFAULT = "(default)"
+"""How DVC marks the remote that it takes where none is named."""
+
 
 def git(root: Path) -> Check:
     """The repository that keeps code, parameters and DVC's pointers."""
@@ -41,14 +44,15 @@ def remote(root: Path) -> Check:
     """Where other machines get the data from."""
     name = "DVC remote"
     listed = ask(sys.executable, "-m", "dvc", "remote", "list", folder=root).splitlines()
-    remotes = [line.split() for line in listed if line.strip()]
+    # A path may hold spaces.
+    remotes = [(*line.split(maxsplit=1), "")[:2] for line in listed if line.strip()]
     if not remotes:
         add = "dvc remote add -d storage s3://bucket/path"
         return Check(name, "warning", "none; the data are on this machine alone", add)
-    for storage, uri, *default in remotes:
-        if default:
-            return Check(name, "ok", f"{storage}: {_without_password(uri)}")
-    found = f"{', '.join(storage for storage, *_ in remotes)}, but none is the default"
+    for storage, uri in remotes:
+        if uri.endswith(DEFAULT):
+            return Check(name, "ok", f"{storage}: {_without_password(uri.removesuffix(DEFAULT).rstrip())}")
+    found = f"{', '.join(storage for storage, _ in remotes)}, but none is the default"
     return Check(name, "warning", found, f"dvc remote default {remotes[0][0]}")
 
 

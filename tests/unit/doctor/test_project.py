@@ -104,6 +104,7 @@ REMOTE = "['remote \"storage\"']\n    url = https://name:secret@host/path?token=
         ("", "warning", "none; the data are on this machine alone"),
         (REMOTE, "warning", "storage, but none is the default"),
         (f"[core]\n    remote = storage\n{REMOTE}", "ok", "storage: https://host/path"),
+        ("['remote \"disk\"']\n    url = /mnt/my disk\n", "warning", "disk, but none is the default"),
     ],
 )
 def test_the_remote_is_shown_without_its_password(root: Path, config: str, status: str, found: str) -> None:
