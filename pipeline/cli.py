@@ -191,14 +191,13 @@ def card(
     version: Annotated[int | None, typer.Option(help="Its number; by default the champion's.")] = None,
 ) -> None:
     """Print the model card of a version: what it is for, what it learned from, how good it is, its limits."""
-    from pipeline.errors import MissingError
     from pipeline.registry.card import NAME
-    from pipeline.registry.models import ModelRegistry
+    from pipeline.registry.models import ModelRegistry, missing_champion
 
     registry = ModelRegistry(project_root())
     number = version if version is not None else registry.champion_version(organ)
     if number is None:
-        raise MissingError(f"{organ}: there is no champion yet", f"run dvc repro register@{organ}")
+        raise missing_champion(project_root(), organ)
     print(registry.evidence(registry.version(organ, number), NAME), end="")
 
 

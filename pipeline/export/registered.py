@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.errors import DataError, MissingError
 from pipeline.progress import console
-from pipeline.registry.models import ModelRegistry
+from pipeline.registry.models import ModelRegistry, missing_champion
 from pipeline.registry.version import EXPORT, Version
 
 
@@ -44,7 +44,7 @@ def export_version(root: Path, organ: str, target: Path, number: int | None = No
     registry = ModelRegistry(root)
     chosen = number if number is not None else registry.champion_version(organ)
     if chosen is None:
-        raise MissingError(f"{organ}: there is no champion yet", f"run dvc repro register@{organ}")
+        raise missing_champion(root, organ)
     version = registry.version(organ, chosen)
     return Exported(organ, chosen, str(target), _write(registry, version, registry.verify(version), target))
 

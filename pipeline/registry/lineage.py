@@ -18,7 +18,7 @@ from pipeline.registry.artifacts import files_of
 from pipeline.registry.chain import Chain
 from pipeline.registry.dvc_cache import Cache, changed_at, opened
 from pipeline.registry.links import Lineage, Link, State
-from pipeline.registry.models import ModelRegistry, Version
+from pipeline.registry.models import ModelRegistry, Version, missing_champion
 from pipeline.registry.origin import NAME, case_records, locked_stages, raw_version
 from pipeline.registry.raw_cases import RawFiles, raw_files
 from pipeline.runs.commands import Refused, git
@@ -43,7 +43,7 @@ def walk(root: Path, organ: str, number: int | None = None, *, cases: bool = Fal
     champion = registry.champion_version(organ)
     asked = champion if number is None else number
     if asked is None:
-        raise MissingError(f"{organ}: there is no champion yet", f"run dvc repro register@{organ}")
+        raise missing_champion(root, organ)
     version = registry.version(organ, asked)
     known = json.loads(registry.evidence(version, NAME))
     with opened(root) as cache:

@@ -20,6 +20,7 @@ from typing import Any
 
 from pipeline.atomic import locked
 from pipeline.errors import DataError, MissingError
+from pipeline.params import load_organ
 from pipeline.registry.artifacts import content_of, download, files_of, names_in, store, uri_of, where_now
 from pipeline.registry.connection import connect, is_local, is_present, local_path, reached
 from pipeline.registry.run_page import describe
@@ -35,7 +36,7 @@ from pipeline.registry.version import (
 )
 from pipeline.workspace import home
 
-__all__ = ["Data", "Description", "ModelRegistry", "RegisteredModel", "Version"]
+__all__ = ["Data", "Description", "ModelRegistry", "RegisteredModel", "Version", "missing_champion"]
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -48,6 +49,16 @@ LONG = ("reasons", "met", "evidence", "learned")
 MODEL = "model"
 EVIDENCE = "evidence"
 OTHER = "bring them back, or point the alias 'champion' in MLflow at another version"
+
+
+def missing_champion(root: Path, organ: str) -> MissingError:
+    """What a person is told who asks for the champion of an organ that has none.
+
+    Raises:
+        ParamsError: `params.yaml` has no such organ.
+    """
+    load_organ(root / "params.yaml", organ)
+    return MissingError(f"{organ}: there is no champion yet", f"run dvc repro register@{organ}")
 
 
 class ModelRegistry:

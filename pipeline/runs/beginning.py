@@ -11,11 +11,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.errors import MissingError, ParamsError
+from pipeline.errors import ParamsError
 from pipeline.params import TrainParams, first_problem, load_organ
 from pipeline.progress import console
 from pipeline.registry.artifacts import content_of
-from pipeline.registry.models import ModelRegistry
+from pipeline.registry.models import ModelRegistry, missing_champion
 from pipeline.runs.editing import change_params, with_values
 from pipeline.runs.workspaces import Run
 from pipeline.workspace import home
@@ -130,7 +130,7 @@ def _fetched_champion(root: Path, organ: str) -> str:
     """The content of an organ's champion, whose files lie where stages find them."""
     champion = ModelRegistry(root, home(root)).champion(organ)
     if champion is None:
-        raise MissingError(f"{organ}: there is no champion yet", f"run dvc repro register@{organ}")
+        raise missing_champion(root, organ)
     _keep(champion.folder, home(root) / "champions" / champion.content)
     return champion.content
 

@@ -130,6 +130,11 @@ def test_an_unknown_organ_is_one_sentence_with_the_one_that_was_meant(project):
     assert "did you mean 'spleen'?" in line
 
 
+@pytest.mark.parametrize("verb", ["card", "lineage", "drift", "hard-negatives"])
+def test_an_unknown_organ_is_not_told_to_train_for_a_champion(project, verb):
+    assert "did you mean 'spleen'?" in assert_one_sentence(hounsfield(project, verb, "spleeen"), 3)
+
+
 def test_outside_a_project_it_says_where_to_go(tmp_path):
     line = assert_one_sentence(hounsfield(tmp_path, "ingest", "spleen"), 4)
     assert "change into your clone" in line
