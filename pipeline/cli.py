@@ -3,7 +3,9 @@
 Nothing heavy is imported here, so that `--help` answers at once; each verb imports what it needs.
 """
 
+import errno
 import importlib
+import io
 import os
 import sys
 import time
@@ -41,18 +43,34 @@ STAGE_HELP = {
 }
 
 
+NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""No permission or no room."""
+
+
 def main() -> None:
     """Run the command line; a failure the user can mend is one sentence and the class's exit code."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # As stderr: a terminal that has no letter for something gets its number.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except HounsfieldError as error:
-        from pipeline.progress import console
+        _end_with(error)
+    except OSError as error:
+        if error.errno not in NO_PLACE:
+            raise
+        said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        _end_with(HounsfieldError(said, "see that there is room, and who may read and write"))
 
-        console.print("[bold red]error[/]", end=" ")
-        console.print(str(error), markup=False)
-        sys.exit(error.exit_code)
+
+def _end_with(error: HounsfieldError) -> None:
+    from pipeline.progress import console
+
+    console.print("[bold red]error[/]", end=" ")
+    console.print(str(error), markup=False)
+    sys.exit(error.exit_code)
 
 
 def run_stage(stage: str, organ: str) -> None:

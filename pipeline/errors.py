@@ -1,7 +1,8 @@
 """Errors a user can act on: each message names the case, the value and the way out.
 
-The command line prints the message alone and leaves with the class's exit code; any other
-exception is a bug and keeps its traceback (exit code 1).
+The command line prints the message alone and leaves with the class's exit code; so it does, with 1, where the
+system refuses a file for want of room or permission. Any other exception is a bug and keeps its traceback
+(exit code 1).
 """
 
 from typing import NoReturn

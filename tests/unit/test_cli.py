@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from pipeline import cli
 from pipeline.registry.models import Description, ModelRegistry
 
 ROOT = Path(__file__).parents[2]
@@ -145,6 +147,38 @@ def test_a_parameter_that_is_none_is_one_sentence(project):
     path.write_text(path.read_text().replace("train: {}", "train: {learning_rat: 1}"))
     line = assert_one_sentence(hounsfield(project, "augment", "spleen"), 3)
     assert "learning_rate" in line
+
+
+def refusing(number, said):
+    """A command line where the system refuses a file."""
+
+    def app():
+        raise OSError(number, said, "data/x.parquet")
+
+    return app
+
+
+def test_a_disk_without_room_is_one_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "app", refusing(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("error data/x.parquet: No space left on device: see that there")
+
+
+def test_what_is_no_want_of_room_or_permission_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(cli, "app", refusing(errno.EISDIR, "Is a directory"))
+    with pytest.raises(IsADirectoryError):
+        cli.main()
+
+
+def test_a_letter_that_a_terminal_lacks_is_no_traceback():
+    code = "from pipeline import cli; cli.app = lambda: print('1 \u00d7 1'); cli.main()"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "1 \\xd7 1\n")
 
 
 def test_an_unknown_verb_is_a_usage_error(tmp_path):
