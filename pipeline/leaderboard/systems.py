@@ -14,6 +14,8 @@ from pipeline.params import TrainParams, first_problem, merge
 
 OWN = ("network", "before", "loss", "start", "steps", "profile", "validate_every")
 """Keys of `train` that a system has of its own, whatever the organ says."""
+SHARED = ("steps", "profile", "before.steps", "network.steps")
+"""Keys of `train` that are the same for all systems, or their budget would not be."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,18 @@ def _read(asked: str) -> System:
             raise ParamsError(
                 f"the change '{change}' of the system '{asked}' is none: write it as loss.focal_gamma=2"
             )
-        wanted: Any = yaml.safe_load(value)
+        try:
+            wanted: Any = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ParamsError(
+                f"the value of the change '{change}' of the system '{asked}' is no YAML: "
+                "lists have commas, which divide changes here"
+            ) from None
+        if place.strip() in SHARED:
+            raise ParamsError(
+                f"'{change}' of the system '{asked}' would change its budget: what all systems share is said "
+                "by --steps, --seconds or --voxels, and --profile"
+            )
         for key in reversed(place.strip().split(".")):
             wanted = {key: wanted}
         section = merge(section, wanted)

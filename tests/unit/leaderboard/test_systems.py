@@ -42,6 +42,9 @@ def test_a_composition_is_a_system():
     [
         (["unet,dims"], "write it as"),
         (["unet", "unet "], "twice"),
+        (["residual_unet,network.channels=[4,8]"], "is no YAML: lists have commas"),
+        (["unet,steps=5"], "would change its budget"),
+        (["cascade,before.steps=5"], "would change its budget"),
     ],
 )
 def test_what_is_no_system_is_refused(asked, said):
