@@ -188,6 +188,8 @@ def as_json(found: list[Choice]) -> list[dict[str, Any]]:
 def as_table(organ: str, found: list[Choice]) -> Table:
     """For people."""
     table = Table("key", "value", "why", title=f"Plan of {organ}", title_justify="left")
+    for column in table.columns:
+        column.overflow = "fold"
     for choice in found:
         table.add_row(choice.key, _short(choice.value), choice.reason)
     return table

@@ -85,6 +85,7 @@ def _read(path: Path) -> dict[str, Any]:
 def as_table(results: list[Result]) -> Table:
     """For people."""
     table = Table("organ", "label", "Dice", title="Dice on the held-out test cases", title_justify="left")
+    table.columns[1].overflow = "fold"
     table.columns[2].justify = "right"
     for result in results:
         if result.dice is None:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.table import Table
@@ -93,7 +93,8 @@ def as_table(rows: Rows) -> Table:
     """For a terminal."""
     table = Table(box=None, pad_edge=False)
     for heading, key, _ in COLUMNS:
-        table.add_column(heading, justify="left" if key == "system" else "right", no_wrap=key == "system")
+        side: Literal["left", "right"] = "left" if key == "system" else "right"
+        table.add_column(heading, justify=side, no_wrap=key == "system", overflow="fold")
     for row in rows:
         table.add_row(*_cells(row))
     return table

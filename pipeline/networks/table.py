@@ -87,7 +87,7 @@ def as_table(measured: list[Row]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("network", no_wrap=True)
     for column in ("dims", "parameters", "receptive field", "margin", "outputs", "activations", "a step"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     for row in measured:
         field, margin = (
             " x ".join(str(edge) if edge else "all" for edge in row.receptive_field),

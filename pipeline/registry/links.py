@@ -106,6 +106,7 @@ def as_table(lineage: Lineage) -> Table:
 def cases_table(lineage: Lineage) -> Table:
     """The cases, for people."""
     table = Table("case", "split", "fold", "key", "raw files", "not in the cache")
+    table.columns[0].overflow = "fold"
     for case in lineage.known["cases"]:
         raw = lineage.raw_files.get(case["case"])
         fold = "" if case["fold"] is None else str(case["fold"])

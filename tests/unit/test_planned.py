@@ -1,8 +1,10 @@
+import io
 import json
 import threading
 
 import pytest
 import yaml
+from rich.console import Console
 
 from pipeline import planned
 from pipeline.atomic import locked
@@ -184,6 +186,12 @@ def test_the_table_shows_all_keys(project):
     values = list(table.columns[1].cells)
     assert "3 x 0.8 x 0.8" in values
     assert json.dumps(planned.as_json(found))
+
+
+def test_no_key_is_cut_where_the_terminal_is_narrow(project):
+    narrow = Console(width=60, file=io.StringIO(), force_terminal=False)
+    narrow.print(planned.as_table("spleen", planned.choices(project, "spleen")))
+    assert "…" not in narrow.file.getvalue()
 
 
 def test_without_a_plan_the_command_that_makes_it_is_named(project):
