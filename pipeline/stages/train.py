@@ -19,6 +19,7 @@ from pipeline.inference.rule_out import labelled_range
 from pipeline.params import TrainParams
 from pipeline.training.before import fit_before
 from pipeline.training.cross_validation import helpful_cleaning
+from pipeline.training.data import check_taught
 from pipeline.training.distributed import first, processes
 from pipeline.training.fit import WATCHED, Material, Trained, fit
 from pipeline.training.loop import Curve
@@ -45,7 +46,7 @@ def run(
     Of several processes, which torchrun starts, the first one saves it.
 
     Raises:
-        DataError: a fold is empty, or the training breaks down.
+        DataError: a fold is empty, a label is in none that is learned from, or the training breaks down.
         ParamsError: what is mirrored would be taken for the other side.
     """
     # On a GPU pooling and cross-entropy have no deterministic form: PyTorch would refuse to train.
@@ -58,7 +59,11 @@ def run(
     material = Material(
         organ, plan, read_json(augmentation), pd.read_parquet(patches), volumes, fingerprint(cases, plan)
     )
-    members = [_fit(material, params, fold) for fold in _left_out(organ, material.table, params)]
+    folds = _left_out(organ, material.table, params)
+    if params.transfer != "zero":
+        for fold in folds:
+            check_taught(organ, material.table[material.table["fold"] != fold], plan["labels"])
+    members = [_fit(material, params, fold) for fold in folds]
     if not first():
         return
     # A mark that only says which slices hold a label lies anywhere in them.

@@ -15,6 +15,7 @@ from pipeline.errors import DataError
 from pipeline.inference.composition import Given, given_by
 from pipeline.params import BeforeParams, TrainParams
 from pipeline.progress import track
+from pipeline.training.data import check_taught
 from pipeline.training.distributed import first, rank, world
 from pipeline.training.exchange import from_first, wait
 from pipeline.training.fit import WATCHED, Material, Trained, as_model, checkpoints, fit
@@ -38,7 +39,8 @@ def fit_before(
         The networks, and what is handed on of each case, as `given_by` returns it.
 
     Raises:
-        DataError: there are fewer folds than groups, or a training breaks down.
+        DataError: there are fewer folds than groups, a label is in none that is learned from, or a training
+            breaks down.
     """
     table = material.table
     folds = sorted(set(table["fold"].tolist()) - {params.fold})
@@ -58,12 +60,13 @@ def fit_before(
         }
     )
     groups = [folds[number :: before.folds] for number in range(before.folds)]
+    learned = [table[~table["fold"].isin([*group, params.fold])].reset_index(drop=True) for group in groups]
+    for rows in learned:
+        check_taught(material.organ, rows, material.plan["labels"])
     trained = []
-    for group in groups:
-        kept_back = table["fold"].isin(group)
-        learned = table[~kept_back & (table["fold"] != params.fold)].reset_index(drop=True)
-        watched = sorted(table[kept_back]["case"].unique())[:WATCHED]
-        trained.append(fit(material, own, learned, watched))
+    for group, rows in zip(groups, learned, strict=True):
+        watched = sorted(table[table["fold"].isin(group)]["case"].unique())[:WATCHED]
+        trained.append(fit(material, own, rows, watched))
     folder = checkpoints(material.organ) / _name(trained, before)
     handed = _predicted(material, before, groups, trained, folder)
     return tuple(trained), handed

@@ -1,7 +1,7 @@
 """Batches from the patch table: boxes of volumes, keyed by (seed, step), read ahead by threads."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from pipeline.errors import DataError
 from pipeline.networks.base import ANY_SIZE, Form
 from pipeline.sampling.boxes import Index, patch_start
 from pipeline.training.views import Volume
@@ -189,6 +190,30 @@ def unknown_classes(annotated: str, classes: Sequence[str]) -> list[bool]:
     """
     looked_for = set(annotated.split(";"))
     return [False, *(bool(annotated) and name not in looked_for for name in classes)]
+
+
+def check_taught(organ: str, learned: pd.DataFrame, labels: Iterable[str]) -> None:
+    """Refuse a label that nobody looked for in any of the cases that are learned from.
+
+    Where it is unknown, what is called so may be background (the marginal loss): it would be found anywhere.
+
+    Args:
+        organ: its name.
+        learned: rows of the patch table.
+        labels: their names.
+
+    Raises:
+        DataError: naming the label.
+    """
+    annotated = learned["annotated"].unique()
+    for label in labels:
+        if all(unknown_classes(one, [label])[1] for one in annotated):
+            raise DataError(
+                f"{organ}: nobody looked for {label} in any of the {learned['case'].nunique()} cases that a "
+                "network would learn from, so it would find it anywhere",
+                f"outline it in more cases, set organs.{organ}.train.fold to another fold, or take it out of "
+                "ingest.labels",
+            )
 
 
 def read_patch(opened: Volume, start: Index, size: Index, out: Floats | None = None) -> Floats:

@@ -165,6 +165,15 @@ def test_what_lies_where_the_network_does_not_look_was_not_found(train, monkeypa
     assert 0.3 < dice.iloc[-1] < 0.34
 
 
+def test_a_network_before_is_not_trained_without_a_label_either(train):
+    path = Path("data/patches") / f"{ORGAN}.parquet"
+    table = pd.read_parquet(path)
+    table.loc[table["fold"] == 1, "annotated"] = "far"
+    table.to_parquet(path)
+    with pytest.raises(DataError, match="nobody looked for near in any of the 2 cases"):
+        train()
+
+
 def test_too_few_folds_are_refused(train):
     with pytest.raises(DataError, match="2 folds are learned from") as refused:
         train(before={"network": SMALL, "folds": 3})
