@@ -42,6 +42,8 @@ Millimetres = Annotated[float, Field(ge=0.01, le=100)]
 Voxels = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 HASH = r"^[0-9a-f]{64}$"
+MOST_LABELS = 254
+"""Classes are numbers of a byte, of which one is the background and one what nobody knows."""
 
 
 def _in_order(ends: tuple[float, float]) -> tuple[float, float]:
@@ -171,6 +173,10 @@ class IngestParams(Section):
             raise ValueError("no label may be called 'mean': the mean of all labels is")
         if "background" in labels:
             raise ValueError("no label may be called 'background': leave it out, it is where no label is")
+        if any(";" in name for name in labels):
+            raise ValueError("no label may have a ';' in its name: it stands between names of labels")
+        if len(labels) > MOST_LABELS:
+            raise ValueError(f"{len(labels)} labels, but {MOST_LABELS} are the most that there may be")
         return labels
 
     @field_validator("rois")

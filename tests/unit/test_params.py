@@ -163,6 +163,8 @@ def test_a_plain_name_is_taken(name: str) -> None:
         ("ingest", {"rois": {"liver": ["hep*"]}}, "rois"),
         ("ingest", {"labels": {"mean": 1}}, "labels"),
         ("ingest", {"labels": {"background": 1}}, "labels"),
+        ("ingest", {"labels": {"liver;spleen": 1}}, "labels"),
+        ("ingest", {"labels": {f"label_{value}": value for value in range(1, 256)}}, "labels"),
         ("ingest", {"mr_scale": "minmax"}, "mr_scale"),
         ("ingest", {"normalisation": {"windows": []}}, "windows"),
         ("ingest", {"normalisation": {"windows": [[240, -160]]}}, "windows"),
