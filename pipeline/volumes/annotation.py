@@ -83,7 +83,9 @@ class Annotation:
             where = np.ogrid[part]
             apart = np.sqrt(
                 sum(((place - c) / half) ** 2 for place, c, half in zip(where, middle, reach, strict=True))
-            ).astype(np.float32)
+            )
+            # Of what lies between the voxels, the nearest are it.
+            apart = (apart / max(1.0, apart.min())).astype(np.float32)
             near = apart < nearest[part]
             value = label[box][inside].max()
             np.copyto(result[part], np.where(apart <= 1, value, np.uint8(UNKNOWN)), where=near)
