@@ -68,11 +68,19 @@ def only_attempt(root: Path, what: str) -> Iterator["Attempt"]:
         attempt.note()
         try:
             fcntl.flock(common, fcntl.LOCK_EX)
-            # Nobody runs DVC here now; after a reboot, or in a container, a stale number may be somebody's.
-            (place / "rwlock").unlink(missing_ok=True)
+            forget_killed(root)
             yield attempt
         finally:
             attempt.record.unlink(missing_ok=True)
+
+
+def forget_killed(root: Path) -> None:
+    """Remove DVC's note of who is at work in the workspace `root`, in which nobody runs DVC now.
+
+    It goes by numbers of processes: after a reboot, or in a container, a stale one may be somebody's. And it
+    is written in place, so that a kill leaves half of it.
+    """
+    (root / PLACE / "rwlock").unlink(missing_ok=True)
 
 
 class Attempt:

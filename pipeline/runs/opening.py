@@ -6,6 +6,7 @@ from pipeline.atomic import locked
 from pipeline.errors import DataError, HounsfieldError, MissingError
 from pipeline.params import check_name, load_organ
 from pipeline.progress import console
+from pipeline.runs.attempts import forget_killed
 from pipeline.runs.changes import inputs, locked_stages, pending
 from pipeline.runs.commands import Refused, dvc
 from pipeline.runs.settings import Settings
@@ -72,6 +73,7 @@ def _opened(settings: Settings, organ: str, name: str, start: str, force: bool) 
     remove_others(settings.home, organ, name)
     # Also of a clone that is there: the attempt that made it may have been killed before.
     if not (run.folder / BROUGHT).is_file():
+        forget_killed(run.folder)
         _begin(run, params.airflow.start if start == "as_is" else start)
         if not force and not pending(run.folder, organ):
             console.print(f"{organ}: nothing changed since the last run", markup=False)

@@ -20,6 +20,7 @@ from pipeline.onboarding.add import RAW
 from pipeline.onboarding.fetch import fetch_organ, manifest_path
 from pipeline.params import AirflowParams, check_name
 from pipeline.progress import console
+from pipeline.runs.attempts import forget_killed
 from pipeline.runs.commands import as_author, dvc, git
 from pipeline.runs.incoming import Arrivals, look, names_below, note_refused, note_taken
 from pipeline.runs.opening import bring_scans
@@ -107,6 +108,7 @@ def _clone(settings: Settings, organ: str, source: str) -> Run:
         # It is of where the project was.
         remove_workspace(settings.home, organ, PLACE)
     run = make_workspace(settings, organ, PLACE)
+    forget_killed(run.folder)
     root, manifest = run.folder, manifest_path(run.folder, organ)
     fetched = manifest.read_text(encoding="utf-8") if manifest.is_file() else ""
     git(root, "fetch", "--quiet", "origin", f"refs/heads/{settings.branch}")

@@ -239,6 +239,17 @@ def test_an_attempt_killed_before_it_was_begun_as_wanted_is_begun_so_by_the_next
     assert 'train: {start: "scratch"}' in (run.folder / "params.yaml").read_text()
 
 
+def test_an_attempt_killed_while_dvc_made_its_note_is_followed_by_another(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "bring_files", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            opened(toy)
+    (toy.root / ".hounsfield/workspaces/liver/one/.dvc/tmp/rwlock").write_text('{"wri')
+    assert (opened(toy).folder / "data/raw/liver/first.txt").is_file()
+
+
 def _killed(*_: object) -> None:
     raise KeyboardInterrupt
 
