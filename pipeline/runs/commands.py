@@ -49,6 +49,12 @@ def git(folder: Path, *arguments: str, env: Mapping[str, str] | None = None, tex
     return done.stdout.removesuffix("\n")
 
 
+def unlock_git(folder: Path) -> None:
+    """Remove what a git that was killed has locked in the clone `folder`, in which nobody runs it now."""
+    for lock in (folder / ".git").rglob("*.lock"):
+        lock.unlink(missing_ok=True)
+
+
 def dvc(folder: Path, *arguments: str) -> str:
     """What a DVC command prints.
 

@@ -14,7 +14,7 @@ from pipeline.errors import Unfinished
 from pipeline.graph import KEY, load_stages
 from pipeline.progress import console
 from pipeline.runs.changes import inputs
-from pipeline.runs.commands import Refused, as_author, dvc, git
+from pipeline.runs.commands import Refused, as_author, dvc, git, unlock_git
 from pipeline.runs.merging import Conflict, on_top
 from pipeline.runs.opening import PUBLISHED
 from pipeline.runs.settings import Settings
@@ -65,6 +65,7 @@ def publish_run(settings: Settings, organ: str, run_id: str, branch: str = "") -
         Unfinished: the project or the DVC remote cannot be reached now.
     """
     run = open_run_of(settings, organ, run_id)
+    unlock_git(run.folder)
     # A training takes days, and credentials expire in hours.
     share_cache(settings, run.folder)
     push_data(run.folder, organ)

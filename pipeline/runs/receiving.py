@@ -21,7 +21,7 @@ from pipeline.onboarding.fetch import fetch_organ, manifest_path
 from pipeline.params import AirflowParams, check_name
 from pipeline.progress import console
 from pipeline.runs.attempts import forget_killed
-from pipeline.runs.commands import as_author, dvc, git
+from pipeline.runs.commands import as_author, dvc, git, unlock_git
 from pipeline.runs.incoming import Arrivals, look, names_below, note_refused, note_taken
 from pipeline.runs.opening import bring_scans
 from pipeline.runs.publishing import push_commit
@@ -109,6 +109,7 @@ def _clone(settings: Settings, organ: str, source: str) -> Run:
         remove_workspace(settings.home, organ, PLACE)
     run = make_workspace(settings, organ, PLACE)
     forget_killed(run.folder)
+    unlock_git(run.folder)
     root, manifest = run.folder, manifest_path(run.folder, organ)
     fetched = manifest.read_text(encoding="utf-8") if manifest.is_file() else ""
     git(root, "fetch", "--quiet", "origin", f"refs/heads/{settings.branch}")

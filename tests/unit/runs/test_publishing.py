@@ -75,6 +75,13 @@ def test_data_go_to_the_remote_and_the_commit_to_the_server(toy: Toy, bare: Path
     assert (elsewhere / "reports/liver/report.html").read_text() == "<p>1 kept</p>"
 
 
+def test_publishing_goes_on_after_a_git_that_was_killed(toy: Toy) -> None:
+    run = done(toy)
+    for lock in ("index.lock", "HEAD.lock", "refs/heads/main.lock"):
+        (run.folder / ".git" / lock).touch()
+    assert publish_run(toy.settings(), "liver", "one").branch == "main"
+
+
 def test_two_organs_published_at_once_are_both_there(toy: Toy) -> None:
     runs = [done(toy, organ) for organ in ("liver", "spleen")]
     with ThreadPoolExecutor(2) as pool:

@@ -228,13 +228,14 @@ def test_an_object_that_is_gone_after_a_kill_is_not_taken_in(
     assert committed(toy) == ["first.txt: liver 1", "second.txt: liver 2", "third.txt: liver 3"]
 
 
-def test_a_dvc_that_was_killed_blocks_nobody(toy: Toy, incoming: Path) -> None:
+def test_a_dvc_or_git_that_was_killed_blocks_nobody(toy: Toy, incoming: Path) -> None:
     received(toy, incoming)
     clone = toy.root / ".hounsfield/workspaces/liver/.receive"
     # As in a container that was started anew: the number is somebody else's by now.
     killed = {"pid": os.getppid(), "cmd": "dvc add"}
     note = {"write": {str(clone / "data/raw/liver"): killed}}
     (clone / ".dvc/tmp/rwlock").write_text(json.dumps(note))
+    (clone / ".git/index.lock").touch()
     (incoming / "third.txt").write_text("liver 3\n")
     assert received(toy, incoming) is not None
 
