@@ -16,6 +16,7 @@ from pipeline.errors import DataError, HounsfieldError, ParamsError
 from pipeline.onboarding import add_organ, add_organ_from_prefix, parse_labels
 from pipeline.params import check_name, read_params
 from pipeline.progress import console
+from pipeline.runs.attempts import forget_killed
 from pipeline.runs.commands import git
 from pipeline.runs.editing import change_params, with_values
 from pipeline.runs.errors import Busy
@@ -83,6 +84,7 @@ def _add(run: Run, form: Form) -> None:
         )
     # Unless an attempt that was killed came so far.
     if form.organ not in read_params(run.folder / "params.yaml")["organs"]:
+        forget_killed(run.folder)
         _check_branch(run)
         _take_in(run, form)
     places = {("organs", form.organ, *place): value for place, value in form.values.items()}

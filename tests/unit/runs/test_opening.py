@@ -7,12 +7,12 @@ import pytest
 import yaml
 
 from pipeline.errors import DataError, MissingError, ParamsError
-from pipeline.runs import opening
+from pipeline.runs import onboarding, opening
 from pipeline.runs.errors import Busy
 from pipeline.runs.onboarding import onboard_organ
 from pipeline.runs.opening import PUBLISHED, close_run, open_run
 from pipeline.runs.publishing import publish_run
-from pipeline.runs.workspaces import run_name
+from pipeline.runs.workspaces import Run, run_name
 from tests.unit.runs.conftest import PIPELINE, Toy, call, finish, opened, run_stages
 
 
@@ -208,6 +208,24 @@ def test_a_form_that_is_refused_takes_the_place_of_no_run(toy: Toy, tmp_path: Pa
         onboard_organ(toy.settings(), "form1", form)
     assert run.folder.is_dir()
     assert leftovers(toy) == before
+
+
+def test_a_form_whose_dvc_was_killed_is_taken_in_by_the_next_attempt(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+
+    def killed(run: Run, _: object) -> None:
+        note = run.folder / ".dvc/tmp/rwlock"
+        found.append(note.exists())
+        note.write_text('{"wri')
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(onboarding, "_take_in", killed)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            onboard_organ(toy.settings(), "form1", json.dumps({"organ": "kidney", "source": str(tmp_path)}))
+    assert found == [False, False]
 
 
 def test_a_run_that_was_published_is_not_kept(toy: Toy) -> None:
