@@ -44,11 +44,11 @@ class Arrivals:
         """Whether there is something new, and it has been the same for so long.
 
         What was refused is tried again after an hour: it may have been a right that was missing. A
-        clock that was set back makes nothing ready sooner.
+        clock that was set back makes nothing settle sooner, and nothing wait for what it showed before.
         """
         if self.seen in ("", self.taken) or now - self.since < settle_seconds:
             return False
-        return self.seen != self.refused or now - self.refused_at >= AGAIN
+        return self.seen != self.refused or abs(now - self.refused_at) >= AGAIN
 
 
 def look(home: Path, organ: str, params: AirflowParams, now: float | None = None) -> Arrivals:

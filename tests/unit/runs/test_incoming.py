@@ -9,6 +9,7 @@ from pipeline.params import AirflowParams
 from pipeline.runs import incoming as module
 from pipeline.runs.incoming import (
     AGAIN,
+    Arrivals,
     files_below,
     look,
     names_below,
@@ -130,6 +131,12 @@ def test_a_file_that_is_taken_away_while_it_is_looked_at_is_not_there(
     before = look(tmp_path, ORGAN, params).seen
     monkeypatch.setattr(module, "names_below", lambda _: ["gone", "scan"])
     assert look(tmp_path, ORGAN, params).seen == before
+
+
+def test_what_was_refused_by_a_clock_that_ran_ahead_is_tried_again() -> None:
+    refused = Arrivals(seen="these", refused="these", refused_at=9e9)
+    assert refused.is_ready(0, now=2e9)
+    assert not refused.is_ready(0, now=9e9 + AGAIN / 2)
 
 
 def test_hidden_files_are_not_scans(incoming: Path) -> None:
