@@ -21,7 +21,7 @@ SECTION = re.compile(r"^  \S", re.MULTILINE)
 def cut_short(root: Path) -> bool:
     """Whether `dvc.lock` is only the beginning of one."""
     lock = root / LOCK
-    return lock.is_file() and _whole_part(lock.read_text(encoding="utf-8")) is not None
+    return lock.is_file() and _whole_part(_text(lock)) is not None
 
 
 def mend(root: Path) -> bool:
@@ -33,7 +33,7 @@ def mend(root: Path) -> bool:
         True if it was cut short.
     """
     lock = root / LOCK
-    whole = _whole_part(lock.read_text(encoding="utf-8")) if lock.is_file() else None
+    whole = _whole_part(_text(lock)) if lock.is_file() else None
     if whole is None:
         return False
     if SECTION.search(whole):
@@ -41,6 +41,11 @@ def mend(root: Path) -> bool:
     else:
         lock.unlink()
     return True
+
+
+def _text(lock: Path) -> str:
+    # A kill may fall into a letter; YAML takes none of what stands for its first bytes then.
+    return lock.read_text(encoding="utf-8", errors="surrogateescape")
 
 
 def _whole_part(text: str) -> str | None:

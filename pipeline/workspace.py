@@ -51,7 +51,7 @@ def stage_files(root: Path, stage: str, organ: str) -> dict[str, Path]:
     """
     try:
         body = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["do"]
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"dvc.yaml is not valid YAML: {str(error).replace(chr(10), ' ')}") from None
     except (KeyError, TypeError):
         raise ParamsError(f"dvc.yaml has no stage '{stage}' with a foreach over organs.") from None

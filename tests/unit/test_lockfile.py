@@ -31,6 +31,14 @@ def test_a_lock_cut_at_any_byte_keeps_its_whole_sections(tmp_path: Path, kept: i
     assert not cut_short(tmp_path)
 
 
+def test_a_lock_cut_within_a_letter_keeps_its_whole_sections(tmp_path: Path) -> None:
+    before, begun, _ = WHOLE.partition("  train@liver:\n")
+    (tmp_path / LOCK).write_bytes(f"{before}{begun}    cmd: Übung".encode()[: -len("bung") - 1])
+    assert cut_short(tmp_path)
+    assert mend(tmp_path)
+    assert (tmp_path / LOCK).read_text() == before
+
+
 def test_what_is_broken_otherwise_is_left_alone(tmp_path: Path) -> None:
     text = WHOLE.replace("  validate@liver:\n", "<<<<<<< HEAD\n  validate@liver:\n=======\n>>>>>>> theirs\n")
     (tmp_path / LOCK).write_text(text)

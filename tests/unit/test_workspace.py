@@ -103,8 +103,9 @@ def test_a_stage_that_is_not_described_is_refused(tmp_path: Path, content: str) 
         stage_files(tmp_path, "train", "liver")
 
 
-def test_a_description_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "dvc.yaml").write_text("stages: {")
+@pytest.mark.parametrize("content", [b"stages: {", b"stages: \xff"])
+def test_a_description_that_is_no_yaml_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "dvc.yaml").write_bytes(content)
     with pytest.raises(ParamsError, match="not valid YAML"):
         stage_files(tmp_path, "train", "liver")
 
