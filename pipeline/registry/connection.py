@@ -71,9 +71,10 @@ def reached() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # By name, because importing MLflow's exceptions would load it.
         of_disk = isinstance(error, OSError) and error.errno in UNWRITABLE
-        if not of_disk and not type(error).__module__.startswith(LIBRARIES):
+        here = of_disk or isinstance(error, ModuleNotFoundError)
+        # By name, because importing MLflow's exceptions would load it; a database may need a driver.
+        if not here and not type(error).__module__.startswith(LIBRARIES):
             raise
         uri, kind = os.environ.get("MLFLOW_TRACKING_URI", ""), MissingError
         place, remedy = (
@@ -82,7 +83,7 @@ def reached() -> Iterator[None]:
         )
         if uri:
             place, remedy = uri, "see that the server runs and takes files, or unset MLFLOW_TRACKING_URI"
-            kind = MissingError if of_disk else Unreachable
+            kind = MissingError if here else Unreachable
         message = str(error).strip().partition("\n")[0]
         text = f"the model registry ({place}) cannot be used: {message}"
         raise kind(_without_password(text, uri), remedy) from error

@@ -296,3 +296,10 @@ def test_a_server_that_refuses_files_is_told_in_one_line(monkeypatch):
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_a_database_whose_driver_is_not_installed_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mssql+pymssql://somebody:secret@127.0.0.1:9/mlflow")
+    with pytest.raises(MissingError, match="cannot be used: No module named 'pymssql'") as error:
+        ModelRegistry(tmp_path).champion("liver")
+    assert "secret" not in str(error.value)
