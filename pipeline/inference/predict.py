@@ -108,6 +108,9 @@ def current_model(root: Path, organ: str, which: str = "auto") -> tuple[Model, s
         ParamsError: there is no such organ.
     """
     if which not in ("auto", "champion", "challenger", "latest") and not which.isdecimal():
+        if not Path(which).is_dir():
+            known = "auto, champion, challenger, latest, a version's number or a model's folder"
+            raise MissingError(f"the model '{which}' is no folder that is there", f"give {known}")
         model = load_model(Path(which))
         # Not its folder: what it is called goes into DICOM files, and a path may name a person.
         return model, f"the {model.config.get('organ', organ)} model {model.config['sha256'][WEIGHTS][:12]}"

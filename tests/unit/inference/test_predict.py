@@ -504,7 +504,14 @@ def test_a_model_given_as_a_folder_is_called_by_organ_and_weights(
 
 def test_a_folder_that_holds_no_model_is_told(root, tmp_path):
     with pytest.raises(MissingError, match="holds no model"):
-        current_model(root, "liver", str(tmp_path / "elsewhere"))
+        current_model(root, "liver", str(tmp_path))
+
+
+def test_a_model_that_is_neither_known_nor_a_folder_is_told_what_may_be_given(root):
+    with pytest.raises(
+        MissingError, match="the model 'champoin' is no folder that is there: give auto, champ"
+    ):
+        current_model(root, "liver", "champoin")
 
 
 def test_the_latest_model_says_that_it_is_not_registered(trained):
