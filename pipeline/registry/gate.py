@@ -330,9 +330,11 @@ def _reaches_minimum(own: pd.DataFrame, params: RegisterParams) -> tuple[bool, s
     mean = _mean(own.to_numpy())
     if math.isnan(mean):
         return False, "Mean Dice: undefined, no test case has a label to find."
-    if mean >= params.minimum_dice:
-        return True, f"Mean Dice: {mean:.4f}, at least the minimum of {params.minimum_dice:g}."
-    return False, f"Mean Dice: {mean:.4f}, below the minimum of {params.minimum_dice:g}."
+    met = mean >= params.minimum_dice
+    verdict = f"{'at least' if met else 'below'} the minimum of {params.minimum_dice:g}"
+    if unjudged := [str(label) for label in own if own[label].isna().all()]:
+        verdict += f"; how good it is at {', '.join(unjudged)}, no test case tells"
+    return met, f"Mean Dice: {mean:.4f}, {verdict}."
 
 
 def _no_fold_failed(folds: Mapping[str, float]) -> list[tuple[bool, str]]:

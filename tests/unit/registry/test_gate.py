@@ -152,6 +152,14 @@ def test_other_cases_missing_rows_and_rows_there_twice_are_errors():
         decide(pd.concat([table, table.head(1)]), table, PARAMS)
 
 
+def test_a_label_that_no_test_case_has_is_named():
+    dice = np.full((5, 2), 0.9)
+    dice[:, 1] = math.nan
+    decision = decide(figures(dice), None, PARAMS)
+    assert decision.promoted
+    assert "of 0.5; how good it is at right, no test case tells." in decision.reasons[0]
+
+
 def test_evidence_is_json_also_where_nothing_is_defined():
     nothing = figures(np.full((5, 2), math.nan))
     decision = decide(nothing, nothing, PARAMS)
