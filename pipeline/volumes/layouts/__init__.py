@@ -6,6 +6,7 @@ a `layout` parameter names one, and no other is asked then.
 """
 
 import importlib
+from collections import Counter
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -42,9 +43,15 @@ def find_layout(source: Path, name: LayoutName | Literal["auto"] = "auto") -> La
             if not found.cases:
                 raise DataError(f"{source}: its {found.name} layout names no case: nothing to ingest.")
             return found
-    holds = ", ".join(sorted(path.name for path in source.iterdir())[:8]) or "nothing"
     wanted = "none of the known layouts" if name == "auto" else f"not the layout '{name}'"
     raise DataError(
-        f"{source} has {wanted}; it holds {holds}",
+        f"{source} has {wanted}; it holds {_kinds(source)}",
         f"known are {', '.join(get_args(LayoutName))}: see docs/add-your-own-organ.md",
     )
+
+
+def _kinds(folder: Path) -> str:
+    """What lies in a folder, by kind: its names may be those of patients."""
+    suffixes = Counter("folders" if path.is_dir() else path.suffix for path in folder.iterdir())
+    kinds = [f"{count} {suffix or 'without a suffix'}" for suffix, count in suffixes.most_common(8)]
+    return ", ".join(kinds) or "nothing"

@@ -416,3 +416,12 @@ def test_a_folder_that_cannot_be_read_is_named_and_its_cases_are_not_passed_over
     closed(tmp_path / folder)
     with pytest.raises(DataError, match=rf"{folder} cannot be read \(Permission denied\): see who may"):
         find_layout(tmp_path, layout)
+
+
+def test_a_folder_of_no_layout_is_told_by_what_it_holds_and_not_by_its_names(tmp_path: Path) -> None:
+    for name in ("MEIER_HANS", "MUELLER_EVA"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "Meier.txt").touch()
+    with pytest.raises(DataError, match=r"none of the known layouts; it holds 2 folders, 1 \.txt: ") as error:
+        find_layout(tmp_path)
+    assert "M" not in str(error.value).removeprefix(str(tmp_path))
