@@ -20,7 +20,7 @@ from typing import Any
 
 from pipeline.atomic import locked
 from pipeline.errors import DataError, MissingError
-from pipeline.params import load_organ
+from pipeline.params import load_organ, read_params
 from pipeline.registry.artifacts import content_of, download, files_of, names_in, store, uri_of, where_now
 from pipeline.registry.connection import connect, is_local, is_present, local_path, reached
 from pipeline.registry.run_page import describe
@@ -57,7 +57,10 @@ def missing_champion(root: Path, organ: str) -> MissingError:
     Raises:
         ParamsError: `params.yaml` has no such organ.
     """
-    load_organ(root / "params.yaml", organ)
+    params = root / "params.yaml"
+    if organ not in read_params(params)["organs"]:
+        # It says which there are; what else may be wrong with the parameters is not asked here.
+        load_organ(params, organ)
     return MissingError(f"{organ}: there is no champion yet", f"run dvc repro register@{organ}")
 
 
