@@ -16,7 +16,9 @@ os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-"))
 os.environ.setdefault("AIRFLOW__CORE__UNIT_TEST_MODE", "True")
 sys.path.append(str(ROOT / "dags"))
 
-from hounsfield_airflow.callbacks import report_failure
+# Airflow sets up logging when it is first imported, which is not to be within a test.
+import hounsfield_airflow.deployment  # noqa: F401
+from hounsfield_airflow.callbacks import message, report_failure
 
 TASK = SimpleNamespace(dag_id="retrain_liver", task_id="train", run_id="one", log_url="http://airflow/log")
 
@@ -30,16 +32,11 @@ TASK = SimpleNamespace(dag_id="retrain_liver", task_id="train", run_id="one", lo
     ],
 )
 def test_a_failure_is_told_even_if_its_error_says_nothing(
-    error: Exception | None,
-    reason: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    error: Exception | None, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOUNSFIELD_HOME", str(tmp_path))
-    monkeypatch.delenv("HOUNSFIELD_WEBHOOK", raising=False)
-    report_failure({"task_instance": TASK, "exception": error})
-    assert caplog.messages == [f"retrain_liver: train failed: {reason}\nlog: http://airflow/log"]
+    told = message({"task_instance": TASK, "exception": error})
+    assert told == f"retrain_liver: train failed: {reason}\nlog: http://airflow/log"
 
 
 @pytest.mark.parametrize("address", ["chat.example/services/TOKEN", "http://127.0.0.1:1/services/TO KEN"])
