@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import DataError
 from pipeline.volumes.geometry import Floats
@@ -26,7 +27,9 @@ SOFT_HU = 150.0
 FEW = 0.01
 """Share of the voxels of a CT that noise takes below air, at most."""
 FALLEN = 20
-"""So many voxels below air to one of soft tissue are no padding."""
+"""So many voxels below air to one of soft tissue are no padding around a body."""
+VARIED = 0.1
+"""Share of the voxels of a CT in HU, at least, that are air, lung and fat of different values."""
 SAMPLE = 2_000_000
 """Voxels that a histogram is made of."""
 
@@ -64,7 +67,7 @@ def calibrate_ct(
     _refuse_scaled(case, low, high)
     if offset.hu and (offset.where == "everywhere" or low >= 0):
         stored, image = image, image + np.float32(offset.hu)
-        _refuse_shifted(case, stored, image, offset.hu)
+        _refuse_shifted(case, stored, image, offset.hu, outside)
         low, high = low + offset.hu, high + offset.hu
         notes.append(f"HU offset {offset.hu:g} added")
     if low >= 0:
@@ -97,12 +100,22 @@ def _refuse_scaled(case: str, low: float, high: float) -> None:
         )
 
 
-def _refuse_shifted(case: str, stored: Floats, shifted: Floats, hu: float) -> None:
+def _refuse_shifted(
+    case: str, stored: Floats, shifted: Floats, hu: float, outside: NDArray[np.bool_] | None
+) -> None:
     """Refuse a CT that an offset takes out of HU: most of the body would be set to air as padding is."""
-    fallen = float(np.mean((shifted < LOWEST_AIR) & (stored >= LOWEST_AIR)))
+    fell = (shifted < LOWEST_AIR) & (stored >= LOWEST_AIR)
+    if outside is not None:
+        fell &= ~outside
+    fallen = float(fell.mean())
+    if fallen <= FEW:
+        return
     soft = float(np.mean(np.abs(shifted) <= SOFT_HU))
-    # What fills the corners of a shifted scan may fall, too; then there is soft tissue besides.
-    if fallen > FEW and fallen > FALLEN * soft:
+    # Filled corners of a shifted scan may fall, too, but they are of one value; air, lung and fat are not.
+    varied = float(np.mean(fell & (stored != np.median(stored[fell]))))
+    # Of a scan that was HU, what does not fall is soft tissue, which is no more near water, and bone.
+    bare = fallen > FALLEN * soft and soft < (1 - fallen) / 2
+    if varied > max(VARIED, soft) or bare:
         raise DataError(
             f"{case}: the HU offset of {hu:g} takes {fallen:.0%} of it below air and {soft:.0%} near water",
             "its values may be HU already: shift the scans that need it, and set ingest.hu_offset to auto",

@@ -195,6 +195,29 @@ def test_corners_that_were_filled_with_air_before_an_offset_are_padding() -> Non
     assert notes == ["HU offset -1000 added", "10.0% of voxels were padding, set to air"]
 
 
+@pytest.mark.parametrize("padding", [None, -1000.0])
+def test_an_organ_cut_out_before_an_offset_is_soft_tissue_in_padding(padding: float | None) -> None:
+    image = np.full((20, 40, 40), -1000, np.float32)
+    image[5:10, 15:22, 15:22] = 1064 + np.random.default_rng(0).normal(0, 20, (5, 7, 7))
+    calibrated, notes = calibrate_ct("case_7", image, Offset(-1024.0), padding)
+    assert abs(np.median(calibrated[5:10, 15:22, 15:22]) - 40) < 5
+    assert notes == ["HU offset -1024 added", "99.2% of voxels were padding, set to air"]
+
+
+def test_a_padding_that_the_header_names_speaks_against_no_offset() -> None:
+    image = np.full((20, 40, 40), -1000, np.float32)
+    image[5:10, 15:22, 15:22] = 174 + np.random.default_rng(0).normal(0, 20, (5, 7, 7))
+    lung, _ = calibrate_ct("case_7", image, Offset(-1024.0), padding=-1000.0)
+    assert abs(np.median(lung[5:10, 15:22, 15:22]) + 850) < 5
+
+
+def test_a_head_in_hu_is_refused_an_offset_though_its_skull_would_lie_near_water() -> None:
+    image = np.random.default_rng(0).normal(-1000, 15, (20, 64, 64)).astype(np.float32)
+    image[:, 8:56, 8:56] = np.random.default_rng(1).normal(1000, 300, (20, 48, 48))
+    image[:, 11:53, 11:53] = 35
+    assert "takes 44% of it below air and 5% near water" in _refusal(image, Offset(-1024.0)).reason
+
+
 @pytest.mark.parametrize("offset", [NONE, UNSIGNED, Offset(-1000.0), Offset(-1024.0)])
 def test_no_offset_makes_an_8_bit_or_a_scaled_image_a_ct(offset: Offset) -> None:
     grey = np.linspace(0, 255, 1000).reshape(10, 10, 10)
