@@ -55,7 +55,7 @@ class FromMonai(Network):
         super().__init__()
         takes = inspect.signature(self.monai.__init__).parameters
         dims = arguments.get("spatial_dims", 3)
-        _check(dims, arguments)
+        _check(dims, arguments, in_channels, classes)
         filled: dict[str, Any] = {"spatial_dims": dims} if "spatial_dims" in takes else {}
         for names, value in ((INPUTS, in_channels), (CLASSES, classes)):
             filled |= {name: value for name in names if name in takes}
@@ -113,8 +113,10 @@ class FromMonai(Network):
         return bool(given)
 
 
-def _check(dims: Any, arguments: Mapping[str, Any]) -> None:
-    stray = [name for name in arguments if name in (*INPUTS, *CLASSES)]
+def _check(dims: Any, arguments: Mapping[str, Any], in_channels: int, classes: int) -> None:
+    right = dict.fromkeys(INPUTS, in_channels) | dict.fromkeys(CLASSES, classes)
+    # Models were trained with what is right written out.
+    stray = [name for name, value in arguments.items() if name in right and value != right[name]]
     if stray:
         raise ValueError(f"{stray[0]} is as the data are: leave it out")
     if dims not in (2, 3):

@@ -170,6 +170,11 @@ def test_what_the_data_say_is_no_option_of_a_network_of_monai():
         build_network("monai:SegResNet", 1, 3, {"init_filters": 8, "spatial_dims": 1})
 
 
+def test_a_network_of_monai_may_be_told_what_the_data_say():
+    network = build_network("monai:SegResNet", 1, 3, {"init_filters": 8, "out_channels": 3})
+    assert network(torch.randn(1, 1, 8, 16, 16)).shape == (1, 3, 8, 16, 16)
+
+
 def test_a_network_of_monai_that_labels_no_voxels_is_refused():
     small = {"init_features": 2, "growth_rate": 2, "block_config": [1], "bn_size": 1}
     with pytest.raises(ParamsError, match="does not give 3 logits a voxel back"):
