@@ -52,6 +52,16 @@ def find_layout(source: Path, name: LayoutName | Literal["auto"] = "auto") -> La
 
 def _kinds(folder: Path) -> str:
     """What lies in a folder, by kind: its names may be those of patients."""
-    suffixes = Counter("folders" if path.is_dir() else path.suffix for path in folder.iterdir())
-    kinds = [f"{count} {suffix or 'without a suffix'}" for suffix, count in suffixes.most_common(8)]
-    return ", ".join(kinds) or "nothing"
+    kinds = Counter(map(_kind, folder.iterdir()))
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(8)) or "nothing"
+
+
+def _kind(path: Path) -> str:
+    from pipeline.volumes.layouts.dicom import OTHER
+    from pipeline.volumes.layouts.volume_files import SUFFIXES
+
+    if path.is_dir():
+        return "folders"
+    # What stands behind a point may be a part of a name, too.
+    suffix = path.suffix.lower()
+    return suffix if suffix in (".dcm", *SUFFIXES, *OTHER) else "of another kind"

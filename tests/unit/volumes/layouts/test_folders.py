@@ -421,7 +421,9 @@ def test_a_folder_that_cannot_be_read_is_named_and_its_cases_are_not_passed_over
 def test_a_folder_of_no_layout_is_told_by_what_it_holds_and_not_by_its_names(tmp_path: Path) -> None:
     for name in ("MEIER_HANS", "MUELLER_EVA"):
         (tmp_path / name).mkdir()
-    (tmp_path / "Meier.txt").touch()
-    with pytest.raises(DataError, match=r"none of the known layouts; it holds 2 folders, 1 \.txt: ") as error:
+    for name in ("Meier.txt", "Mueller.Eva", "MEIER"):
+        (tmp_path / name).touch()
+    told = r"none of the known layouts; it holds 2 folders, 2 of another kind, 1 \.txt: "
+    with pytest.raises(DataError, match=told) as error:
         find_layout(tmp_path)
-    assert "M" not in str(error.value).removeprefix(str(tmp_path))
+    assert not any(part in str(error.value).removeprefix(str(tmp_path)) for part in ("M", "Eva"))
