@@ -211,8 +211,8 @@ def check_taught(organ: str, learned: pd.DataFrame, labels: Iterable[str]) -> No
             raise DataError(
                 f"{organ}: nobody looked for {label} in any of the {learned['case'].nunique()} cases that a "
                 "network would learn from, so it would find it anywhere",
-                f"outline it in more cases, set organs.{organ}.train.fold to another fold, or take it out of "
-                "ingest.labels",
+                "outline it in more cases, have other folds left out (fold, ensemble or before.folds of "
+                f"organs.{organ}.train), or take it out of ingest.labels",
             )
 
 

@@ -149,9 +149,9 @@ def test_a_label_that_nobody_looked_for_in_what_is_learned_from_is_refused(train
     table = pd.read_parquet(PATCHES)
     table.loc[table["fold"] == 1, "annotated"] = "far"
     table.to_parquet(PATCHES)
-    with pytest.raises(DataError, match=r"nobody looked for near in any of the 2 cases .*train\.fold"):
+    with pytest.raises(DataError, match=r"nobody looked for near in any of the 2 cases .* fold"):
         train()
-    with pytest.raises(DataError, match="nobody looked for near"):
+    with pytest.raises(DataError, match=r"nobody looked for near .* ensemble"):
         train(fold=1, ensemble=2)
     assert not MODEL.exists()
     train(fold=1)
