@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.atomic import atomic_path, locked, read_json, write_json, write_text
+from pipeline.atomic import atomic_path, locked, read_json, sha256_json, write_json, write_text
 from pipeline.errors import DataError, MissingError, ParamsError, Unfinished
 from pipeline.onboarding.add import RAW
 from pipeline.onboarding.fetch import fetch_organ, manifest_path
@@ -32,6 +32,7 @@ from pipeline.runs.workspaces import (
     make_workspace,
     remotes,
     remove_workspace,
+    share_cache,
     workspace_folder,
 )
 from pipeline.sources.keys import why_no_file
@@ -104,10 +105,11 @@ def _taken(settings: Settings, organ: str, params: AirflowParams, arrivals: Arri
 def _clone(settings: Settings, organ: str, source: str) -> Run:
     """The clone, as the branch now is, with the scans that the project has and those that came already."""
     found = find_run(workspace_folder(settings.home, organ, PLACE))
-    if found is not None and found.project != settings.project:
-        # It is of where the project was.
+    if found is not None and (found.project, found.home) != (settings.project, str(settings.home)):
+        # It is of where the project, or its home, was.
         remove_workspace(settings.home, organ, PLACE)
-    run = make_workspace(settings, organ, PLACE)
+        found = None
+    run = found or make_workspace(settings, organ, PLACE)
     forget_killed(run.folder)
     unlock_git(run.folder)
     root, manifest = run.folder, manifest_path(run.folder, organ)
@@ -116,13 +118,15 @@ def _clone(settings: Settings, organ: str, source: str) -> Run:
     git(root, "reset", "--quiet", "--hard", "FETCH_HEAD")
     # What the branch does not have is of an attempt that did not come to its end.
     git(root, "clean", "--quiet", "--force", "-x", "--", f"{RAW / organ}.dvc", str(manifest))
-    brought, scans = root / BROUGHT, _scans(root, organ)
-    if (read_json(brought) if brought.is_file() else "") != scans or _has_leftovers(root, source):
-        _bring_again(root, organ, scans)
-        write_json(brought, scans)
+    # Not before: where the remote is may have been corrected since the last attempt.
+    share_cache(settings, root)
+    brought, version = root / BROUGHT, _version(root, organ)
+    if not brought.is_file() or read_json(brought) != version or _has_leftovers(root, source):
+        _bring_again(root, organ)
+        write_json(brought, version)
         (root / TAKING).unlink(missing_ok=True)
     elif fetched:
-        # What came from a bucket is what was noted when it came, whatever the branch says.
+        # What has come from a bucket since is what was noted when it came.
         write_text(manifest, fetched)
     return replace(run, base=git(root, "rev-parse", "HEAD"))
 
@@ -134,8 +138,8 @@ def _has_leftovers(root: Path, source: str) -> bool:
     return noted.is_file() and not set(there).issuperset(read_json(noted))
 
 
-def _bring_again(root: Path, organ: str, scans: str) -> None:
-    if scans:
+def _bring_again(root: Path, organ: str) -> None:
+    if _scans(root, organ):
         bring_scans(root, organ, force=True)
     elif (root / RAW / organ).is_dir():
         shutil.rmtree(root / RAW / organ)
@@ -154,6 +158,13 @@ def _scans(root: Path, organ: str) -> str:
     if not pointer.is_file():
         return ""
     return str(yaml.safe_load(pointer.read_text(encoding="utf-8"))["outs"][0]["md5"])
+
+
+def _version(root: Path, organ: str) -> str:
+    """A hash of what the commit says of the scans: which they are, and what was fetched from where."""
+    manifest = manifest_path(root, organ)
+    fetched = manifest.read_text(encoding="utf-8") if manifest.is_file() else ""
+    return sha256_json([_scans(root, organ), fetched])
 
 
 def _bring(root: Path, organ: str, source: str) -> bool:
@@ -205,5 +216,5 @@ def _published(settings: Settings, run: Run) -> Received:
     git(root, "commit", "--quiet", "--no-verify", "-F", "-", env=as_author(root), text=message)
     write_json(root / PUSHED, scans)
     commit = push_commit(settings, run, git(root, "rev-parse", "HEAD"), settings.branch, tag=False)
-    write_json(root / BROUGHT, scans)
+    write_json(root / BROUGHT, _version(root, organ))
     return Received(organ, scans, commit)

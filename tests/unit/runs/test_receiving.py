@@ -250,6 +250,46 @@ def test_scans_go_where_the_project_has_moved_to(toy: Toy, tmp_path: Path, incom
     assert done.commit == moved.git("rev-parse", "HEAD")
 
 
+def test_scans_are_taken_in_after_the_home_was_moved(toy: Toy, tmp_path: Path, incoming: Path) -> None:
+    received(toy, incoming)
+    home = (toy.root / ".hounsfield").rename(tmp_path / "home")
+    (incoming / "third.txt").write_text("liver 3\n")
+    assert received(toy, incoming, HOUNSFIELD_HOME=str(home)) is not None
+
+
+def test_a_remote_that_was_corrected_in_the_project_is_that_of_the_next_attempt(
+    toy: Toy, tmp_path: Path, incoming: Path
+) -> None:
+    address = {"HOUNSFIELD_PROJECT": toy.root.as_uri(), "HOUNSFIELD_HOME": str(tmp_path / "home")}
+    toy.git("config", "receive.denyCurrentBranch", "updateInstead")
+    store = str(tmp_path / "store")
+    call(toy.root, "dvc", "remote", "add", "-q", "-d", "store", store)
+    call(toy.root, "dvc", "push", "-q")
+    toy.commit("a remote")
+    received(toy, incoming, **address)
+    for place, name in (("../store", "third"), (store, "fourth")):
+        call(toy.root, "dvc", "remote", "modify", "-q", "store", "url", place)
+        toy.commit("another place")
+        (incoming / f"{name}.txt").write_text(f"liver {name}\n")
+        if place != store:
+            with pytest.raises(ParamsError, match="depends on where a clone lies"):
+                received(toy, incoming, **address)
+    assert received(toy, incoming, **address) is not None
+
+
+def test_a_manifest_that_was_mended_in_the_project_is_that_of_the_next_attempt(toy: Toy, bucket: Any) -> None:
+    manifest = toy.root / "data/raw/liver.s3.json"
+    manifest.write_text("<<<<<<< ours")
+    toy.commit("a merge gone wrong")
+    bucket.put({"liver/second.txt": b"liver 2\n"})
+    with pytest.raises(DataError, match="does not say what was fetched"):
+        received(toy, bucket.url("liver"))
+    toy.git("rm", "-q", "data/raw/liver.s3.json")
+    toy.commit("mended")
+    bucket.put({"liver/third.txt": b"liver 3\n"})
+    assert received(toy, bucket.url("liver")) is not None
+
+
 def test_credentials_that_were_renewed_are_those_that_scans_are_pushed_with(
     toy: Toy, tmp_path: Path, incoming: Path
 ) -> None:
