@@ -65,6 +65,13 @@ def publish_run(settings: Settings, organ: str, run_id: str, branch: str = "") -
         Unfinished: the project or the DVC remote cannot be reached now.
     """
     run = open_run_of(settings, organ, run_id)
+    # One attempt at a time: what another one's git has locked would be taken for what a kill has left.
+    with locked(settings.home / "workspaces" / organ / f".{run.name}.lock", f"publishing the run {run.name}"):
+        return _published(settings, run, branch)
+
+
+def _published(settings: Settings, run: Run, branch: str) -> Published:
+    organ = run.organ
     unlock_git(run.folder)
     # A training takes days, and credentials expire in hours.
     share_cache(settings, run.folder)

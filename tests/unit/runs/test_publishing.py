@@ -1,13 +1,14 @@
 import json
 import shutil
 import socket
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 import yaml
 
 from pipeline.errors import MissingError, Unfinished
+from pipeline.runs import publishing
 from pipeline.runs.commands import SILENT, Refused, git
 from pipeline.runs.merging import merged_lock
 from pipeline.runs.opening import close_run, open_run
@@ -80,6 +81,28 @@ def test_publishing_goes_on_after_a_git_that_was_killed(toy: Toy) -> None:
     for lock in ("index.lock", "HEAD.lock", "refs/heads/main.lock"):
         (run.folder / ".git" / lock).touch()
     assert publish_run(toy.settings(), "liver", "one").branch == "main"
+
+
+def test_publishing_leaves_alone_what_another_attempt_is_at(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = done(toy)
+    waiting: list[Future[publishing.Published]] = []
+    lock = run.folder / ".git/index.lock"
+
+    def another(*_: object) -> str:
+        if not waiting:
+            lock.touch()
+            waiting.append(pool.submit(publish_run, toy.settings(), "liver", "one"))
+            wait(waiting, timeout=2)
+            assert lock.exists()
+            lock.unlink()
+        return "run: liver"
+
+    monkeypatch.setattr(publishing, "outcome_of", another)
+    with ThreadPoolExecutor() as pool:
+        first = publish_run(toy.settings(), "liver", "one")
+    assert waiting[0].result() == first
 
 
 def test_two_organs_published_at_once_are_both_there(toy: Toy) -> None:
