@@ -62,7 +62,7 @@ def look(home: Path, organ: str, params: AirflowParams, now: float | None = None
     before = recall(home, organ)
     if before.source != params.incoming:
         before = Arrivals(source=params.incoming)
-    seen = _hash(params.incoming)
+    seen = hash_of(listing(params.incoming))
     if seen == before.seen and now >= before.since:
         return before
     after = replace(before, seen=seen, since=now)
@@ -103,9 +103,14 @@ def ready(
     return found, problems
 
 
-def _hash(source: str) -> str:
-    listing = dict(_objects(source) if source.startswith("s3://") else _files(Path(source)))
-    return sha256_json(listing) if listing else ""
+def listing(source: str) -> dict[str, str]:
+    """What lies in a place: size and version by name."""
+    return dict(_objects(source) if source.startswith("s3://") else _files(Path(source)))
+
+
+def hash_of(listed: dict[str, str]) -> str:
+    """As `Arrivals.seen` has it."""
+    return sha256_json(listed) if listed else ""
 
 
 def _objects(source: str) -> Iterator[tuple[str, str]]:

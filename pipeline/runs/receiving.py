@@ -22,7 +22,7 @@ from pipeline.params import AirflowParams, check_name
 from pipeline.progress import console
 from pipeline.runs.attempts import forget_killed
 from pipeline.runs.commands import as_author, dvc, git, unlock_git
-from pipeline.runs.incoming import Arrivals, look, names_below, note_refused, note_taken
+from pipeline.runs.incoming import Arrivals, hash_of, listing, look, names_below, note_refused, note_taken
 from pipeline.runs.opening import bring_scans
 from pipeline.runs.publishing import push_commit
 from pipeline.runs.settings import Settings
@@ -77,21 +77,22 @@ def receive(settings: Settings, organ: str, params: AirflowParams) -> Received |
             arrivals = look(settings.home, organ, params)
             if not arrivals.is_ready(params.settle_seconds, time.time()):
                 return None
-            return _taken(settings, organ, params, arrivals)
+            return _taken(settings, organ, arrivals)
         except MissingError as error:
             # A server, credentials: what is missing may be there the next time.
             raise Unfinished(error.reason, error.remedy) from None
 
 
-def _taken(settings: Settings, organ: str, params: AirflowParams, arrivals: Arrivals) -> Received | None:
+def _taken(settings: Settings, organ: str, arrivals: Arrivals) -> Received | None:
     source = arrivals.source
+    settled = listing(source)
     try:
         run = _clone(settings, organ, source)
-        is_new = _bring(run.folder, organ, source)
+        is_new = _bring(run.folder, organ, source, settled)
     except (DataError, ParamsError):
         note_refused(settings.home, organ, arrivals.seen)
         raise
-    if look(settings.home, organ, params).seen != arrivals.seen:
+    if hash_of(settled) != arrivals.seen or not _is_still(source, settled):
         # Half of a series would be taken for a whole one.
         console.print(f"{organ}: more arrives in {source}, which is waited for", markup=False)
         return None
@@ -100,6 +101,15 @@ def _taken(settings: Settings, organ: str, params: AirflowParams, arrivals: Arri
     for note in (TAKING, PUSHED):
         (run.folder / note).unlink(missing_ok=True)
     return received
+
+
+def _is_still(source: str, settled: dict[str, str]) -> bool:
+    """Whether what was taken in is what had settled.
+
+    Of a folder only that was copied, so that what comes all the time keeps nothing from being taken in.
+    """
+    now = listing(source)
+    return now == settled if source.startswith("s3://") else now.items() >= settled.items()
 
 
 def _clone(settings: Settings, organ: str, source: str) -> Run:
@@ -167,13 +177,14 @@ def _version(root: Path, organ: str) -> str:
     return sha256_json([_scans(root, organ), fetched])
 
 
-def _bring(root: Path, organ: str, source: str) -> bool:
+def _bring(root: Path, organ: str, source: str, settled: Iterable[str]) -> bool:
     """Put what is new into the clone's scans and have DVC take it in; whether there was any."""
     before = _scans(root, organ)
     if source.startswith("s3://"):
         fetch_organ(root, organ, source)
     else:
-        names, noted = names_below(Path(source)), root / TAKING
+        names = [name for name in settled if (Path(source) / name).is_file()]
+        noted = root / TAKING
         write_json(noted, sorted({*names, *(read_json(noted) if noted.is_file() else [])}))
         copy_new(Path(source), root / RAW / organ, names)
         pointer = f"{RAW / organ}.dvc"

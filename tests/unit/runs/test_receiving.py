@@ -181,22 +181,43 @@ def test_scans_that_were_pushed_before_a_kill_are_told_by_the_next_attempt_once(
     assert received(toy, incoming) is None
 
 
-def test_what_arrives_while_scans_are_taken_in_is_waited_for(
+@pytest.fixture
+def arriving(
     toy: Toy, incoming: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str, str], Received | None]:
+    """Has a file arrive while scans are taken in."""
+    copy_new = receiving.copy_new
+
+    def take_in(name: str, text: str) -> Received | None:
+        def slow(*arguments: Any) -> list[str]:
+            (incoming / name).write_text(text)
+            return copy_new(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(receiving, "copy_new", slow)
+            return received(toy, incoming)
+
+    return take_in
+
+
+def test_what_arrives_while_scans_are_taken_in_is_of_the_next_attempt(
+    toy: Toy, incoming: Path, arriving: Callable[[str, str], Received | None]
 ) -> None:
-    late, copy_new = incoming / "third.txt", receiving.copy_new
-
-    def slow(*arguments: Any) -> list[str]:
-        late.write_text("half of liver 3")
-        return copy_new(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(receiving, "copy_new", slow)
-        assert received(toy, incoming) is None
-    assert toy.git("rev-list", "--count", "HEAD") == "1"
-    late.write_text("liver 3\n")
+    assert arriving("third.txt", "half of liver 3") is not None
+    assert committed(toy) == ["first.txt: liver 1", "second.txt: liver 2"]
+    (incoming / "third.txt").write_text("liver 3\n")
     assert received(toy, incoming) is not None
     assert committed(toy) == ["first.txt: liver 1", "second.txt: liver 2", "third.txt: liver 3"]
+
+
+def test_what_changes_while_it_is_taken_in_is_waited_for(
+    toy: Toy, incoming: Path, arriving: Callable[[str, str], Received | None]
+) -> None:
+    assert arriving("second.txt", "half of another") is None
+    assert toy.git("rev-list", "--count", "HEAD") == "1"
+    (incoming / "second.txt").write_text("another\n")
+    assert received(toy, incoming) is not None
+    assert committed(toy) == ["first.txt: liver 1", "second.txt: another"]
 
 
 @pytest.mark.parametrize("has_scans", [True, False])
