@@ -25,8 +25,10 @@ def is_cron(text: str) -> str:
     numbers = [_numbers(*field) for field in zip(fields, RANGES, strict=False)]
     if len(fields) != len(RANGES) or not all(numbers):
         raise ValueError("write five fields of cron in numbers, such as '0 3 * * 1', or @weekly")
-    days, months = numbers[2:4]
-    if min(days) > max(calendar.monthrange(A_LEAP_YEAR, month)[1] for month in months):
+    days, months, weekdays = numbers[2:]
+    longest = max(calendar.monthrange(A_LEAP_YEAR, month)[1] for month in months)
+    # Days of the week that are named come as well, whatever the day of the month.
+    if min(days) > longest and {day % 7 for day in weekdays} == set(range(7)):
         raise ValueError(f"month {fields[3]} has no day {fields[2]}: write, for its first day, '0 3 1 * *'")
     return text
 
@@ -42,7 +44,10 @@ def _numbers(field: str, ends: tuple[int, int]) -> set[int]:
         low = ends[0] if first is None else first
         # A number with a step begins a range, and one without is alone.
         high = last if last is not None else first if first is not None and step is None else ends[1]
-        if not ends[0] <= low <= high <= ends[1] or step == 0:
+        if not all(ends[0] <= end <= ends[1] for end in (low, high)) or step == 0:
             return set()
-        found |= set(range(low, high + 1, step or 1))
+        # What ends before it begins goes on from the least number, as the hours of a night do.
+        size = ends[1] - ends[0] + 1
+        count = (high - low) % size + 1
+        found |= {ends[0] + (low - ends[0] + nth) % size for nth in range(0, count, step or 1)}
     return found

@@ -284,10 +284,12 @@ SCHEDULES = [
     "59 23 31 12 7",
     "0 3 29 2 *",
     "5/20 * * 2,4 *",
+    "0 22-2 * * 5-1",
+    "0 3 31 2 1",
 ]
 NO_SCHEDULES = [
     *["0 3 * *", "60 3 * * 1", "0 24 * * *", "0 3 * * 8", "weekly", "@often", "", "; rm", "*/0 3 * * 1"],
-    *["5- 3 * * 1", ", 3 * * 1", "1--2 3 * * 1", "/5 3 * * 1", "1,,2 3 * * 1", "*-5 3 * * 1", "9-5 3 * * 1"],
+    *["5- 3 * * 1", ", 3 * * 1", "1--2 3 * * 1", "/5 3 * * 1", "1,,2 3 * * 1", "*-5 3 * * 1", "9-60 3 * * 1"],
 ]
 
 
@@ -304,7 +306,9 @@ def test_what_is_no_cron_is_refused_with_an_example(tmp_path: Path, cron: str) -
     assert "'0 3 * * 1'" in message
 
 
-@pytest.mark.parametrize("cron", ["0 3 31 2 *", "0 3 30-31 2 *", "0 3 31 4,6 *", "0 3 31 2-4/2 *"])
+@pytest.mark.parametrize(
+    "cron", ["0 3 31 2 *", "0 3 30-31 2 *", "0 3 31 4,6 *", "0 3 31 2-4/2 *", "0 3 31 2 0-6"]
+)
 def test_a_day_that_never_comes_is_no_schedule(tmp_path: Path, cron: str) -> None:
     assert "has no day 3" in _refusal(tmp_path, {"airflow": {"schedule": cron}})
 
