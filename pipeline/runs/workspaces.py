@@ -30,7 +30,10 @@ LINKS = "reflink,hardlink,copy"
 """How DVC puts a file of the cache into a workspace: the first that the file system can do."""
 PROJECT_REMOTE = "hounsfield-project"
 """The DVC remote of a workspace that is the project's own cache; nobody's own remote is called so."""
-PLACES = ("url", "keyfile", "credentialpath", "cert_path", "key_path")
+PLACES = (
+    *("url", "keyfile", "credentialpath", "configpath", "cert_path", "key_path"),
+    *("gdrive_user_credentials_file", "gdrive_service_account_json_file_path"),
+)
 """Settings of a remote that DVC takes for paths, from the folder of the file that has them."""
 LONGEST = 180
 """Characters of a run's name, which becomes a folder and part of a tag."""
@@ -207,7 +210,7 @@ def _whole_places(settings: Settings, clone: Path) -> list[tuple[str, str, str]]
         _check_whole(clone)
         return []
     return [
-        (section, key, os.path.abspath(local / ".dvc" / place))
+        (section, key, f'"{os.path.abspath(local / ".dvc" / place)}"')
         for section, key, place in _partial_places(*_config_files(local))
     ]
 
@@ -257,6 +260,10 @@ def _config_files(root: Path) -> tuple[Path, Path]:
 def _dvc_config(*files: Path) -> configparser.RawConfigParser:
     config = configparser.RawConfigParser()
     config.read(files)
+    for section in config.sections():
+        for key, value in config.items(section):
+            # DVC writes some in quotes (a path with a comma), and so do people.
+            config.set(section, key, value.strip("\"'"))
     return config
 
 

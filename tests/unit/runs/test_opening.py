@@ -295,6 +295,21 @@ def test_a_remote_of_a_path_is_where_it_is_from_the_project(toy: Toy, tmp_path: 
     assert (tmp_path / "store/files/md5" / made[:2] / made[2:]).is_file()
 
 
+def test_remotes_in_quotes_are_where_they_are_from_the_project(toy: Toy, tmp_path: Path) -> None:
+    places = {"whole": str(tmp_path / "a,b"), "partial": "../c,d", "cloud": "s3://bucket/scans"}
+    for name, place in places.items():
+        call(toy.root, "dvc", "remote", "add", "-q", name, place)
+    config = toy.root / ".dvc/config"
+    config.write_text(config.read_text().replace(places["cloud"], f'"{places["cloud"]}"'))
+    call(toy.root, "dvc", "remote", "modify", "-q", "cloud", "configpath", "aws")
+    toy.commit("remotes")
+    run = opened(toy)
+    said = dict(line.split("=", 1) for line in call(run.folder, "dvc", "config", "--list").splitlines())
+    found = {name: said[f"remote.{name}.url"] for name in places}
+    assert found == places | {"partial": str(tmp_path / "c,d")}
+    assert said["remote.cloud.configpath"] == str(toy.root / "aws")
+
+
 def test_a_remote_of_a_path_is_refused_where_nobody_knows_from_where(toy: Toy, tmp_path: Path) -> None:
     call(toy.root, "dvc", "remote", "add", "-q", "-d", "store", "../store")
     toy.commit("remote")
