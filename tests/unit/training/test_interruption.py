@@ -10,10 +10,14 @@ from tests.unit.training.conftest import STEPS, assert_same, steps_on_disk, sum_
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """What signals did before, afterwards."""
+    """What signals do in a terminal; afterwards what they did before."""
+    outside = signal.getsignal(signal.SIGINT)
+    # Tests that a script runs in the background are not told of Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield before
     assert {number: signal.getsignal(number) for number in before} == before, "they are as they were"
+    signal.signal(signal.SIGINT, outside)
 
 
 def ask(number):
