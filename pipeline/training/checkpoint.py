@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from pipeline.atomic import remove_partial, sha256_file
-from pipeline.errors import ResourceError
+from pipeline.errors import Unfinished
 from pipeline.progress import console
 from pipeline.training.distributed import first, several
 from pipeline.training.exchange import bytes_from_first, from_first
@@ -44,7 +44,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint and remove all but the last two.
 
     Raises:
-        ResourceError: it does not fit; those before it stay.
+        Unfinished: it does not fit; those before it stay.
     """
     tensors = {name: tensor.detach().contiguous() for name, tensor in checkpoint.tensors.items()}
     # Not `save_file`: killed while it writes, it leaves a file of a name of its own behind.
@@ -66,7 +66,7 @@ def told_if_full(folder: Path, needed: int) -> Iterator[None]:
     """Write `needed` bytes into `folder`.
 
     Raises:
-        ResourceError: there is no room for them; what was begun is removed.
+        Unfinished: there is no room for them now; what was begun is removed.
     """
     try:
         yield
@@ -76,7 +76,7 @@ def told_if_full(folder: Path, needed: int) -> Iterator[None]:
         if folder.is_dir():
             remove_partial(folder)
         there = next(place for place in (folder, *folder.parents) if place.is_dir())
-        raise ResourceError(
+        raise Unfinished(
             f"a file of {needed:,} bytes could not be written into {folder}, where "
             f"{shutil.disk_usage(there).free:,} bytes are free ({error.strerror})",
             "make room there, or move HOUNSFIELD_HOME; given again, the training goes on from its last "

@@ -65,8 +65,8 @@ def train(
 
     Raises:
         DataError: the loss is no number any more, or the Dice has collapsed.
-        ResourceError: memory or disk do not suffice.
-        Unfinished: this process was asked to end; what it has learned is saved.
+        ResourceError: memory does not suffice.
+        Unfinished: this process was asked to end, or the disk is full; what it had learned before is saved.
         HounsfieldError: contact with another process was lost.
     """
     params, steps = setting.params, setting.steps

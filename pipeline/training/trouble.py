@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pipeline.atomic import atomic_path
-from pipeline.errors import DataError, ResourceError
+from pipeline.errors import DataError, Unfinished
 from pipeline.networks.base import Network
 from pipeline.networks.weights import stored
 from pipeline.training.checkpoint import told_if_full
@@ -107,7 +107,7 @@ class Watchman:
         path = self.setting.checkpoints / f"broken_step_{step}{own}.safetensors"
         try:
             save_batch(path, batch, cases, step)
-        except ResourceError as error:
+        except Unfinished as error:
             return error.reason
         return f"its batch is in {path}"
 
@@ -116,7 +116,7 @@ def save_batch(path: Path, batch: Batch, cases: Sequence[str], step: int) -> Non
     """Write a batch as safetensors, with its cases and its step as metadata.
 
     Raises:
-        ResourceError: there is no room for it.
+        Unfinished: there is no room for it.
     """
     named = {
         "image": batch.image,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.errors import ResourceError
+from pipeline.errors import Unfinished
 from pipeline.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tests.unit.training.conftest import assert_same as assert_same_training
 from tests.unit.training.conftest import steps_on_disk, sum_of_weights
@@ -158,9 +158,9 @@ def test_a_file_that_may_not_grow_so_large_is_told_and_those_before_stay(tmp_pat
         "import resource, sys; from pathlib import Path; "
         "from tests.unit.training.test_checkpoint import state, save_checkpoint; "
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
-        "from pipeline.errors import ResourceError\n"
+        "from pipeline.errors import Unfinished\n"
         "try: save_checkpoint(Path(sys.argv[1]), state(20, size=4000))\n"
-        "except ResourceError as error: print(error)"
+        "except Unfinished as error: print(error)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, tmp_path],
@@ -206,7 +206,7 @@ def test_on_a_full_disk_a_training_says_what_it_needs_and_goes_on_when_there_is_
     # Two are kept while the third is written, for which there is no room.
     small_disk(int(2.5 * size))
     told = r"a file of [\d,]+ bytes could not be written into \S+/disk/key, where [\d,]+ bytes are free"
-    with pytest.raises(ResourceError, match=told) as raised:
+    with pytest.raises(Unfinished, match=told) as raised:
         training(sum_of_weights, checkpoints="disk/key")
     needed, free = (
         int(number.replace(",", "")) for number in re.findall(r"([\d,]+) bytes", str(raised.value))
