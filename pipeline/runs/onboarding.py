@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 
-from pipeline.atomic import locked
 from pipeline.cron import is_cron
 from pipeline.errors import DataError, HounsfieldError, ParamsError
 from pipeline.onboarding import add_organ, add_organ_from_prefix, parse_labels
@@ -22,7 +21,7 @@ from pipeline.runs.editing import change_params, with_values
 from pipeline.runs.errors import Busy
 from pipeline.runs.opening import discard_run
 from pipeline.runs.settings import Settings
-from pipeline.runs.workspaces import Run, hold, make_workspace, remove_others, run_name
+from pipeline.runs.workspaces import Run, hold, locked_run, make_workspace, remove_others, run_name
 from pipeline.sources.keys import parse_url
 
 MODALITIES = ("CT", "MR")
@@ -50,8 +49,7 @@ def onboard_organ(settings: Settings, run_id: str, filled_in: str) -> Run:
             onboarded already. Nothing is left behind.
     """
     form, name = read_form(filled_in), run_name(run_id)
-    folder = settings.home / "workspaces" / form.organ
-    with locked(folder / f".{name}.lock", f"opening the run {name}"):
+    with locked_run(settings.home, form.organ, name, "opening"):
         try:
             hold(settings, form.organ, name)
         except Busy as busy:

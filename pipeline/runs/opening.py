@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from pipeline.atomic import locked
 from pipeline.errors import DataError, HounsfieldError, MissingError
 from pipeline.params import check_name, load_organ
 from pipeline.progress import console
@@ -14,6 +13,7 @@ from pipeline.runs.workspaces import (
     Run,
     find_run,
     hold,
+    locked_run,
     make_workspace,
     release,
     remotes,
@@ -54,7 +54,7 @@ def open_run(
     """
     check_name(organ)
     name = run_name(run_id)
-    with locked(settings.home / "workspaces" / organ / f".{name}.lock", f"opening the run {name}"):
+    with locked_run(settings.home, organ, name, "opening"):
         hold(settings, organ, name, by)
         was_there = find_run(workspace_folder(settings.home, organ, name)) is not None
         try:

@@ -18,7 +18,7 @@ from pipeline.runs.commands import Refused, as_author, dvc, git, unlock_git
 from pipeline.runs.merging import Conflict, on_top
 from pipeline.runs.opening import PUBLISHED
 from pipeline.runs.settings import Settings
-from pipeline.runs.workspaces import Run, open_run_of, remotes, share_cache
+from pipeline.runs.workspaces import Run, locked_run, open_run_of, remotes, share_cache
 
 PAGES = ("report", "decision")
 """Of `reports/<organ>`: what outlives a run."""
@@ -66,7 +66,7 @@ def publish_run(settings: Settings, organ: str, run_id: str, branch: str = "") -
     """
     run = open_run_of(settings, organ, run_id)
     # One attempt at a time: what another one's git has locked would be taken for what a kill has left.
-    with locked(settings.home / "workspaces" / organ / f".{run.name}.lock", f"publishing the run {run.name}"):
+    with locked_run(settings.home, organ, run.name, "publishing"):
         return _published(settings, run, branch)
 
 

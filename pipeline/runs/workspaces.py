@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -140,6 +140,11 @@ def _record_of(home: Path, organ: str) -> Iterator[Path]:
     folder = home / "workspaces"
     with locked(folder / f".{organ}.lock", f"opening a run of {organ}"):
         yield folder / f"{organ}.open.json"
+
+
+def locked_run(home: Path, organ: str, name: str, doing: str) -> AbstractContextManager[int]:
+    """The lock of those that open or publish a run; `doing` says which, to who has to wait."""
+    return locked(home / "workspaces" / organ / f".{name}.lock", f"{doing} the run {name}")
 
 
 def make_workspace(settings: Settings, organ: str, name: str) -> Run:
