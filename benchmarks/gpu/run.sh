@@ -2,6 +2,7 @@
 # The checks and comparisons that need a GPU: one call of at most ten minutes on a machine without a network.
 #
 #     benchmarks/gpu/run.sh CARRIED OUT [tests] [steps] [accuracy] [inference]
+#     benchmarks/gpu/run.sh CARRIED OUT small
 #     benchmarks/gpu/run.sh CARRIED OUT head_and_neck
 #
 # CARRIED is what prepare.py made; head_and_neck needs only its archive, site and wheels. The machine has
@@ -33,6 +34,10 @@ for part in ${@:-tests steps accuracy inference}; do
         ;;
     steps) timeout 240 python3 benchmarks/gpu/steps.py "$work" ${STEPS:-} ;;
     accuracy) timeout 400 python3 benchmarks/gpu/accuracy.py "$work" --out "$out" $ACCURACY ;;
+    small) # the network of a CPU, three times, and their ensemble
+        timeout 580 python3 benchmarks/gpu/accuracy.py "$work" --out "$out/small" --seeds 0 1 2 \
+            ${ACCURACY:---set} train.profile=small train.steps=4000
+        ;;
     head_and_neck)
         timeout 580 python3 benchmarks/head_and_neck.py "$carried/head_and_neck.tar.xz" "$work/head_and_neck" \
             --peer "$(command -v python3)" --mirror --set ingest.train_memory_gb=8 ${HEAD_AND_NECK:-}
