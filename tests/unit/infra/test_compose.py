@@ -6,13 +6,16 @@ import subprocess
 
 import pytest
 import yaml
+from docker.utils.build import PatternMatcher
 
 from tests.conftest import ROOT
 
 FILE = ROOT / "infra/compose/compose.yaml"
 EXAMPLE = ROOT / "infra/compose/.env.example"
+IMAGE = ROOT / "infra/image/Dockerfile"
 NEEDED = re.compile(r"\$\{(\w+):\?")
 SECRET = re.compile(r"PASSWORD|SECRET|KEY")
+COPIED = re.compile(r"^COPY (?!--from)(?:--\S+ )*(.+) \S+$", re.MULTILINE)
 PARSE = "import sys, compose_spec; compose_spec.PyCompose.from_yaml(sys.stdin.read()).validate()"
 
 
@@ -98,3 +101,10 @@ def test_airflow_is_told_only_what_airflow_knows(resolved):
             if name.startswith("AIRFLOW__"):
                 section, option = name.removeprefix("AIRFLOW__").lower().split("__", 1)
                 assert option in conf.configuration_description[section]["options"], name
+
+
+def test_a_build_is_sent_all_that_the_image_copies():
+    ignored = PatternMatcher((ROOT / ".dockerignore").read_text().splitlines())
+    sources = [name for line in COPIED.findall(IMAGE.read_text()) for name in line.split()]
+    assert {"pyproject.toml", "pipeline", "infra/image/make_buckets.py"} <= set(sources)
+    assert [name for name in sources if not (ROOT / name).exists() or ignored.matches(name)] == []
