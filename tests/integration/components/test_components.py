@@ -108,6 +108,19 @@ def test_dockerfile_is_pinned_without_root_and_leaves_its_tools_behind(stage: st
     assert "--constraint $home/build/requirements.txt" in (ROOT / "components/install.sh").read_text()
 
 
+@pytest.mark.parametrize(
+    "path", [*(f"components/{stage}/Dockerfile" for stage in BODIES), "infra/image/Dockerfile"]
+)
+def test_what_an_image_runs_may_be_read_there_whatever_the_umask_of_the_checkout(path: str) -> None:
+    lines = (ROOT / path).read_text().splitlines()
+    # What root alone reads, while it builds.
+    built = ("/opt/hounsfield/build/", "/src/")
+    copied = [line for line in lines if line.startswith("COPY ") and "--from=" not in line]
+    run = [line for line in copied if not line.split()[-1].startswith(built)]
+    assert run
+    assert all(line.startswith("COPY --chmod=755 ") for line in run)
+
+
 @pytest.mark.parametrize("stage", BODIES)
 def test_requirements_hold_torch_and_readers_only_where_they_are_used(stage: str) -> None:
     asked = (ROOT / "components" / stage / "requirements.txt").read_text()
