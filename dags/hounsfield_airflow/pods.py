@@ -37,8 +37,14 @@ SECURITY = {
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
+CONFIGURATION = "hounsfield"
+"""The ConfigMap of the installation, which workers have as well: MLFLOW_TRACKING_URI is in it."""
 SECRET = "hounsfield-registry"
-"""Holds what the registry's server is asked with: MLFLOW_TRACKING_URI, a name and a password for it."""
+"""Holds what else the registry's server is asked with, a name and a password; what it says wins."""
+SCHEDULE_WITHIN = 3600
+"""Seconds that a pod may wait for a node: one with a GPU has yet to be started, or is busy."""
+START_WITHIN = 1800
+"""Seconds that it may take there: a new node has no image yet."""
 TRAINER = {"group": "trainer.kubeflow.org", "version": "v1alpha1", "plural": "trainjobs"}
 RUNTIME = "torch-distributed"
 """Kubeflow Trainer's own runtime for PyTorch: it tells torchrun where the other nodes are."""
@@ -77,7 +83,13 @@ class StagePod(KubernetesPodOperator):
     """A command in the image of a stage, in the folder of a run's workspace; it waits without a worker."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(deferrable=True, log_pod_spec_on_failure=False, **kwargs)
+        super().__init__(
+            deferrable=True,
+            log_pod_spec_on_failure=False,
+            schedule_timeout_seconds=SCHEDULE_WITHIN,
+            startup_timeout_seconds=START_WITHIN,
+            **kwargs,
+        )
 
     def cleanup(self, pod: Any, remote_pod: Any, *args: Any, **kwargs: Any) -> None:
         """Remove the pod and fail as it has.
@@ -170,7 +182,7 @@ def pod_of(
         "resources": params.resources.get(stage, params.resources.get("default", {})),
         "securityContext": SECURITY,
         "volumeMounts": _mounts(home, params),
-        **({"envFrom": [{"secretRef": {"name": SECRET, "optional": True}}]} if network else {}),
+        **({"envFrom": _registry()} if network else {}),
     }
     return {
         "apiVersion": "v1",
@@ -250,6 +262,12 @@ def labels(stage: str, network: bool) -> dict[str, str]:
         "app.kubernetes.io/component": stage,
         "hounsfield.io/network": "registry" if network else "none",
     }
+
+
+def _registry() -> list[dict[str, Any]]:
+    """Where a stage is told of the registry's server; of a variable that both have, the last counts."""
+    sources = {"configMapRef": CONFIGURATION, "secretRef": SECRET}
+    return [{kind: {"name": name, "optional": True}} for kind, name in sources.items()]
 
 
 def _volumes(params: KubernetesParams) -> list[dict[str, Any]]:

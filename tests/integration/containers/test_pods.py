@@ -15,6 +15,7 @@ from hounsfield_airflow.pods import StagePod, TrainJob, pod_of, train_job_of
 from kubernetes.client import ApiClient, V1Pod
 
 from pipeline.params import KubernetesParams
+from tests.conftest import ROOT
 from tests.integration.containers.kubeflow_models import refused_by_kubeflow
 
 PARAMS = KubernetesParams(
@@ -93,7 +94,26 @@ def test_pods_that_need_no_server_are_told_apart_from_those_that_do() -> None:
     assert alone["metadata"]["labels"]["hounsfield.io/network"] == "none"
     assert asking["metadata"]["labels"]["hounsfield.io/network"] == "registry"
     assert not alone["spec"]["containers"][0].get("envFrom")
-    assert asking["spec"]["containers"][0]["envFrom"][0]["secretRef"]["name"] == "hounsfield-registry"
+
+
+def test_a_stage_that_asks_the_registry_is_told_of_it_as_workers_are_and_what_the_secret_says_counts() -> (
+    None
+):
+    asked = requested(stage_pod(network=True))["spec"]["containers"][0]["envFrom"]
+    assert asked == [
+        {"configMapRef": {"name": "hounsfield", "optional": True}},
+        {"secretRef": {"name": "hounsfield-registry", "optional": True}},
+    ]
+    manifest = yaml.safe_load((ROOT / "infra/kubernetes/configuration.yaml").read_text())
+    assert manifest["metadata"]["name"] == "hounsfield"
+    assert manifest["data"]["MLFLOW_TRACKING_URI"].startswith("http")
+
+
+def test_a_pod_waits_for_a_gpu_node_that_has_yet_to_start_and_to_fetch_the_image() -> None:
+    pod = stage_pod()
+    # Airflow would give each of them up after two minutes.
+    assert pod.schedule_timeout_seconds >= 3600
+    assert pod.startup_timeout_seconds >= 1800
 
 
 def test_resources_of_a_stage_that_none_are_written_for_are_the_default_ones() -> None:
