@@ -93,6 +93,19 @@ def test_services_are_locked_down_and_open_to_this_machine_alone(resolved):
         assert not any("docker.sock" in str(volume) for volume in service.get("volumes", [])), name
 
 
+def test_mlflow_answers_to_the_name_of_its_service_of_this_machine_and_of_a_proxy(compose):
+    from mlflow.server.security_utils import is_allowed_host_header, should_block_cors_request
+
+    proxy = "mlflow.hospital.example"
+    command = yaml.safe_load(compose(environment() | {"MLFLOW_HOST": proxy}))["services"]["mlflow"]["command"]
+    options = dict(word.removeprefix("--").split("=", 1) for word in command)
+    hosts = options["allowed-hosts"].split(",")
+    for host in ("mlflow:5000", "localhost:5000", "localhost:5001", "127.0.0.1:5000", proxy):
+        assert is_allowed_host_header(hosts, host), host
+    assert not is_allowed_host_header(hosts, "elsewhere.example")
+    assert not should_block_cors_request(f"https://{proxy}", "POST", [options["cors-allowed-origins"]])
+
+
 def test_airflow_is_told_only_what_airflow_knows(resolved):
     from airflow.configuration import conf
 
