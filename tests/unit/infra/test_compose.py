@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -34,11 +35,10 @@ def compose(lint, tmp_path_factory):
     podman.write_text("#!/bin/sh\necho 'podman version 5.0.0'\n")
     podman.chmod(0o755)
 
-    def config(given: dict[str, str], code: int = 0) -> str:
+    def config(given: dict[str, str], *more: Path, code: int = 0) -> str:
         path = f"{podman.parent}{os.pathsep}{os.environ['PATH']}"
-        said: str = lint(
-            "podman-compose", "--file", str(FILE), "config", code=code, env=given | {"PATH": path}
-        )
+        files = [f"--file={file}" for file in (FILE, *more)]
+        said: str = lint("podman-compose", *files, "config", code=code, env=given | {"PATH": path})
         return said
 
     return config
@@ -91,6 +91,17 @@ def test_services_are_locked_down_and_open_to_this_machine_alone(resolved):
         assert not service.get("privileged"), name
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
         assert not any("docker.sock" in str(volume) for volume in service.get("volumes", [])), name
+
+
+def test_with_a_gpu_the_one_image_is_built_with_torch_for_it(compose, resolved):
+    services = yaml.safe_load(compose(environment(), FILE.with_name("compose.gpu.yaml")))["services"]
+    built = {name for name, service in resolved["services"].items() if "build" in service}
+    assert {name for name, service in services.items() if "build" in service} == built
+    for name in built:
+        assert services[name]["build"]["args"] == ["TORCH_INDEX=https://pypi.org/simple"], name
+        assert services[name]["build"]["dockerfile"] == "infra/image/Dockerfile"
+    (device,) = services["airflow-scheduler"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device["driver"] == "nvidia"
 
 
 def test_mlflow_answers_to_the_name_of_its_service_of_this_machine_and_of_a_proxy(compose):
