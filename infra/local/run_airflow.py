@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -36,6 +37,8 @@ GRACE = 20.0
 """Seconds that what was asked to end has for it."""
 SHORT_LIFE = 20.0
 """Seconds; a component that ends sooner three times in a row is not started again."""
+HERE = ("localhost", "127.0.0.1")
+"""Names of this machine, which no proxy leads to."""
 SUBREAPER = 36
 """PR_SET_CHILD_SUBREAPER of prctl(2): orphans become children of this process and can be ended."""
 
@@ -112,12 +115,18 @@ def environment(folder: Path, port: int) -> dict[str, str]:
         # Airflow and MLflow ask nobody outside.
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "NO_PROXY": "localhost,127.0.0.1",
+        **dict.fromkeys(("NO_PROXY", "no_proxy"), without_proxy()),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "PYTHONPATH": f"{PROJECT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
     }
     given = {key: value for key, value in os.environ.items() if key.startswith("AIRFLOW__")}
     return os.environ | settings | given
+
+
+def without_proxy() -> str:
+    """Who is asked without a proxy: this machine, and whom the caller names."""
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    return ",".join([*HERE, *filter(None, [given])])
 
 
 def kept_secrets(path: Path) -> dict[str, str]:
@@ -160,11 +169,27 @@ def is_healthy(port: int) -> bool:
 def _ask(address: str) -> dict[str, Any] | None:
     """The JSON at an address; None if there is none."""
     try:
-        with urllib.request.urlopen(address, timeout=60) as answer:
+        # A proxy that the environment names would be asked for this machine.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(address, timeout=60) as answer:
             said: dict[str, Any] = json.load(answer)
     except (OSError, ValueError):
         return None
     return said
+
+
+def check_port(port: int) -> None:
+    """Whether Airflow can listen there.
+
+    Raises:
+        Failed: it cannot, as when another program does.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            raise Failed(f"Airflow cannot listen to port {port} ({error}): use another, PORT=8081") from None
 
 
 def run(port: int, say: Callable[[str], object]) -> NoReturn:
@@ -175,6 +200,7 @@ def run(port: int, say: Callable[[str], object]) -> NoReturn:
     """
     home = Path(os.environ.get("HOUNSFIELD_HOME") or PROJECT / ".hounsfield").absolute()
     folder = Path(os.environ.get("AIRFLOW_HOME") or home / "airflow").absolute()
+    check_port(port)
     settings = environment(folder, port)
     password = admin_password(Path(settings["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"]))
     logs = folder / "logs"
