@@ -107,6 +107,8 @@ def test_the_chart_gets_no_secret_and_no_database_of_its_own():
     assert values["executor"] == "KubernetesExecutor"
     assert values["postgresql"] == values["redis"] == {"enabled": False}
     assert values["rbac"]["create"] is False
+    # The chart's own administrator is admin, with the password admin.
+    assert values["createUserJob"] == {"enabled": False}
 
 
 def test_airflow_knows_every_option_of_the_chart_s_configuration():
