@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all the set-up on a machine with Python 3.11, git and make.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
 UV := uv==0.13.9

@@ -9,7 +9,8 @@
 set -euo pipefail
 name=${1:-hounsfield/base:bookworm}
 cache=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/hounsfield/debs}
-engine=${ENGINE:-$(command -v podman || command -v docker)}
+engine=${ENGINE:-$(command -v podman || command -v docker || true)}
+[ -n "$engine" ] || { echo "no container engine is here: apt-get install podman buildah runc, or set ENGINE" >&2; exit 1; }
 
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
