@@ -17,11 +17,11 @@ from pipeline.errors import DataError
 from pipeline.inference.model import BEFORE, CONFIG, FOLDS, WEIGHTS, parts
 from pipeline.inference.rule_out import labelled_range
 from pipeline.params import TrainParams
-from pipeline.training.before import fit_before
+from pipeline.training.before import fit_before, groups_of
 from pipeline.training.cross_validation import helpful_cleaning
 from pipeline.training.data import check_taught
 from pipeline.training.distributed import first, processes
-from pipeline.training.fit import WATCHED, Material, Trained, fit
+from pipeline.training.fit import WATCHED, Material, Trained, check_follows, fit
 from pipeline.training.loop import Curve
 from pipeline.training.profile import device
 from pipeline.validation.drift import fingerprint
@@ -63,6 +63,10 @@ def run(
     if params.transfer != "zero":
         for fold in folds:
             check_taught(organ, material.table[material.table["fold"] != fold], plan["labels"])
+    if params.before is not None:
+        for fold in folds:
+            groups_of(material, fold, params.before)
+        check_follows(material, params)
     members = [_fit(material, params, fold) for fold in folds]
     if not first():
         return

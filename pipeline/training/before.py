@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from pipeline.atomic import atomic_path, remove_partial, sha256_json
@@ -42,13 +43,6 @@ def fit_before(
         DataError: there are fewer folds than groups, a label is in none that is learned from, or a training
             breaks down.
     """
-    table = material.table
-    folds = sorted(set(table["fold"].tolist()) - {params.fold})
-    if len(folds) < before.folds:
-        raise DataError(
-            f"{material.organ}: before.folds is {before.folds}, but {len(folds)} folds are learned from",
-            f"lower organs.{material.organ}.train.before.folds, or raise validate.folds",
-        )
     own = params.model_copy(
         update={
             "network": before.network,
@@ -59,17 +53,40 @@ def fit_before(
             "transfer": "full",
         }
     )
-    groups = [folds[number :: before.folds] for number in range(before.folds)]
-    learned = [table[~table["fold"].isin([*group, params.fold])].reset_index(drop=True) for group in groups]
-    for rows in learned:
-        check_taught(material.organ, rows, material.plan["labels"])
+    table = material.table
+    groups = groups_of(material, params.fold, before)
     trained = []
-    for group, rows in zip(groups, learned, strict=True):
+    for group in groups:
+        rows = _learned(table, group, params.fold)
         watched = sorted(table[table["fold"].isin(group)]["case"].unique())[:WATCHED]
         trained.append(fit(material, own, rows, watched))
     folder = checkpoints(material.organ) / _name(trained, before)
     handed = _predicted(material, before, groups, trained, folder)
     return tuple(trained), handed
+
+
+def groups_of(material: Material, fold: int, before: BeforeParams) -> list[list[int]]:
+    """The folds that each of the networks before does not learn from, besides the watched one.
+
+    Raises:
+        DataError: there are fewer folds than groups, or a label is in none that is learned from.
+    """
+    table = material.table
+    folds = sorted(set(table["fold"].tolist()) - {fold})
+    if len(folds) < before.folds:
+        raise DataError(
+            f"{material.organ}: before.folds is {before.folds}, but {len(folds)} folds are learned from",
+            f"lower organs.{material.organ}.train.before.folds, or raise validate.folds",
+        )
+    groups = [folds[number :: before.folds] for number in range(before.folds)]
+    for group in groups:
+        check_taught(material.organ, _learned(table, group, fold), material.plan["labels"])
+    return groups
+
+
+def _learned(table: pd.DataFrame, group: list[int], fold: int) -> pd.DataFrame:
+    """The rows that a network learns from which does without a group of folds and the watched one."""
+    return table[~table["fold"].isin([*group, fold])].reset_index(drop=True)
 
 
 def _name(trained: list[Trained], before: BeforeParams) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.atomic import sha256_code, sha256_json
 from pipeline.errors import ParamsError
-from pipeline.inference.composition import FULL, Given
+from pipeline.inference.composition import FULL, Given, Gives
 from pipeline.inference.model import Model, build
 from pipeline.inference.sliding_window import probabilities, windows
 from pipeline.labels import UNKNOWN
@@ -128,7 +128,7 @@ def fit(
         Unfinished: this process was asked to end.
     """
     profile, where = choose_profile(params, material.plan.get("batch_size")), device()
-    loss = as_annotated(by_class(params.loss, material.plan["labels"]), material.plan["recipe"])
+    loss = _loss(material.plan, params)
     params = params.model_copy(update={"learning_rate": profile.learning_rate, "loss": loss})
     torch.manual_seed(params.seed)
     plan = material.plan
@@ -161,6 +161,50 @@ def fit(
     with told_if_no_memory(), told_if_too_small(config["patch_size"]), memory_kept(where):
         weights, curve = train(network, reader, watch, setting)
     return Trained(config, weights, curve, key, before)
+
+
+def check_follows(material: Material, params: TrainParams) -> None:
+    """Refuse a network that could not be trained before those that come before it are, which takes hours.
+
+    Args:
+        material: what it is made from.
+        params: of this network, with `before`.
+
+    Raises:
+        MissingError: the model that it starts from is not there.
+        ParamsError: it cannot be built or begun so, its loss has no such label, or parts of slices are all
+            that it would be given of what is known of whole ones.
+    """
+    assert params.before is not None, "something comes before it"
+    loss, gives = _loss(material.plan, params), params.before.gives
+    marked = material.plan["recipe"].get("annotation", {}).get("kind") == "image"
+    if (gives == "region" and loss.presence) or (gives == "box" and marked):
+        raise ParamsError(
+            f"train.before.gives is {gives}, but what is known is which labels a whole slice holds, and the "
+            "network would see parts of slices",
+            "set train.before.gives to maps, or train one network alone",
+        )
+    profile = choose_profile(params, material.plan.get("batch_size"))
+    config = _config(material, params.model_copy(update={"before": None}), profile, ())
+    config["normalisation"] = _channels(material.plan, gives)
+    begin(build(config), params, config, home(project_root()) / "champions")
+
+
+def _loss(plan: Mapping[str, Any], params: TrainParams) -> LossParams:
+    """That of a network on these data."""
+    return as_annotated(by_class(params.loss, plan["labels"]), plan["recipe"])
+
+
+def _channels(plan: Mapping[str, Any], gives: Gives) -> list[dict[str, Any]]:
+    """What a network sees after others: the images, and maps as further ones."""
+    channels: list[dict[str, Any]] = list(plan["normalisation"])
+    if gives == "maps":
+        images = plan["recipe"]["channels"]
+        channels += [
+            {"image": images + number, "clip": [0.0, FULL], "mean": FULL / 2, "std": FULL / 2}
+            for number in range(len(plan["labels"]))
+        ]
+    return channels
 
 
 def _reader(
@@ -303,12 +347,7 @@ def _config(
         "models": len(before),
         "keys": [one.key for one in before],
     }
-    if params.before.gives == "maps":
-        images = plan["recipe"]["channels"]
-        config["normalisation"] = plan["normalisation"] + [
-            {"image": images + number, "clip": [0.0, FULL], "mean": FULL / 2, "std": FULL / 2}
-            for number in range(len(plan["labels"]))
-        ]
+    config["normalisation"] = _channels(plan, params.before.gives)
     return config
 
 

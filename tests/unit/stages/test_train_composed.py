@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, HounsfieldError, ParamsError
 from pipeline.inference.composition import given_by
 from pipeline.inference.model import load_model
 from pipeline.params import TrainParams
@@ -172,6 +172,41 @@ def test_a_network_before_is_not_trained_without_a_label_either(train):
     table.to_parquet(path)
     with pytest.raises(DataError, match=r"nobody looked for near in any of the 2 cases .* before\.folds"):
         train()
+
+
+def test_a_label_that_a_later_network_before_would_lack_is_said_before_anything_is_trained(train, tmp_path):
+    path = Path("data/patches") / f"{ORGAN}.parquet"
+    table = pd.read_parquet(path)
+    # Of the two networks of the ensemble, the first has none before it that learns from fold 0 alone.
+    table.loc[table["fold"] == 0, "annotated"] = "far"
+    table.to_parquet(path)
+    with pytest.raises(DataError, match="nobody looked for near in any of the 1 cases"):
+        train(ensemble=2)
+    assert not (tmp_path / "home" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"loss": {"weights": {"livr": 2.0}}}, "'livr', which is no label"),
+        ({"start": "0" * 64}, "train.start names is not at"),
+        ({"network": {"name": "unet", "width": 0.0}}, "'unet' cannot be built"),
+    ],
+)
+def test_what_the_second_network_cannot_be_is_said_before_the_first_is_trained(train, tmp_path, params, said):
+    with pytest.raises(HounsfieldError, match=said):
+        train(**params)
+    assert not (tmp_path / "home" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("gives", "annotation"), [("region", "full"), ("region", "image"), ("box", "image")])
+def test_where_only_slices_are_judged_a_network_is_not_shown_parts_of_them(train, gives, annotation):
+    path = Path("data/plans") / f"{ORGAN}.json"
+    plan = json.loads(path.read_text())
+    plan["recipe"]["annotation"]["kind"] = annotation
+    path.write_text(json.dumps(plan))
+    with pytest.raises(ParamsError, match=f"gives is {gives}, but what is known"):
+        train(gives, loss={"presence": 0.1 if annotation == "full" else 0.0})
 
 
 def test_too_few_folds_are_refused(train):
