@@ -450,6 +450,11 @@ class TrainParams(Section):
                 f"transfer is {self.transfer}, but start is scratch: hounsfield start-from ORGAN OTHER names "
                 "a model to start from"
             )
+        if self.transfer == "zero" and self.before is not None:
+            raise ValueError(
+                "transfer is zero, so nothing is trained, but a network before it would be: leave out before "
+                "(or the composition), or set transfer to partial or full"
+            )
         return self
 
     @model_validator(mode="before")

@@ -35,14 +35,20 @@ def begin(network: Network, params: TrainParams, config: Mapping[str, Any], cham
 
     Raises:
         MissingError: the model that `params.start` names is not there.
-        ParamsError: nothing is to be trained, but not every weight is the model's; or the first
-            layers are all.
+        ParamsError: nothing is to be trained, but not every weight is the model's, or others came before
+            it; or the first layers are all.
     """
     if params.network.init == "normal":
         draw_normal(network)
     if params.start == "scratch":
         return
     model = registered(champions, params.start, "train.start", FETCH)
+    if params.transfer == "zero" and "before" in read_json(model / CONFIG):
+        raise ParamsError(
+            f"transfer is zero, but the model {params.start[:12]} is given what networks before it find, and "
+            "these would not come with it",
+            "set train.transfer to partial or full, or start from the model of one network alone",
+        )
     taken = begin_from(network, without_fold(model, params.fold))
     every = len(stored(network))
     console.print(f"starting from {len(taken)} of {every} weights of the model {params.start[:12]}")

@@ -14,6 +14,7 @@ from pipeline.errors import DataError, HounsfieldError, ParamsError
 from pipeline.inference.composition import given_by
 from pipeline.inference.model import load_model
 from pipeline.params import TrainParams
+from pipeline.registry.artifacts import content_of
 from pipeline.stages.train import run
 from pipeline.training import cross_validation
 from pipeline.training.fit import as_model
@@ -207,6 +208,19 @@ def test_where_only_slices_are_judged_a_network_is_not_shown_parts_of_them(train
     path.write_text(json.dumps(plan))
     with pytest.raises(ParamsError, match=f"gives is {gives}, but what is known"):
         train(gives, loss={"presence": 0.1 if annotation == "full" else 0.0})
+
+
+def test_a_model_that_others_come_before_is_not_used_as_it_is_without_them(train, tmp_path):
+    train("box")
+    content = content_of(MODEL)
+    shutil.copytree(MODEL, tmp_path / "home" / "champions" / content)
+    with pytest.raises(ParamsError, match="networks before it find"):
+        train(before=None, start=content, transfer="zero")
+
+
+def test_where_nothing_is_trained_no_network_comes_before(train):
+    with pytest.raises(ValueError, match="a network before it would be"):
+        train(start="0" * 64, transfer="zero")
 
 
 def test_too_few_folds_are_refused(train):
