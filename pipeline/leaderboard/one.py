@@ -89,7 +89,8 @@ def run(job: Job) -> None:
         with atomic_path(folder / PICTURE) as temporary:
             temporary.write_bytes(png)
         worst = case
-    sizes = [_size(one.config) for one in (model, *model.before)]
+    members = (model, *model.folds)
+    sizes = [_size(one.config) for member in members for one in (member, *member.before)]
     cases = int(test["case"].nunique())
     write_json(
         folder / RESULT,
@@ -126,9 +127,10 @@ def _steps(job: Job, file: Path) -> int:
         # A budget of seconds gives another number on every look.
         return int(read_json(file)["steps"])
     params = job.system.params(TrainParams.model_validate(job.train), job.profile, 1)
+    # Of one network of an ensemble, with those that come before it.
     trainings = 1 if params.before is None else 1 + params.before.folds
     budget = job.budget
-    total = budget.amount
+    amount = total = budget.amount / params.ensemble
     if budget.kind != "steps":
         plan = read_json(Path(job.files["plans"]))
         first = pd.read_parquet(job.files["patches"]).iloc[0]
@@ -136,7 +138,7 @@ def _steps(job: Job, file: Path) -> int:
         chosen = [params.network] if params.before is None else [params.network, params.before.network]
         costs = [_cost(one, params, plan, patch, budget.kind) for one in chosen]
         # That of the network, and of the one before as often as it is trained.
-        total = trainings * budget.amount / (costs[0] + sum(costs[1:]) * (trainings - 1))
+        total = trainings * amount / (costs[0] + sum(costs[1:]) * (trainings - 1))
     steps = max(1, int(total / trainings))
     write_json(file, {"steps": steps})
     return steps

@@ -12,10 +12,11 @@ from pipeline.networks import names
 from pipeline.networks.compositions import NAMED
 from pipeline.params import TrainParams, first_problem, merge
 
-OWN = ("network", "before", "loss", "start", "steps", "profile", "validate_every")
+OWN = ("network", "before", "loss", "start", "transfer", "steps", "profile", "validate_every")
 """Keys of `train` that a system has of its own, whatever the organ says."""
-SHARED = ("steps", "profile", "before.steps", "network.steps")
-"""Keys of `train` that are the same for all systems, or their budget would not be."""
+SHARED = ("steps", "profile", "before.steps", "network.steps", "start")
+"""Keys of `train` that are the same for all systems, or their budget would not be: what a model that a
+training starts from has learned is none of it."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.conftest import Project
 
 ORGAN = "abdomen"
-SYSTEMS = ["fcn", "auto_context", "fcn,loss.focal_gamma=2"]
+SYSTEMS = ["fcn", "auto_context", "fcn,loss.focal_gamma=2", "fcn,ensemble=2"]
 BUDGET = ["--steps", "6"]
 
 
@@ -32,13 +32,15 @@ def test_systems_are_trained_judged_and_ranked(project: Project) -> None:
         assert row["gflops"] > 0
         assert row["memory_mb"] > 100
         assert f"{row['system']}: Dice" in said
+    by_name = {row["system"]: row for row in found}
+    assert by_name["fcn,ensemble=2"]["parameters"] == 2 * by_name["fcn"]["parameters"]
     worst = project.folder / "docs" / "leaderboard" / ORGAN / "worst"
-    assert len(list(worst.glob("*.png"))) == 3
+    assert len(list(worst.glob("*.png"))) == 4
 
     # Again, and with one more: what is there is not trained anew.
     began = time.time()
     said = project.hounsfield("leaderboard", ORGAN, *SYSTEMS, *BUDGET)
-    assert "3 of 3 systems are done already" in said
+    assert "4 of 4 systems are done already" in said
     assert rows(project) == found
     made = project.folder / ".hounsfield" / "leaderboard" / ORGAN
     assert all(path.stat().st_mtime < began for path in made.rglob("*") if path.is_file())

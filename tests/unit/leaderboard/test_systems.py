@@ -31,6 +31,13 @@ def test_what_the_organ_says_of_network_and_loss_does_not_count_and_the_rest_doe
     assert (params.batch_size, params.learning_rate, params.steps, params.profile) == (3, 0.5, 7, "small")
 
 
+def test_where_the_organ_starts_from_a_model_systems_start_from_scratch_all_the_same():
+    organ = TrainParams(start="0" * 64, transfer="partial")
+    (system,) = systems(["unet"])
+    params = system.params(organ, "small", 7)
+    assert (params.start, params.transfer) == ("scratch", "full")
+
+
 def test_a_composition_is_a_system():
     (system,) = systems(["cascade,network.grow_mm=3"])
     params = system.params(TrainParams(), "small", 7)
@@ -45,6 +52,7 @@ def test_a_composition_is_a_system():
         (["residual_unet,network.channels=[4,8]"], "is no YAML: lists have commas"),
         (["unet,steps=5"], "would change its budget"),
         (["cascade,before.steps=5"], "would change its budget"),
+        (["unet,start=" + "0" * 64], "would change its budget"),
     ],
 )
 def test_what_is_no_system_is_refused(asked, said):
