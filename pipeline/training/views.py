@@ -1,7 +1,7 @@
 """Volumes as a network sees them that comes after another one: with maps, within a region, in a box."""
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Hashable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.errors import DataError
 from pipeline.inference.composition import Given, Gives, bounds
 from pipeline.labels import UNKNOWN
-from pipeline.sampling.boxes import Index
+from pipeline.sampling.boxes import Index, patch_start
 from pipeline.volumes.geometry import Floats
 
 
@@ -142,12 +142,13 @@ def rows_within(rows: pd.DataFrame, handed: Mapping[str, Given], gives: Gives) -
     """The rows of the patch table that a network learns from which looks where another one told it to.
 
     Args:
-        rows: with `case`, and `z`, `y`, `x` of the patch's centre.
+        rows: with `case`, and kind, centre and size of the patch.
         handed: of each case, as `given_by` returned it.
         gives: what it is.
 
     Returns:
-        The rows whose centre lies within, in the coordinates of the view.
+        The rows whose centre lies within, or whose patch reaches in, where it is one of a grid, which covers
+        every voxel; in the coordinates of the view.
 
     Raises:
         DataError: there is none.
@@ -157,7 +158,7 @@ def rows_within(rows: pd.DataFrame, handed: Mapping[str, Given], gives: Gives) -
     kept = []
     for case, own in rows.groupby("case", sort=False):
         where = handed[str(case)][0] > 0
-        chosen = own[where[tuple(own[axis].to_numpy() for axis in "zyx")]]
+        chosen = own[[_lies_within(row, where) for row in own.to_dict("records")]]
         if gives == "box":
             moved = zip("zyx", bounds(where)[0], strict=True)
             chosen = chosen.assign(**{axis: chosen[axis] - start for axis, start in moved})
@@ -169,3 +170,15 @@ def rows_within(rows: pd.DataFrame, handed: Mapping[str, Given], gives: Gives) -
             "raise train.before.steps or train.before.grow_mm, or set train.before.gives to maps",
         )
     return table.reset_index(drop=True)
+
+
+def _lies_within(row: Mapping[Hashable, Any], where: NDArray[np.bool_]) -> bool:
+    """Whether a row of the patch table is learned from where a network looks."""
+    centre = row["z"], row["y"], row["x"]
+    if row["kind"] != "grid":
+        return bool(where[centre])
+    size = row["size_z"], row["size_y"], row["size_x"]
+    z, y, x = where.shape
+    start = patch_start(centre, size, (z, y, x))
+    ends = zip(start, size, strict=True)
+    return bool(where[tuple(slice(max(0, first), first + edge) for first, edge in ends)].any())

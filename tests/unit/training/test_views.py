@@ -4,6 +4,8 @@ import pytest
 
 from pipeline.errors import DataError
 from pipeline.labels import UNKNOWN
+from pipeline.sampling.boxes import patch_start
+from pipeline.sampling.centres import grid_centres
 from pipeline.training.data import PatchReader, ReadCase
 from pipeline.training.views import Cropped, Within, WithMaps, judged, rows_within
 
@@ -62,9 +64,11 @@ def test_where_a_network_does_not_look_it_finds_nothing_of_the_whole_truth(volum
     assert judged(volume, everywhere)[1] is judged(WithMaps(volume, region), everywhere)[1]
 
 
-def table(centres):
+def table(centres, size=2, kind="foreground"):
     rows = [{"case": "one", "z": z, "y": y, "x": x} for z, y, x in centres]
-    return pd.DataFrame(rows).assign(annotated="", weight=1.0, size_z=2, size_y=2, size_x=2)
+    return pd.DataFrame(rows).assign(
+        kind=kind, annotated="", weight=1.0, size_z=size, size_y=size, size_x=size
+    )
 
 
 CENTRES = [(3, 4, 2), (0, 0, 0), (5, 7, 8), (7, 4, 2)]
@@ -89,3 +93,22 @@ def test_centres_move_with_the_box(volume, region):
     read = {reader.batch(step)[0].tobytes() for step in range(2)}
     expected = {volume.array[:, 2:4, 3:5, 1:3].tobytes(), volume.array[:, 4:6, 6:8, 7:9].tobytes()}
     assert read == expected
+
+
+@pytest.mark.parametrize(("gives", "view"), [("region", Within), ("box", Cropped)])
+def test_patches_of_a_grid_cover_all_that_a_network_looks_at(volume, gives, view):
+    region = np.zeros((1, *SHAPE), np.uint8)
+    # Between the centres of the grid.
+    region[0, 3:5, 3:6, 3:7] = 1
+    centres = [
+        tuple(row[axis] for axis in "zyx") for row in grid_centres(np.zeros(SHAPE, np.uint8), (4,) * 3, 0)
+    ]
+    assert not any(region[0][centre] for centre in centres)
+    kept = rows_within(table(centres, size=4, kind="grid"), {"one": region}, gives)
+    covered = np.zeros(SHAPE, bool)
+    seen = view(volume, region)
+    first = seen.start if gives == "box" else (0, 0, 0)
+    for centre in kept[["z", "y", "x"]].to_numpy():
+        start = np.add(patch_start(tuple(centre), (4,) * 3, seen.shape), first)
+        covered[tuple(slice(max(0, low), low + 4) for low in start)] = True
+    assert covered[region[0] > 0].all()
