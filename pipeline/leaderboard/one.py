@@ -82,7 +82,7 @@ def run(job: Job) -> None:
         report=folder / "report.html",
     )
     judged = time.perf_counter() - began
-    per_case = pd.read_csv(folder / "cases.csv")
+    per_case = read_cases(folder / "cases.csv")
     model = load_model(models)
     test = pd.read_parquet(files["accepted"]).loc[lambda table: table["split"] == "test"]
     for case, png in evaluate.worst_pictures(model, per_case, test, files["raw"], 1):
@@ -106,6 +106,11 @@ def run(job: Job) -> None:
             "seconds_a_case": judged / cases,
         },
     )
+
+
+def read_cases(path: Path) -> pd.DataFrame:
+    """What `evaluate` wrote of each case and label; one of them may be called 'NA' or '001'."""
+    return pd.read_csv(path, dtype={"case": str, "label": str}, keep_default_na=False, na_values=[""])
 
 
 def figures(per_case: pd.DataFrame) -> dict[str, float | None]:

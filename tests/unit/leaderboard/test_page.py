@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from pipeline.leaderboard.board import chance
-from pipeline.leaderboard.one import figures
+from pipeline.leaderboard.one import figures, read_cases
 from pipeline.leaderboard.page import dice_against_cost, write_page
 from pipeline.leaderboard.systems import Budget
 
@@ -82,6 +82,8 @@ def test_chance_is_the_dice_of_calling_everything_one_label():
     # Half of the voxels: precision one half, sensitivity one.
     assert chance(cases, ["a"]) == pytest.approx(2 / 3)
     assert chance(cases, ["a", "b"]) == pytest.approx(1 / 3)
+    # Of the third nothing is known.
+    assert chance(cases.assign(ml_c=float("nan")), ["a", "b", "c"]) == pytest.approx(1 / 3)
 
 
 def test_means_are_over_cases_then_labels():
@@ -94,3 +96,11 @@ def test_means_are_over_cases_then_labels():
         }
     )
     assert figures(per_case) == {"dice": 0.625, "hd95": 2.5, "worst": 0.5}
+
+
+def test_a_case_may_be_called_001_and_a_label_na(tmp_path):
+    table = pd.DataFrame(
+        {"case": ["001", "001"], "label": ["NA", "b"], "dice": [0.5, None], "hd95": [float("inf")] * 2}
+    )
+    table.to_csv(tmp_path / "cases.csv", index=False)
+    pd.testing.assert_frame_equal(read_cases(tmp_path / "cases.csv"), table)
