@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.atomic import read_json
@@ -93,7 +94,7 @@ def as_table(results: list[Result]) -> Table:
             continue
         for label, value in result.dice.items():
             if label != "mean":
-                table.add_row(result.organ, label, f"{value:.3f}")
+                table.add_row(result.organ, escape(label), f"{value:.3f}")
         mean = f"[bold]mean of {result.cases} cases[/]"
         table.add_row(result.organ, mean, f"[bold]{result.dice['mean']:.3f}[/]", end_section=True)
     return table

@@ -74,7 +74,8 @@ def run(
         patients_of(test),
     )
     labels = ", ".join(f"{name} {value:.3f}" for name, value in figures["dice"].items())
-    console.print(f"{organ}: Dice on {len(test)} test cases: {labels}; report in {report}")
+    # A label with brackets is no markup.
+    console.print(f"{organ}: Dice on {len(test)} test cases: {labels}; report in {report}", markup=False)
 
 
 def summarise(per_case: pd.DataFrame) -> dict[str, dict[str, float]]:

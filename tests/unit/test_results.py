@@ -1,7 +1,9 @@
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pipeline import results
 from pipeline.errors import DataError
@@ -54,3 +56,12 @@ def test_a_decision_that_was_merged_badly_is_told(project, content):
     (project / "registry" / "liver.json").write_text(content)
     with pytest.raises(DataError, match=r"liver\.json is no JSON: settle the merge"):
         results.collect(project)
+
+
+def test_a_label_with_brackets_is_no_markup():
+    dice = {"mean": 0.5, "[left] kidney": 0.5, "[/right] kidney": 0.5}
+    table = results.as_table([results.Result("kidneys", dice, 3, None, None, None, None)])
+    console = Console(width=80, file=io.StringIO())
+    console.print(table)
+    assert "[left] kidney" in console.file.getvalue()
+    assert "[/right] kidney" in console.file.getvalue()

@@ -159,6 +159,13 @@ def test_the_same_model_and_data_give_the_same_bytes(evaluate):
     assert outputs[0] == outputs[1]
 
 
+def test_a_label_with_brackets_is_told_as_it_is_written(evaluate, monkeypatch, capsys):
+    figures = {"dice": {"mean": 0.5, "[left] kidney": 0.5, "[/right] kidney": 0.5}}
+    monkeypatch.setattr("pipeline.stages.evaluate.summarise", lambda _: figures)
+    evaluate(first=FIRST)
+    assert "mean 0.500, [left] kidney 0.500, [/right] kidney 0.500" in capsys.readouterr().err
+
+
 def test_without_a_test_case_the_parameter_to_change_is_named(evaluate):
     with pytest.raises(DataError, match=r"raise organs\.liver\.validate\.test_share"):
         evaluate()
