@@ -134,7 +134,7 @@ def _panels(
     extent = [voxels * millimetres for voxels, millimetres in zip(image.shape, spacing, strict=True)]
     scale = edge / max(extent)
     panels = []
-    for axis, index in enumerate(_slices(maps)):
+    for axis, index in enumerate(_slices(maps, list(colours))):
         rows, columns = (max(1, round(extent[other] * scale)) for other in range(3) if other != axis)
         panel = _window(_plane(image, axis, index), window, (columns, rows))
         areas = [_resize(_plane(one, axis, index), (columns, rows)) for one in maps]
@@ -155,14 +155,17 @@ def _colours(labels: Mapping[str, int]) -> dict[int, Colour]:
     return colours
 
 
-def _slices(maps: list[Labels]) -> list[int]:
-    """Per axis the index of the slice to show; the middle one where nothing is labelled."""
+def _slices(maps: list[Labels], values: list[int]) -> list[int]:
+    """Per axis the index of the slice to show; the middle one where nothing is labelled.
+
+    What nobody looked at has a value in the maps, which is none of the `values` of labels.
+    """
     shape = maps[0].shape
     weight = [np.zeros(edge) for edge in shape]
     for one in maps:
-        places = np.nonzero(one)
-        values = one[places].astype(np.intp)
-        share = 1 / np.maximum(np.bincount(values), 1)[values] if values.size else np.zeros(0)
+        places = np.nonzero(np.isin(one, values))
+        found = one[places].astype(np.intp)
+        share = 1 / np.maximum(np.bincount(found), 1)[found] if found.size else np.zeros(0)
         for axis, indices in enumerate(places):
             weight[axis] += np.bincount(indices, share, minlength=shape[axis])
     return [int(profile.argmax()) if profile.any() else len(profile) // 2 for profile in weight]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.labels import UNKNOWN
 from pipeline.reports.overlay import COLOURS, display_window, legend, overlay_png, thumbnail_png
 
 SHAPE = (20, 40, 60)
@@ -85,6 +86,14 @@ def test_each_plane_shows_the_slice_with_most_of_the_labels(image):
     picture = draw(image, truth)
     axial = picture[100:140, 290:306]
     assert axial.min() > 250
+
+
+def test_a_slice_that_nobody_looked_at_is_not_shown_for_one_with_labels(image):
+    truth = box(slice(8, 18), slice(20, 36), slice(10, 50))
+    truth[2] = UNKNOWN
+    picture = draw(image, truth, truth, labels={"liver": 1})
+    axial, *_ = panels(picture)
+    assert (np.abs(picture[26:-34, axial] - COLOURS[0]).max(axis=2) < 40).any()
 
 
 def test_colours_go_by_value_and_the_legend_names_them(image):
