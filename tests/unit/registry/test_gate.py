@@ -54,6 +54,18 @@ def test_an_equal_challenger_is_rarely_promoted_by_four_cases():
     assert share_promoted([0, 0], cases=4) <= 0.1
 
 
+def test_an_equal_challenger_is_rarely_promoted_by_three_cases_and_a_class_three_cases_have_rarely_passes():
+    assert share_promoted([0, 0], cases=3) <= 0.08
+    passed = 0
+    for seed in range(RUNS):
+        rng = np.random.default_rng(seed)
+        champion = np.tile(rng.uniform(0.8, 0.9, (20, 1)), 2)
+        champion[3:, 1] = np.nan
+        gains = [0.03, -PARAMS.margin] + 0.004 * rng.standard_normal((20, 2))
+        passed += decide(figures(champion + gains), figures(champion), PARAMS).promoted
+    assert passed / RUNS <= 0.08, "worse by the margin, which is one in twenty"
+
+
 def test_a_clearly_better_challenger_is_nearly_always_promoted():
     assert share_promoted([0.03, 0.03]) >= 0.98
 
