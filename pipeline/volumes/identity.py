@@ -28,7 +28,7 @@ def salt() -> str:
         return given
     named = os.environ.get(FILE, "").strip()
     # A file that somebody named is one they mean to have: a new secret would only look like it.
-    return _read(Path(named)) if named else _own(Path.home() / ".config" / "hounsfield" / "salt")
+    return _read(Path(named)) if named else _own(_home() / ".config" / "hounsfield" / "salt")
 
 
 def pseudonym(identifier: str, kind: str = "patient") -> str:
@@ -78,6 +78,17 @@ def check_salt(expected: str | None) -> None:
             f"ingest.salt is {expected}, but this machine's secret for patients' names is {fingerprint()}",
             f"get the secret the project was begun with, and name its file in {FILE}",
         )
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        # In a container: a number without a name, and no HOME.
+        raise MissingError(
+            "this user has no home, where the secret that patients' names are hashed with would be",
+            f"set {VALUE} to a secret of your own, or {FILE} to a file that holds it",
+        ) from None
 
 
 def _own(path: Path) -> str:

@@ -1,4 +1,5 @@
 import os
+import pwd
 import stat
 import subprocess
 import sys
@@ -90,3 +91,15 @@ def test_processes_that_make_it_at_once_agree(home):
     said = {process.communicate()[0].strip() for process in made}
     assert len(said) == 1
     assert len(said.pop()) == 64
+
+
+def test_a_user_without_a_home_is_told_where_a_salt_may_be_named(monkeypatch):
+    for variable in ("HOME", "HOUNSFIELD_SALT", "HOUNSFIELD_SALT_FILE"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def unknown(_number):
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(MissingError, match=r"this user has no home, .*: set HOUNSFIELD_SALT"):
+        salt()
