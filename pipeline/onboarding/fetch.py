@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from pipeline.atomic import locked
-from pipeline.errors import MissingError
+from pipeline.errors import HounsfieldError, MissingError
 from pipeline.onboarding.add import RAW, add_organ, check_unknown
 from pipeline.onboarding.source import NewOrgan
 from pipeline.onboarding.versioning import run_dvc
@@ -111,11 +111,13 @@ def add_organ_from_prefix(
     labels: dict[str, int] | None,
     console: Console,
     present: bool = False,
+    keep: bool = True,
 ) -> NewOrgan:
     """Take an S3 prefix into the project at `root` as a new organ; see `add_organ`.
 
-    The scans are fetched to `sources/NAME` of `HOUNSFIELD_HOME` first. They stay there if the organ
-    cannot be added, so that another attempt, with `--modality` say, fetches nothing again.
+    The scans are fetched to `sources/NAME` of `HOUNSFIELD_HOME` first. What had arrived when a fetch broke
+    off stays there. With `keep` they all do if the organ cannot be added, so that another attempt, with
+    `--modality` say, fetches nothing again.
     """
     check_name(name)
     check_unknown(root, name)
@@ -124,19 +126,28 @@ def add_organ_from_prefix(
     with locked(staging.with_name(f"{name}.lock"), f"fetching the scans of {name}"):
         # Nothing here is anybody's only copy, and the attempt before may have had another prefix.
         sync_prefix(url, staging, manifest, allow_removal=True)
-        organ = add_organ(
-            root,
-            name,
-            staging,
-            modality=modality,
-            labels=labels,
-            console=console,
-            manifest=manifest,
-            present=present,
-        )
-        shutil.rmtree(staging)
-        manifest.unlink()
+        try:
+            organ = add_organ(
+                root,
+                name,
+                staging,
+                modality=modality,
+                labels=labels,
+                console=console,
+                manifest=manifest,
+                present=present,
+            )
+        except HounsfieldError:
+            if not keep:
+                _forget(staging, manifest)
+            raise
+        _forget(staging, manifest)
     return organ
+
+
+def _forget(staging: Path, manifest: Path) -> None:
+    shutil.rmtree(staging)
+    manifest.unlink()
 
 
 def manifest_path(root: Path, organ: str) -> Path:

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,7 @@ def onboard_organ(settings: Settings, run_id: str, filled_in: str) -> Run:
 
     Raises:
         HounsfieldError: a field cannot be meant, the source cannot be used, or the organ is being
-            onboarded already. Nothing is left behind.
+            onboarded already. Nothing is left behind but what had arrived when a fetch broke off.
     """
     form, name = read_form(filled_in), run_name(run_id)
     with locked_run(settings.home, form.organ, name, "opening"):
@@ -62,16 +61,8 @@ def onboard_organ(settings: Settings, run_id: str, filled_in: str) -> Run:
             remove_others(settings.home, form.organ, name)
         except HounsfieldError:
             discard_run(settings.home, form.organ, name)
-            _forget_scans(settings.home, form.organ)
             raise
     return run
-
-
-def _forget_scans(home: Path, organ: str) -> None:
-    """Remove what was fetched for an organ that is not to be."""
-    shutil.rmtree(home / "sources" / organ, ignore_errors=True)
-    for file in (home / "sources").glob(f"{organ}.*"):
-        file.unlink()
 
 
 def _add(run: Run, form: Form) -> None:
@@ -104,7 +95,7 @@ def _take_in(run: Run, form: Form) -> None:
         "console": console,
     }
     if form.source.startswith("s3://"):
-        add_organ_from_prefix(run.folder, form.organ, form.source, **arguments)
+        add_organ_from_prefix(run.folder, form.organ, form.source, keep=False, **arguments)
     else:
         add_organ(run.folder, form.organ, Path(form.source), **arguments)
 

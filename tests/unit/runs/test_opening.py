@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from pipeline.errors import DataError, MissingError, ParamsError
+from pipeline.onboarding import fetch
 from pipeline.runs import onboarding, opening
 from pipeline.runs.errors import Busy
 from pipeline.runs.onboarding import onboard_organ
@@ -226,6 +227,31 @@ def test_a_form_whose_dvc_was_killed_is_taken_in_by_the_next_attempt(
         with pytest.raises(KeyboardInterrupt):
             onboard_organ(toy.settings(), "form1", json.dumps({"organ": "kidney", "source": str(tmp_path)}))
     assert found == [False, False]
+
+
+def test_what_has_arrived_is_kept_where_a_fetch_breaks_off_and_not_where_a_form_is_refused(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = toy.settings().home
+    monkeypatch.setenv("HOUNSFIELD_HOME", str(home))
+    form = json.dumps({"organ": "kidney", "source": "s3://hospital/kidney"})
+    found = []
+
+    def fetched(_: str, target: Path, manifest: Path, **_options: object) -> None:
+        found.append((target / "a.nii.gz").is_file())
+        target.mkdir(parents=True, exist_ok=True)
+        (target / "a.nii.gz").write_bytes(b"no scan")
+        manifest.write_text("{}")
+        if len(found) < 2:
+            raise DataError("1 of 2 objects did not arrive", "run again; what has arrived is kept")
+
+    monkeypatch.setattr(fetch, "sync_prefix", fetched)
+    with pytest.raises(DataError, match="what has arrived is kept"):
+        onboard_organ(toy.settings(), "form1", form)
+    with pytest.raises(DataError, match="no layout|none of|no scans"):
+        onboard_organ(toy.settings(), "form2", form)
+    assert found == [False, True]
+    assert [path.name for path in (home / "sources").iterdir()] == ["kidney.lock"]
 
 
 def test_a_run_that_was_published_is_not_kept(toy: Toy) -> None:
