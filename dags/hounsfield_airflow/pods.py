@@ -5,7 +5,8 @@ a file system that is only read but for the runs' volume and /tmp, no capabiliti
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,8 @@ def exit_code(pod: Any) -> int | None:
 class TrainJob(BaseSensorOperator):
     """A training over several nodes: made if it is not there, asked after until it has ended.
 
-    Between two looks no worker is taken. Another attempt finds the job of the one before it.
+    Between two looks no worker is taken, and nobody hears that the task is stopped or cleared: another attempt
+    finds the job of the one before it.
 
     Args:
         manifest: the job, but for its name, which is the task's and the run's.
@@ -129,6 +131,7 @@ class TrainJob(BaseSensorOperator):
     def __init__(self, *, manifest: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(mode="reschedule", poke_interval=30, **kwargs)
         self.manifest = manifest
+        self._remove: Callable[[], Any] | None = None
 
     def poke(self, context: Any) -> bool:
         """Whether the job is done.
@@ -138,6 +141,7 @@ class TrainJob(BaseSensorOperator):
         """
         hook, name = KubernetesHook(), job_name(context)
         place = {"namespace": self.manifest["metadata"]["namespace"]} | TRAINER
+        self._remove = partial(hook.delete_custom_object, **place, name=name)
         try:
             job = hook.get_custom_object(**place, name=name)
         except ApiException as error:
@@ -148,11 +152,20 @@ class TrainJob(BaseSensorOperator):
             return False
         for condition in job.get("status", {}).get("conditions", []):
             if condition["status"] == "True" and condition["type"] in ("Complete", "Failed"):
-                hook.delete_custom_object(**place, name=name)
+                self._remove()
                 if condition["type"] == "Failed":
                     raise AirflowException(f"the TrainJob {name} failed: {condition.get('message', '')}")
                 return True
         return False
+
+    def on_kill(self) -> None:
+        """End the job of a task that is stopped while it looks; the next attempt goes on in a new one."""
+        if self._remove is not None:
+            try:
+                self._remove()
+            except ApiException as error:
+                if error.status != 404:
+                    raise
 
 
 def job_name(context: Any) -> str:

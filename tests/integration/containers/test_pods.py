@@ -184,6 +184,15 @@ def test_a_failed_train_job_is_removed_so_that_the_retry_makes_a_new_one(api: "A
     assert len(api.objects) == 1
 
 
+def test_a_train_job_whose_task_is_stopped_while_it_looks_is_ended(api: "Api") -> None:
+    task = TrainJob(task_id="train", manifest=job())
+    task.on_kill()
+    task.poke(CONTEXT)
+    task.on_kill()
+    assert api.objects == {}
+    task.on_kill()
+
+
 class Api:
     """As much of Kubernetes' HTTP interface as keeps objects: there is no server of it to start here."""
 
