@@ -34,7 +34,11 @@ def packages(root: Path) -> Check:
     project = root / "pyproject.toml"
     if not project.is_file():
         return Check("packages", "warning", "no pyproject.toml to compare with", "use a clone of the project")
-    needed = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"]
+    try:
+        needed = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"]
+    except (ValueError, KeyError, TypeError) as error:
+        said = f"pyproject.toml does not say which ({type(error).__name__}: {error})"
+        return Check("packages", "warning", said, "git checkout pyproject.toml")
     names = [re.split(r"[^\w.-]", requirement, maxsplit=1)[0] for requirement in needed]
     absent = [name for name in names if not installed(name)]
     if absent:

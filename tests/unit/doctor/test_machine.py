@@ -113,6 +113,13 @@ def test_a_package_that_is_not_installed_is_named(tmp_path: Path) -> None:
     assert (check.status, check.found) == ("missing", "not installed: no-such-package")
 
 
+@pytest.mark.parametrize("text", ["x = [", "[project]", "project = 1"])
+def test_a_project_file_that_cannot_be_read_is_no_reason_to_break_off(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    check = machine.packages(tmp_path)
+    assert (check.status, check.remedy) == ("warning", "git checkout pyproject.toml")
+
+
 def test_the_projects_own_packages_are_all_there() -> None:
     assert machine.packages(Path(__file__).parents[3]).status == "ok"
 
