@@ -4,7 +4,7 @@ import shutil
 import socket
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pipeline.doctor.check import Check, installed
 from pipeline.errors import HounsfieldError
@@ -12,7 +12,7 @@ from pipeline.lockfile import cut_short
 from pipeline.onboarding.embedded import ORGAN as EMBEDDED
 from pipeline.params import load_organ, read_params
 from pipeline.programs import ANSWER_WITHIN, ask
-from pipeline.registry.connection import is_local, tracking_uri
+from pipeline.registry.connection import check_address, is_local, tracking_uri
 from pipeline.workspace import home
 
 DEFAULT = "(default)"
@@ -95,8 +95,12 @@ def registry(root: Path) -> Check:
     """Where models are registered; a server is only knocked at."""
     name = "model registry"
     uri = tracking_uri(home(root))
+    try:
+        check_address(uri)
+    except HounsfieldError as error:
+        return Check(name, "missing", error.reason, error.remedy)
     if is_local(uri):
-        database = uri.removeprefix("sqlite:///")
+        database = unquote(uri.partition(":///")[2])
         if Path(database).is_file():
             return Check(name, "ok", f"local: {database}")
         return Check(name, "warning", f"no model was registered yet ({database})", "dvc repro")

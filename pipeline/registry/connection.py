@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pipeline.atomic import atomic_path, locked, remove_partial
-from pipeline.errors import MissingError, Unfinished
+from pipeline.errors import MissingError, ParamsError, Unfinished
 
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -22,10 +22,14 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
 }
 """What MLflow reads when it is imported; the user's own values win."""
+ATTEMPTS = 4
+"""To reach a database: that it does not answer is told after a second, not after a minute; a file has one."""
 LIBRARIES = ("mlflow.", "sqlalchemy.", "requests.", "botocore.", "boto3.")
 """Whose errors come from the registry: MLflow passes on those of where its files are kept."""
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 """What the system says of a disk that is full, or must not be written to."""
+MEANT = str.maketrans({"%": "%25", "?": "%3F", "#": "%23"})
+"""What ends the path of a URI or is read as a code, and how it is written."""
 
 
 class Unreachable(MissingError):
@@ -36,7 +40,7 @@ class Unreachable(MissingError):
 
 def tracking_uri(home: Path) -> str:
     """`MLFLOW_TRACKING_URI`, else the database in `home`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_database(home)}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or _uri_of(_database(home))
 
 
 def is_present(home: Path) -> bool:
@@ -44,9 +48,23 @@ def is_present(home: Path) -> bool:
     return bool(os.environ.get("MLFLOW_TRACKING_URI")) or _database(home).exists()
 
 
+def check_address(uri: str) -> None:
+    """Refuse what is no URI.
+
+    Raises:
+        ParamsError: saying so without the URI, which may hold a password.
+    """
+    try:
+        urlsplit(uri)
+    except ValueError as error:
+        raise ParamsError(
+            f"MLFLOW_TRACKING_URI is no address ({error})", "write it as http://HOST:PORT, or unset it"
+        ) from None
+
+
 def is_local(uri: str) -> bool:
     """Whether the registry at `uri` is a file, so that its artifacts belong in the home."""
-    return uri.startswith("sqlite:")
+    return uri.startswith(("sqlite:", "sqlite+"))
 
 
 def connect(home: Path) -> Any:
@@ -55,9 +73,14 @@ def connect(home: Path) -> Any:
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
+    uri = tracking_uri(home)
+    check_address(uri)
+    if not uri.startswith("http"):
+        from mlflow.store.db import utils
+
+        utils.MAX_RETRY_COUNT = 1 if is_local(uri) else ATTEMPTS
     if not is_present(home):
         _make_database(home)
-    uri = tracking_uri(home)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -107,6 +130,14 @@ def _database(home: Path) -> Path:
     return home / "mlflow.db"
 
 
+def _uri_of(database: Path) -> str:
+    """How SQLAlchemy is told of the file, whose path may hold what means something in a URI."""
+    path = str(database)
+    written = path.translate(MEANT)
+    # By the driver's name, or MLflow would take the path as it is written and make its folders.
+    return f"sqlite:///{path}" if path == written else f"sqlite+pysqlite:///{written}"
+
+
 def _make_database(home: Path) -> None:
     """Make the database in `home`, whole or not at all: MLflow cannot go on from half a schema."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -117,7 +148,7 @@ def _make_database(home: Path) -> None:
         if database.exists():
             return
         with atomic_path(database) as temporary, _unflushed():
-            store = SqlAlchemyStore(f"sqlite:///{temporary}", (home / "mlartifacts").as_uri())
+            store = SqlAlchemyStore(_uri_of(temporary), (home / "mlartifacts").as_uri())
             store.engine.dispose()
         if home.stat().st_mode & stat.S_IWGRP:
             # Others of the group run stages, too, and unlike all else it is written where it lies.

@@ -120,6 +120,13 @@ def test_the_local_registry_is_there_once_a_model_was_registered(root: Path) -> 
     assert project.registry(root).status == "ok"
 
 
+def test_a_registry_whose_address_is_none_is_told_so(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://name:secret@[::1")
+    check = project.registry(root)
+    assert (check.status, "secret" in check.found) == ("missing", False)
+    assert "MLFLOW_TRACKING_URI is no address" in check.found
+
+
 def test_a_registry_server_is_knocked_at(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"

@@ -10,7 +10,7 @@ import pytest
 from requests import HTTPError
 
 import pipeline
-from pipeline.errors import DataError, MissingError
+from pipeline.errors import DataError, MissingError, ParamsError
 from pipeline.registry.connection import connect, reached
 from pipeline.registry.models import CONTENT, Description, ModelRegistry
 
@@ -296,6 +296,36 @@ def test_a_server_that_refuses_files_is_told_in_one_line(monkeypatch):
     finally:
         server.shutdown()
         server.server_close()
+
+
+@pytest.mark.parametrize("name", ["is it?", "no. #1", "100%41"])
+def test_a_home_may_have_a_name_that_means_something_in_a_uri(tmp_path, monkeypatch, model, evidence, name):
+    home = tmp_path / "homes" / name
+    home.mkdir(parents=True)
+    monkeypatch.setenv("HOUNSFIELD_HOME", str(home))
+    version = ModelRegistry(tmp_path).register("liver", model, evidence, DESCRIPTION)
+    found = ModelRegistry(tmp_path).model("liver", version.number)
+    assert found.folder.is_relative_to(home)
+    assert (home / "mlflow.db").is_file()
+    assert [path.name for path in home.parent.iterdir()] == [name]
+
+
+def test_what_is_no_address_is_told_without_its_password(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:secret@[::1")
+    with pytest.raises(ParamsError, match=r"MLFLOW_TRACKING_URI is no address .*HOST:PORT") as error:
+        ModelRegistry(tmp_path).champion("liver")
+    assert "secret" not in str(error.value)
+
+
+def test_a_database_that_cannot_be_opened_is_told_of_at_once(tmp_path, monkeypatch):
+    from mlflow.store.db import utils
+
+    slept = []
+    monkeypatch.setattr(utils.time, "sleep", slept.append)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}")
+    with pytest.raises(MissingError, match=r"cannot be used: .*unable to open database file"):
+        ModelRegistry(tmp_path).champion("liver")
+    assert sum(slept) < 2
 
 
 def test_a_database_whose_driver_is_not_installed_is_told_so(tmp_path, monkeypatch):
