@@ -99,12 +99,21 @@ def _read(asked: str) -> System:
                 f"the value of the change '{change}' of the system '{asked}' is no YAML: "
                 "lists have commas, which divide changes here"
             ) from None
-        if place.strip() in SHARED:
+        for key in reversed(place.strip().split(".")):
+            wanted = {key: wanted}
+        if any(_is_set(wanted, shared) for shared in SHARED):
             raise ParamsError(
                 f"'{change}' of the system '{asked}' would change its budget: what all systems share is said "
                 "by --steps, --seconds or --voxels, and --profile"
             )
-        for key in reversed(place.strip().split(".")):
-            wanted = {key: wanted}
         section = merge(section, wanted)
     return System(asked.replace(" ", ""), section)
+
+
+def _is_set(changes: Any, place: str) -> bool:
+    """Whether a change has a key, which may stand within a mapping that was given."""
+    for key in place.split("."):
+        if not isinstance(changes, dict) or key not in changes:
+            return False
+        changes = changes[key]
+    return True

@@ -53,6 +53,7 @@ def test_a_composition_is_a_system():
         (["unet,steps=5"], "would change its budget"),
         (["cascade,before.steps=5"], "would change its budget"),
         (["unet,start=" + "0" * 64], "would change its budget"),
+        (["cascade,before={steps: 5}"], "would change its budget"),
     ],
 )
 def test_what_is_no_system_is_refused(asked, said):
