@@ -132,7 +132,12 @@ def build_network(name: str, in_channels: int, classes: int, options: Options) -
         network = network_class(name)(in_channels, classes, **options)
     except (TypeError, ValueError, ImportError) as error:
         raise _cannot_be_built(name, options, error) from error
+    from torch.nn.modules.dropout import _DropoutNd
+
     for module in network.modules():
+        if isinstance(module, _DropoutNd) and module.p >= 1:
+            nothing = ValueError(f"a dropout of {module.p:g} leaves nothing to learn from; it is below 1")
+            raise _cannot_be_built(name, options, nothing)
         # A count of batches serves a momentum that none of them uses; a model's file holds no integers.
         if getattr(module, "num_batches_tracked", None) is not None:
             module.register_buffer("num_batches_tracked", None)

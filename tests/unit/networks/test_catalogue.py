@@ -145,6 +145,14 @@ def test_a_width_that_is_none_is_refused(width):
         build_network("vnet", 1, 2, {"width": width})
 
 
+@pytest.mark.parametrize(
+    ("name", "option"), [("unet", "dropout"), ("deepmedic", "dropout"), ("monai:SegResNet", "dropout_prob")]
+)
+def test_a_dropout_that_drops_all_is_refused(name, option):
+    with pytest.raises(ParamsError, match="a dropout of 1 leaves nothing to learn from"):
+        build_network(name, 1, 2, {option: 1.0})
+
+
 def test_options_of_which_no_plan_can_be_made_are_refused():
     with pytest.raises(ParamsError, match="'residual_unet' cannot be built with channels=8"):
         plan_network("residual_unet", {"channels": 8}, (8, 16, 16), SPACING, small=True)
