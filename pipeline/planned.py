@@ -17,6 +17,7 @@ from pipeline.errors import MissingError, ParamsError
 from pipeline.networks.compositions import NAMED
 from pipeline.params import NetworkParams, OrganParams, load_organ, merge, read_params
 from pipeline.runs.editing import change_params, with_values
+from pipeline.sampling.weights import MOST
 from pipeline.volumes.plan import asked
 from pipeline.workspace import stage_files
 
@@ -152,7 +153,10 @@ def _of_training(params: OrganParams, plan: Mapping[str, Any], composed: bool) -
             key = "train.before.network"
             found += _of_network(key, train.before.network, params, plan, profile.name)
     weights = {"background": 1.0} | dict.fromkeys(plan["labels"], 1.0) | dict(train.loss.weights)
-    why = "each label is at the centre of as many patches, however small or rare it is"
+    why = (
+        "each label is at the centre of as many patches, however small or rare it is, unless its patches "
+        f"would weigh more than {MOST:g} times the mean"
+    )
     found.append(_choice("train.loss.weights", weights, why, bool(train.loss.weights)))
     return found
 

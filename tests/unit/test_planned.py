@@ -76,6 +76,7 @@ def test_every_choice_has_its_value_and_reason(project):
     assert found["train.profile"].pinned
     assert found["train.profile"].reason == planned.SET
     assert not found["patches.size"].pinned
+    assert "unless its patches would weigh more than 4 times the mean" in found["train.loss.weights"].reason
 
 
 def test_what_params_say_is_what_follows_from_them(project):
