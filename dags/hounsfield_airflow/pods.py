@@ -118,8 +118,8 @@ def exit_code(pod: Any) -> int | None:
 class TrainJob(BaseSensorOperator):
     """A training over several nodes: made if it is not there, asked after until it has ended.
 
-    Between two looks no worker is taken, and nobody hears that the task is stopped or cleared: another attempt
-    finds the job of the one before it.
+    Between two looks no worker is taken, and nobody hears that the task is stopped or cleared: another
+    attempt finds the job of the one before it.
 
     Args:
         manifest: the job, but for its name, which is the task's and the run's.

@@ -248,7 +248,7 @@ def test_what_has_arrived_is_kept_where_a_fetch_breaks_off_and_not_where_a_form_
     monkeypatch.setattr(fetch, "sync_prefix", fetched)
     with pytest.raises(DataError, match="what has arrived is kept"):
         onboard_organ(toy.settings(), "form1", form)
-    with pytest.raises(DataError, match="no layout|none of|no scans"):
+    with pytest.raises(DataError, match=r"no layout|none of|no scans"):
         onboard_organ(toy.settings(), "form2", form)
     assert found == [False, True]
     assert [path.name for path in (home / "sources").iterdir()] == ["kidney.lock"]
