@@ -36,7 +36,8 @@ def begin(network: Network, params: TrainParams, config: Mapping[str, Any], cham
     Raises:
         MissingError: the model that `params.start` names is not there.
         ParamsError: nothing is to be trained, but not every weight is the model's, or others came before
-            it; or the first layers are all.
+            it; the first layers are all; or weights are to stay that have learned from the fold that is
+            watched.
     """
     if params.network.init == "normal":
         draw_normal(network)
@@ -49,7 +50,11 @@ def begin(network: Network, params: TrainParams, config: Mapping[str, Any], cham
             "these would not come with it",
             "set train.transfer to partial or full, or start from the model of one network alone",
         )
-    taken = begin_from(network, without_fold(model, params.fold))
+    place = without_fold(model, params.fold, config["organ"])
+    if place is None:
+        _begin_at_random(params)
+        return
+    taken = begin_from(network, place)
     every = len(stored(network))
     console.print(f"starting from {len(taken)} of {every} weights of the model {params.start[:12]}")
     if params.transfer == "zero" and len(taken) < every:
@@ -62,15 +67,34 @@ def begin(network: Network, params: TrainParams, config: Mapping[str, Any], cham
         freeze(network, taken, params.frozen_share, config)
 
 
-def without_fold(folder: Path, fold: int) -> Path:
+def _begin_at_random(params: TrainParams) -> None:
+    """Leave a network its random weights, as the model has learned from the fold that it is judged by.
+
+    Raises:
+        ParamsError: some of the model's weights were to stay as they are.
+    """
+    said = f"the model {params.start[:12]} has learned from fold {params.fold}, which a network is judged by"
+    if params.transfer != "full":
+        raise ParamsError(
+            f"transfer is {params.transfer}, but {said}",
+            "set train.ensemble to 1 and train.fold to the one that the model left out, or transfer to full",
+        )
+    console.print(f"{said}: it begins with random weights")
+
+
+def without_fold(folder: Path, fold: int, organ: str) -> Path | None:
     """Where, in the folder of a registered model, the network lies that left a fold out; else the first one.
 
     A network of an ensemble is judged by the fold it leaves out, and label maps are tidied up by that: what
-    it begins with shall not have learned from it.
+    it begins with shall not have learned from it. None, where every network of the organ's own has.
     """
-    _, others = parts(read_json(folder / CONFIG))
+    config = read_json(folder / CONFIG)
+    _, others = parts(config)
     places = [folder, *(folder / place for place in others)]
-    return next((place for place in places if _left_out(place) == fold), folder)
+    known = next((place for place in places if _left_out(place) == fold), None)
+    if known is None and config.get("organ") == organ and _left_out(folder) is not None:
+        return None
+    return known or folder
 
 
 def _left_out(folder: Path) -> int | None:

@@ -363,6 +363,20 @@ def test_each_network_of_an_ensemble_begins_with_the_one_that_left_the_same_fold
     assert all(np.allclose(own[name], donors[1][name], atol=1e-6) for name in own)
 
 
+def test_a_network_begins_with_none_of_its_organ_that_has_learned_from_its_fold(train, donor, capsys):
+    content, weights = donor
+    begun = {"steps": 1, "learning_rate": 1e-9, "ema_decay": 0.0}
+    train(**begun, fold=1)
+    fresh = load_file(MODEL / "weights.safetensors")
+    train(**begun, ensemble=2, start=content)
+    assert "has learned from fold 1, which a network is judged by: it begins" in capsys.readouterr().err
+    own, other = (load_file(MODEL / place / "weights.safetensors") for place in (".", "folds/1"))
+    assert all(np.allclose(own[name], weights[name], atol=1e-6) for name in weights)
+    assert all(np.allclose(other[name], fresh[name], atol=1e-6) for name in fresh)
+    with pytest.raises(ParamsError, match=r"transfer is zero, but the model .* has learned from fold 1"):
+        train(start=content, ensemble=2, transfer="zero")
+
+
 def test_what_no_donor_gave_is_never_frozen(train, donor):
     content, weights = donor
     train(start=content, transfer="partial", frozen_share=1.0, network={"channels": [4, 8]})
