@@ -12,7 +12,7 @@ from pipeline.errors import DataError, ParamsError, refuse_to_pass_over
 from pipeline.gpus import memory_to_plan_for
 from pipeline.volumes.case_files import CaseFiles, Mask
 from pipeline.volumes.identity import fingerprint, is_pseudonym
-from pipeline.volumes.layouts import Layout, find_layout
+from pipeline.volumes.layouts import Layout, find_layout, kinds_of
 from pipeline.volumes.masks import annotation_in
 from pipeline.volumes.names import normalised, printable
 
@@ -301,13 +301,11 @@ def _normalise(labels: dict[str, int]) -> dict[str, int]:
 
 def _left_out(source: Path, files: set[Path]) -> list[str]:
     """What the source holds and no case needs, a phrase a kind."""
-    kinds: dict[str, list[str]] = {"hidden": [], "of no case": []}
+    kinds: dict[str, list[Path]] = {"hidden": [], "of no case": []}
     for folder, folders, names in os.walk(source, onerror=refuse_to_pass_over):
         inside = Path(folder).relative_to(source)
         for name in (*names, *(name for name in folders if name.startswith("."))):
             if inside / name not in files:
-                kinds["hidden" if name.startswith(".") else "of no case"].append(str(inside / name))
+                kinds["hidden" if name.startswith(".") else "of no case"].append(Path(folder, name))
         folders[:] = [name for name in folders if not name.startswith(".")]
-    return [
-        f"{len(paths)} {kind}: {printable(_some(sorted(paths)))}" for kind, paths in kinds.items() if paths
-    ]
+    return [f"{len(paths)} {kind}: {kinds_of(sorted(paths))}" for kind, paths in kinds.items() if paths]

@@ -7,6 +7,7 @@ a `layout` parameter names one, and no other is asked then.
 
 import importlib
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -45,14 +46,14 @@ def find_layout(source: Path, name: LayoutName | Literal["auto"] = "auto") -> La
             return found
     wanted = "none of the known layouts" if name == "auto" else f"not the layout '{name}'"
     raise DataError(
-        f"{source} has {wanted}; it holds {_kinds(source)}",
+        f"{source} has {wanted}; it holds {kinds_of(source.iterdir())}",
         f"known are {', '.join(get_args(LayoutName))}: see docs/add-your-own-organ.md",
     )
 
 
-def _kinds(folder: Path) -> str:
-    """What lies in a folder, by kind: its names may be those of patients."""
-    kinds = Counter(map(_kind, folder.iterdir()))
+def kinds_of(paths: Iterable[Path]) -> str:
+    """Files and folders for a message, by kind: their names may be those of patients."""
+    kinds = Counter(map(_kind, paths))
     return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(8)) or "nothing"
 
 
