@@ -22,12 +22,20 @@ from typing import Any
 import yaml
 
 KEY = "${key}"
+REFUSED = 2
+"""Exit code of what a person has to mend, as of the pipeline."""
 HERE = Path(__file__).parent
 
 
 def main() -> int:
     """Lay out the project, run the command, hand the outputs over; the exit code is the command's."""
     asked = _arguments()
+    for _, artifact in asked.output:
+        if Path(artifact).is_dir() and any(Path(artifact).iterdir()):
+            print(
+                f"error {artifact} holds something already: empty it, or give another path", file=sys.stderr
+            )
+            return REFUSED
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder)
         shutil.copyfile(HERE / "dvc.yaml", project / "dvc.yaml")
@@ -42,9 +50,18 @@ def main() -> int:
         code = subprocess.run(command, shell=True, cwd=project, env=environment, check=False).returncode
         if code == 0:
             for place, artifact in asked.output:
-                Path(artifact).parent.mkdir(parents=True, exist_ok=True)
-                shutil.move(project / place.replace(KEY, asked.organ), artifact)
+                _hand_over(project / place.replace(KEY, asked.organ), Path(artifact))
         return code
+
+
+def _hand_over(made: Path, artifact: Path) -> None:
+    """Move what was made, whole or not at all: from one disk to another it is copied."""
+    artifact.parent.mkdir(parents=True, exist_ok=True)
+    partial = artifact.with_name(f".{artifact.name}.partial")
+    # A killed attempt's.
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.move(made, partial)
+    partial.replace(artifact)
 
 
 def params_of(given: dict[str, Any], organ: str, project: Path) -> dict[str, Any]:

@@ -236,6 +236,33 @@ def test_a_parameter_file_of_one_section_is_one_that_the_stage_accepts(tmp_path:
     assert (train.seed, train.steps) == (3, 5)
 
 
+def launch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    for name in ("launch.py", "dvc.yaml"):
+        shutil.copyfile(ROOT / ("components" if name == "launch.py" else "") / name, folder / name)
+    command = [sys.executable, str(folder / "launch.py"), "--organ=spleen", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_launch_mixes_nothing_into_a_folder_that_holds_something(tmp_path: Path) -> None:
+    foreign = tmp_path / "model/old.txt"
+    foreign.parent.mkdir()
+    foreign.touch()
+    done = launch(tmp_path, f"--output=out={foreign.parent}", f"mkdir out && touch {tmp_path / 'ran'}")
+    assert done.returncode == 2
+    assert f"{foreign.parent} holds something already: empty it" in done.stderr
+    assert list(foreign.parent.iterdir()) == [foreign]
+    assert not (tmp_path / "ran").exists()
+
+
+def test_launch_fills_an_empty_folder_and_leaves_nothing_of_a_killed_attempt(tmp_path: Path) -> None:
+    (tmp_path / "made/model").mkdir(parents=True)
+    (tmp_path / "made/.model.partial").mkdir()
+    (tmp_path / "made/.model.partial/half").touch()
+    done = launch(tmp_path, f"--output=out={tmp_path / 'made/model'}", "mkdir out && touch out/weights")
+    assert done.returncode == 0
+    assert [path.name for path in (tmp_path / "made").rglob("*")] == ["model", "weights"]
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_launch_lays_inputs_out_and_takes_outputs_away(tmp_path: Path, fails: bool) -> None:
     for name in ("launch.py", "dvc.yaml"):
