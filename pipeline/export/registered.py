@@ -2,13 +2,18 @@
 
 import tempfile
 from dataclasses import asdict, dataclass
+from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
+from pipeline.atomic import sha256_code
 from pipeline.errors import DataError, MissingError
 from pipeline.progress import console
 from pipeline.registry.models import ModelRegistry, missing_champion
 from pipeline.registry.version import EXPORT, Version
+
+CODE = ("export", "networks")
+"""What an export depends on, apart from its model."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +57,16 @@ def export_version(root: Path, organ: str, target: Path, number: int | None = No
 def keep_export(registry: ModelRegistry, organ: str, number: int) -> None:
     """Make the export of a version once and keep it with the version; say why where it cannot be.
 
-    A model that cannot be exported is as good a champion as before: this is no failure.
+    A model that cannot be exported is as good a champion as before: this is no failure. It is tried again by
+    other code or another torch.
 
     Raises:
         MissingError: the registry cannot be used, or the version's files are gone.
         DataError: its files are not those that were registered.
     """
     version = registry.version(organ, number)
-    if version.export is not None and "content" in version.export:
+    known, made_by = version.export or {}, f"{sha256_code(*CODE)[:16]} {package_version('torch')}"
+    if "content" in known or known.get("made_by") == made_by:
         return
     model = registry.verify(version)
     with tempfile.TemporaryDirectory() as scratch:
@@ -67,7 +74,7 @@ def keep_export(registry: ModelRegistry, organ: str, number: int) -> None:
         try:
             _write(registry, version, model, folder)
         except DataError as error:
-            registry.note(version, EXPORT, {"reason": error.reason})
+            registry.note(version, EXPORT, {"reason": error.reason, "made_by": made_by})
             console.print(f"{organ}: version {number} is not exported: {error.reason}", markup=False)
             return
         registry.store_export(version, folder)

@@ -39,7 +39,7 @@ class Version:
     reign: dict[str, Any] | None = None
     """Of one that the gate made champion: the version it `replaced`, null if none. It outlives decisions."""
     export: dict[str, Any] | None = None
-    """Its export: `content` of the files that were stored, or `reason` why there are none."""
+    """Its export: `content` of the files that were stored, or `reason` and code why there are none."""
 
 
 @dataclass(frozen=True)

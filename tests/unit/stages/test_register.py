@@ -421,8 +421,15 @@ def test_a_network_that_cannot_be_exported_is_champion_all_the_same_and_the_reas
     assert ModelRegistry(real.root).champion_version("liver") == 1
     said = ModelRegistry(real.root).version("liver", 1).export["reason"]
     assert "and 3 are exported" in said
-    assert f"liver: version 1 is not exported: {said}" in capsys.readouterr().err
+    told = f"liver: version 1 is not exported: {said}"
+    assert told in capsys.readouterr().err
     assert written() == {}
+    real.register()
+    assert told not in capsys.readouterr().err, "it is not tried again by the same code"
+    monkeypatch.setattr("pipeline.export.artefacts.OPERATIONS", 10_000)
+    monkeypatch.setattr("pipeline.export.registered.CODE", ("export",))
+    real.register()
+    assert list(written()) == EXPORTED
 
 
 APPROVED = RegisterParams(resamples=200, approval="required")
