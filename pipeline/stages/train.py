@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from statistics import fmean as mean
 
@@ -151,13 +151,14 @@ def _dice_by_fold(members: Sequence[Trained]) -> dict[str, float]:
 def _mean_curve(curves: Sequence[Curve]) -> Curve:
     """The learning curve of an ensemble: each row the mean of its networks' (rows of step, loss, dice).
 
-    A network that has ended early stays as it was in its last row.
+    A network that has ended early stays as it was in its last row; a Dice that is not known counts nowhere.
     """
     steps = sorted({row["step"] for curve in curves for row in curve})
     rows = [[[row for row in curve if row["step"] <= step][-1] for curve in curves] for step in steps]
+    dice = [[row["dice"] for row in last if not isnan(row["dice"])] for last in rows]
     return [
-        {"step": step, "loss": mean(row["loss"] for row in last), "dice": mean(row["dice"] for row in last)}
-        for step, last in zip(steps, rows, strict=True)
+        {"step": step, "loss": mean(row["loss"] for row in last), "dice": mean(known) if known else nan}
+        for step, last, known in zip(steps, rows, dice, strict=True)
     ]
 
 

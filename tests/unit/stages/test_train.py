@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import re
 import shutil
@@ -510,6 +511,14 @@ def test_the_curve_of_an_ensemble_goes_on_where_one_of_its_networks_has_ended():
     )
     mean = [(row["step"], round(row["dice"], 6)) for row in _mean_curve([short, long])]
     assert mean == [(3, 0.2), (5, 0.4), (6, 0.6), (9, 0.7)]
+
+
+def test_a_fold_whose_dice_is_not_known_hides_no_other_of_an_ensemble():
+    from pipeline.stages.train import _mean_curve
+
+    curves = [[{"step": step, "loss": 1.0, "dice": dice} for step in (3, 5)] for dice in (0.4, 0.6, math.nan)]
+    assert [row["dice"] for row in _mean_curve(curves)] == [0.5, 0.5]
+    assert math.isnan(_mean_curve([curves[2]] * 2)[0]["dice"])
 
 
 def test_asked_to_end_the_command_says_that_a_retry_goes_on_and_it_does(prepared, tmp_path):
