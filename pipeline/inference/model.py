@@ -122,7 +122,9 @@ class Model:
         """
         there = [scan for scan in scans if scan is not None]
         every, asked = self.recipe.channels, len(scans)
-        if not there or asked != every or (len(there) < every and not self.network.form.missing_channels):
+        # Those of other folds are as this one.
+        can_lack = all(one.network.form.missing_channels for one in (self, *self.before))
+        if not there or asked != every or (len(there) < every and not can_lack):
             raise DataError(
                 f"{name}: {len(there)} images, but the model was trained on {every} channels",
                 "give all channels of a case, or use a model of a network that can do without (multistream)",

@@ -157,6 +157,28 @@ def test_another_number_of_channels_is_refused(tmp_path, save_model, count):
         load_model(folder).predict("scan", [scan] * count)
 
 
+@pytest.mark.parametrize("first_can", [True, False])
+def test_a_channel_may_lack_where_the_networks_before_can_do_without_it_too(tmp_path, save_model, first_can):
+    first, second = (
+        load_model(
+            save_model(
+                tmp_path / name,
+                LABELS,
+                INTENSITIES,
+                channels=2,
+                network={"name": "nearest_intensity", "does_without": can},
+            )
+        )
+        for name, can in (("first", first_can), ("second", True))
+    )
+    model, scans = Model(second.config, second.network, [first]), [None, scan_of(boxes()[0], np.eye(4))]
+    if first_can:
+        assert len(model.given("scan", scans)) == 1
+        return
+    with pytest.raises(DataError, match="1 images, but the model was trained on 2 channels"):
+        model.given("scan", scans)
+
+
 @pytest.mark.parametrize("shift", [0.0, 5.0])
 def test_channels_that_lie_apart_are_refused(tmp_path, save_model, shift):
     folder = save_model(tmp_path / "liver", LABELS, INTENSITIES, channels=2)
