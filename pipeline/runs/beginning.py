@@ -94,8 +94,13 @@ def mine_from_champion(root: Path, organ: str, share: float) -> str:
 
     Raises:
         MissingError: there is no champion, or its files are gone.
-        ParamsError: the share is none, or no other kind has one.
+        ParamsError: the share is none, no other kind has one, or patches lie on a grid, whatever is there.
     """
+    if load_organ(root / "params.yaml", organ).patches.mode == "grid":
+        raise ParamsError(
+            f"{organ}: patches lie on a grid, so that none can lie where the champion is wrong",
+            f"set organs.{organ}.patches.mode to random",
+        )
     if not 0 < share < 1:
         raise ParamsError(f"the share of hard negatives is {share:g}: it lies between 0 and 1")
     content = _fetched_champion(root, organ)

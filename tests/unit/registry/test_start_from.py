@@ -94,6 +94,15 @@ def test_a_share_of_none_or_all_is_refused(project, champion, share):
     assert (project / "params.yaml").read_text() == PARAMS
 
 
+def test_patches_on_a_grid_lie_where_they_lie(project, champion):
+    path = project / "params.yaml"
+    text = PARAMS.replace("patches: {}", "patches: {mode: grid}", 1)
+    path.write_text(text)
+    with pytest.raises(ParamsError, match="patches lie on a grid"):
+        mine_from_champion(project, "liver", 0.3)
+    assert path.read_text() == text
+
+
 def test_where_all_patches_are_hard_there_is_nobody_to_share_with(project, champion):
     path = project / "params.yaml"
     only_hard = "patches: {shares: {foreground: 0, negative: 0, background: 0, hard: 1}}"
