@@ -34,6 +34,7 @@ from pipeline.training.loop import Curve, train
 from pipeline.training.micro_batches import told_if_no_memory
 from pipeline.training.normalisation import normalise
 from pipeline.training.profile import Profile, choose_profile, device, precision, reading_threads
+from pipeline.training.regularisation import drop_outputs
 from pipeline.training.schedule import Schedule
 from pipeline.training.setting import Setting
 from pipeline.training.views import VIEWS, Volume, judged, rows_within
@@ -134,7 +135,8 @@ def fit(
     plan = material.plan
     config = _config(material, params, profile, before)
     network = build(config)
-    begin(network, params, config, home(project_root()) / "champions")
+    with told_if_too_small(config["patch_size"]):
+        begin(network, params, config, home(project_root()) / "champions")
     computed = _precision(network, params)
     key = _key(config, material, learned, f"{where.type} {computed}")
     agree(key)
@@ -172,8 +174,9 @@ def check_follows(material: Material, params: TrainParams) -> None:
 
     Raises:
         MissingError: the model that it starts from is not there.
-        ParamsError: it cannot be built or begun so, its loss has no such label, or parts of slices are all
-            that it would be given of what is known of whole ones.
+        ParamsError: it cannot be built or begun so, patches are too small for it, its loss has no such label,
+            or parts of slices are all that it would be given of what is known of whole ones.
+        ResourceError: not even a look at patches fits into memory.
     """
     assert params.before is not None, "something comes before it"
     loss, gives = _loss(material.plan, params), params.before.gives
@@ -187,7 +190,16 @@ def check_follows(material: Material, params: TrainParams) -> None:
     profile = choose_profile(params, material.plan.get("batch_size"))
     config = _config(material, params.model_copy(update={"before": None}), profile, ())
     config["normalisation"] = _channels(material.plan, gives)
-    begin(build(config), params, config, home(project_root()) / "champions")
+    network = build(config)
+    # Batch normalisation needs two values, be they of two patches.
+    patches = min(2, profile.batch_size if params.micro_batch == "auto" else params.micro_batch)
+    size = network.form.input_size(network.form.fit(config["patch_size"]))
+    seen = torch.zeros(patches, len(config["normalisation"]), *size, device=device())
+    with told_if_no_memory(), told_if_too_small(config["patch_size"]):
+        begin(network, params, config, home(project_root()) / "champions")
+        drop_outputs(network, params.dropout)
+        with torch.no_grad():
+            network(seen)
 
 
 def _loss(plan: Mapping[str, Any], params: TrainParams) -> LossParams:

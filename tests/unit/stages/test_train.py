@@ -489,6 +489,18 @@ def test_a_patch_that_is_one_voxel_in_the_deepest_layer_is_refused(train, norm):
         train(network=network, batch_size=1)
 
 
+def test_in_a_partial_transfer_too_small_a_patch_is_refused_as_well(train, tmp_path):
+    network = {"name": "unet", "width": 0.05, "norm": "instance"}
+    table = pd.read_parquet(PATCHES)
+    table.assign(size_z=16, size_y=16, size_x=16).to_parquet(PATCHES)
+    train(network=network, steps=1)
+    content = content_of(MODEL)
+    shutil.copytree(MODEL, tmp_path / "home" / "champions" / content)
+    table.to_parquet(PATCHES)
+    with pytest.raises(ParamsError, match=r"patches of 8 x 8 x 8 voxels .*: raise patches\.size"):
+        train(network=network, start=content, transfer="partial")
+
+
 def test_a_model_does_not_look_at_left_and_right_the_other_way_round(train):
     plan = Path("data") / "plans" / f"{ORGAN}.json"
     plan.write_text(plan.read_text().replace('"near"', '"Kidney_L"'))

@@ -192,6 +192,11 @@ def test_a_label_that_a_later_network_before_would_lack_is_said_before_anything_
         ({"loss": {"weights": {"livr": 2.0}}}, "'livr', which is no label"),
         ({"start": "0" * 64}, "train.start names is not at"),
         ({"network": {"name": "unet", "width": 0.0}}, "'unet' cannot be built"),
+        ({"network": {"name": "pyramid_lstm"}, "dropout": 0.1}, "dropout has nothing to drop"),
+        (
+            {"network": SMALL | {"channels": [2] * 4, "strides": [[1] * 3, [2] * 3, [2] * 3, [4] * 3]}},
+            "a single voxel in the deepest layer",
+        ),
     ],
 )
 def test_what_the_second_network_cannot_be_is_said_before_the_first_is_trained(train, tmp_path, params, said):
