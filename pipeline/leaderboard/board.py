@@ -67,13 +67,16 @@ def run_all(
     Raises:
         MissingError: the stages before have not been run.
     """
-    params = load_organ(root / "params.yaml", organ).train
+    known = load_organ(root / "params.yaml", organ)
+    params, tolerance = known.train, known.evaluate.nsd_tolerance_mm
     files = inputs_of(root, organ)
     for system in chosen:
         system.params(params, profile, 1)
     section = params.model_dump(mode="json", exclude_defaults=True)
     board = home(root) / "leaderboard" / organ
-    wanted = {system.name: board / _key(system, budget, profile, section, files) for system in chosen}
+    wanted = {
+        system.name: board / _key(system, budget, profile, section, tolerance, files) for system in chosen
+    }
     todo = [system for system in chosen if not (wanted[system.name] / RESULT).is_file()]
     if len(todo) < len(chosen):
         console.print(f"{organ}: {len(chosen) - len(todo)} of {len(chosen)} systems are done already")
@@ -83,7 +86,7 @@ def run_all(
         for system in todo:
             inputs = {role: str(path) for role, path in files.items()}
             folder = str(wanted[system.name])
-            job = Job(organ, system, budget, profile, section, inputs, folder)
+            job = Job(organ, system, budget, profile, section, inputs, folder, tolerance)
             running[pool.submit(_run, job, threads)] = system
         try:
             for done in track(as_completed(running), "leaderboard", len(running)):
@@ -137,11 +140,16 @@ def inputs_of(root: Path, organ: str) -> dict[str, Path]:
 
 
 def _key(
-    system: System, budget: Budget, profile: str, section: dict[str, Any], files: dict[str, Path]
+    system: System,
+    budget: Budget,
+    profile: str,
+    section: dict[str, Any],
+    tolerance: float,
+    files: dict[str, Path],
 ) -> str:
     """Name of the folder of a system: a hash of all that its line is made of."""
     tables = [sha256_file(files[role]) for role in ("accepted", "patches", "augmentation", "plans")]
-    made_of = [asdict(system), asdict(budget), profile, section, tables, sha256_code(*CODE)]
+    made_of = [asdict(system), asdict(budget), profile, section, tolerance, tables, sha256_code(*CODE)]
     return f"{system.folder}-{sha256_json(made_of)[:16]}"
 
 

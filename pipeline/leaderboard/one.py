@@ -48,6 +48,8 @@ class Job:
     """What the stages before have made, by role."""
     folder: str
     """For all that is made."""
+    nsd_tolerance_mm: float
+    """As the organ's `evaluate` has it."""
 
 
 def run(job: Job) -> None:
@@ -72,7 +74,7 @@ def run(job: Job) -> None:
     began = time.perf_counter()
     evaluate.run(
         job.organ,
-        EvaluateParams(worst_cases=0),
+        EvaluateParams(worst_cases=0, nsd_tolerance_mm=job.nsd_tolerance_mm),
         raw=files["raw"],
         accepted=files["accepted"],
         models=models,
