@@ -24,8 +24,8 @@ def drift_page(
     overall = verdict(rows)
     champion = f"version {version}" if version is not None else "the champion"
     figures = [
-        (str(now["cases"]), "cases now"),
-        (str(then["cases"]), f"cases {champion} was trained on"),
+        (str(now["cases"]), "accepted cases now"),
+        (str(then["cases"]), f"accepted cases when {champion} was trained"),
         (overall, "drift"),
     ]
     cells = [
@@ -46,7 +46,8 @@ def drift_page(
     ]
     if now["modality"] == then["modality"]:
         blocks.append(section("Side by side", picture(drift_png(now, then), "The data of now and of then.")))
-    return page(f"{organ}: drift", f"The accepted cases of now beside those of {champion}.", blocks)
+    told = f"The accepted cases of now, to learn from and to test with, beside those of {champion}."
+    return page(f"{organ}: drift", told, blocks)
 
 
 def drift_png(now: Fingerprint, then: Fingerprint) -> bytes:
@@ -89,7 +90,7 @@ def _ranges(
                 height = len(names) - row + above
                 axes.plot([quantiles[1], quantiles[-2]], [height, height], color=colour, linewidth=3)
                 axes.plot(quantiles[len(quantiles) // 2], height, "o", color=colour)
-    axes.set_yticks(range(len(names), 0, -1), names)
+    axes.set_yticks(range(len(names), 0, -1), names, parse_math=False)
     axes.set_xlabel(words)
 
 
@@ -99,5 +100,5 @@ def _scanners(axes: Any, now: Mapping[str, int], then: Mapping[str, int]) -> Non
         total = sum(part.values()) or 1
         heights = [len(names) - row + above for row in range(len(names))]
         axes.barh(heights, [part.get(name, 0) / total for name in names], 0.35, color=colour)
-    axes.set_yticks(range(len(names), 0, -1), [name[:28] for name in names])
+    axes.set_yticks(range(len(names), 0, -1), [name[:28] for name in names], parse_math=False)
     axes.set_xlabel("share of the cases")

@@ -32,6 +32,8 @@ SOME_SHIFT, STRONG_SHIFT = 0.4, 1.0
 """Standard deviations of the earlier data, on average over the quantiles."""
 SMALLEST_SPREAD = 0.1
 """Of the logarithm: where earlier values hardly differ, 10 % takes the place of their deviation."""
+NOT_KNOWN = "not known"
+"""The scanner of an image whose header does not say it, such as a NIfTI file's."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def _mean_histogram(column: "pd.Series[str]") -> list[float]:
 
 def _counts(column: "pd.Series[str]") -> dict[str, int]:
     counts = column.fillna("").map(str).value_counts()
-    return {str(name) or "not known": int(count) for name, count in sorted(counts.items())}
+    return {str(name) or NOT_KNOWN: int(count) for name, count in sorted(counts.items())}
 
 
 def _few(now: Fingerprint, then: Fingerprint) -> float:
@@ -162,7 +164,7 @@ def _histograms(now: Fingerprint, then: Fingerprint) -> Drift:
 
 def _scanners(now: Mapping[str, int], then: Mapping[str, int]) -> Drift:
     names = sorted({*now, *then})
-    if not now or not then:
+    if not now or not then or names == [NOT_KNOWN]:
         return Drift("scanner", "PSI", 0.0, "none", "scanner: not known, nothing to compare")
     counts = [np.array([part.get(name, 0) for name in names], float) for part in (now, then)]
     distance = stability_index(*(count / count.sum() for count in counts))

@@ -92,6 +92,12 @@ def test_a_new_label_is_drift_and_an_unknown_one_is_none():
     assert rows["volume of spleen"].verdict == "none"
 
 
+def test_scanners_that_no_header_says_are_not_told_as_one_kind():
+    unsaid = fingerprint(table(scanner=("",)), PLAN)
+    (row,) = (row for row in drift(unsaid, unsaid) if row.what == "scanner")
+    assert (row.verdict, row.sentence) == ("none", "scanner: not known, nothing to compare")
+
+
 def test_tables_without_histograms_or_scanners_can_be_compared():
     bare = table().drop(columns=["scanner"]).assign(histogram=None)
     rows = drift(fingerprint(bare, PLAN), fingerprint(bare, PLAN))
