@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.atomic import read_json
@@ -195,7 +196,7 @@ def as_table(organ: str, found: list[Choice]) -> Table:
     for column in table.columns:
         column.overflow = "fold"
     for choice in found:
-        table.add_row(choice.key, _short(choice.value), choice.reason)
+        table.add_row(choice.key, escape(_short(choice.value)), escape(choice.reason))
     return table
 
 

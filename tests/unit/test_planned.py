@@ -195,6 +195,13 @@ def test_no_key_is_cut_where_the_terminal_is_narrow(project):
     assert "…" not in narrow.file.getvalue()
 
 
+def test_a_label_with_brackets_is_no_markup():
+    weights = planned.Choice("train.loss.weights", {"[left] kidney": 1.0, "[/right] kidney": 1.0}, "", False)
+    wide = Console(width=200, file=io.StringIO())
+    wide.print(planned.as_table("kidneys", [weights]))
+    assert "[left] kidney 1; [/right] kidney 1" in wide.file.getvalue()
+
+
 def test_without_a_plan_the_command_that_makes_it_is_named(project):
     (project / "data/plans/spleen.json").unlink()
     with pytest.raises(MissingError, match="dvc repro ingest@spleen"):
