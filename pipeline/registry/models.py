@@ -57,10 +57,17 @@ def missing_champion(root: Path, organ: str) -> MissingError:
     Raises:
         ParamsError: `params.yaml` has no such organ.
     """
+    # It draws, which nothing else here does.
+    from pipeline.reports.decision import NAME as PAGE
+
     params = root / "params.yaml"
     if organ not in read_params(params)["organs"]:
         # It says which there are; what else may be wrong with the parameters is not asked here.
         load_organ(params, organ)
+    page = Path("reports") / organ / PAGE
+    if (root / page).is_file():
+        # The stage was run: to run it again would change nothing.
+        return MissingError(f"{organ}: there is no champion", f"{page} says what became of the last model")
     return MissingError(f"{organ}: there is no champion yet", f"run dvc repro register@{organ}")
 
 

@@ -232,6 +232,14 @@ def test_predict_ends_with_4_where_a_label_map_cannot_be_written(project, model,
     assert "Traceback" not in done.stderr
 
 
+def test_who_asks_for_a_champion_that_the_gate_refused_is_sent_to_the_page_that_says_why(project):
+    page = project / "reports" / "spleen" / "decision.html"
+    page.parent.mkdir(parents=True)
+    page.touch()
+    line = assert_one_sentence(hounsfield(project, "card", "spleen"), 4)
+    assert "there is no champion: reports/spleen/decision.html says what became of the last model" in line
+
+
 def test_export_writes_the_champion_whole_and_says_how_far_the_formats_are_apart(project, model, tmp_path):
     line = assert_one_sentence(hounsfield(project, "export", "spleen", tmp_path / "out"), 4)
     assert "there is no champion yet: run dvc repro register@spleen" in line
