@@ -76,20 +76,22 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     Raises:
         DataError: at `path` is something else than an empty folder.
+        MissingError: there is no room on the disk, or no permission.
     """
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise DataError(f"{path} is there already", "remove it, or name another folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
-        # One below: a temporary folder may only be read by its owner.
-        folder = Path(scratch) / path.name
-        folder.mkdir()
-        yield folder
-        for inside in [*folder.rglob("*"), folder]:
-            _sync(inside)
-        # An empty folder that stands there is replaced.
-        os.replace(folder, path)
-    _sync(path.parent)
+    with _told_of(path):
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise DataError(f"{path} is there already", "remove it, or name another folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
+            # One below: a temporary folder may only be read by its owner.
+            folder = Path(scratch) / path.name
+            folder.mkdir()
+            yield folder
+            for inside in [*folder.rglob("*"), folder]:
+                _sync(inside)
+            # An empty folder that stands there is replaced.
+            os.replace(folder, path)
+        _sync(path.parent)
 
 
 @contextmanager

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import importlib.util
 import os
@@ -25,7 +26,7 @@ from pipeline.atomic import (
     write_json,
     write_text,
 )
-from pipeline.errors import DataError
+from pipeline.errors import DataError, MissingError
 
 KILLED_HALFWAY = """
 import os, signal, sys
@@ -206,12 +207,15 @@ def test_a_new_folder_is_whole_or_absent_and_replaces_only_an_empty_one(tmp_path
             if fault:
                 raise fault
 
-    with pytest.raises(OSError, match="full"):
-        fill(OSError("the disk is full"))
+    # A copy that finds the disk full names the file that it copies.
+    with pytest.raises(MissingError, match=rf"{target} cannot be written \(No space left on device\)"):
+        fill(OSError(errno.ENOSPC, "No space left on device", "weights"))
     assert list(tmp_path.iterdir()) == []
     target.mkdir()
     fill()
     assert (target / "below" / "file").read_text() == "whole"
     assert list(tmp_path.iterdir()) == [target]
+    with pytest.raises(MissingError, match="cannot be written"):
+        new_folder(target / "below" / "file" / "in").__enter__()
     with pytest.raises(DataError, match="is there already"):
         fill()
