@@ -157,6 +157,7 @@ class IngestParams(Section):
     train_memory_gb: Annotated[float, Field(ge=2)] | None = None
     """Of a GPU, that a step of training may take: patches are planned to fill it; None: for few CPU cores."""
     workers: Auto | Annotated[int, Field(ge=1)] = "auto"
+    """Cases that are read at once, as far as memory allows; auto: as many as there are cores."""
     memory_gb: Auto | Annotated[float, Field(gt=0)] = "auto"
     """What all workers together may hold; auto: four fifths of what is free."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 1800.0
@@ -207,6 +208,7 @@ class ValidateParams(Section):
     """Share of the patients in the frozen test set, chosen by a hash of the patient."""
     folds: Annotated[int, Field(ge=2)] = 5
     split_seed: Seed = 0
+    """Another one, another test set and other folds."""
     min_cases: Annotated[int, Field(ge=3)] = 8
     """Fewer accepted cases stop the run."""
     max_quarantined_share: Share = 0.5
@@ -293,11 +295,15 @@ class AugmentParams(Section):
     intensity_probability: Share = 0.3
     """Chance of each of noise, blur, brightness, contrast and gamma."""
     noise_std: NonNegativeRange = (0.0, 0.1)
+    """Of noise that is added; here as below of images as a network sees them."""
     blur_sigma: Annotated[PositiveRange, AfterValidator(_at_most_one)] = (0.5, 1.0)
     """Voxels, at most 1: the kernel ends at three."""
     brightness: Range = (-0.2, 0.2)
+    """What is added."""
     contrast: PositiveRange = (0.75, 1.25)
+    """A factor about the mean."""
     gamma: PositiveRange = (0.7, 1.5)
+    """An exponent over the range of the image, scaled to 0 to 1."""
 
 
 class NetworkParams(Section):
@@ -432,9 +438,11 @@ class TrainParams(Section):
     drop_connect: Rate = 0.0
     """Chance of a weight to be dropped in a step."""
     warmup_share: Share = 0.05
+    """Of the steps, in which the learning rate rises to its highest."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Decay of the moving average of the weights, which is the model that is kept."""
     gradient_clip: Annotated[float, Field(gt=0)] = 12.0
+    """The largest norm that the gradient of a step may have; a longer one is scaled down to it."""
     checkpoint_every: Auto | Annotated[int, Field(ge=1)] = "auto"
     """Steps between checkpoints; auto: 200, or what five minutes suffice for, on a GPU a minute at least."""
     validate_every: Auto | Annotated[int, Field(ge=1)] = "auto"
@@ -479,7 +487,9 @@ class RegisterParams(Section):
     margin: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Dice a class may lose, with the confidence below, for the challenger to count as not worse."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """With which a difference has to be above its bound."""
     resamples: Annotated[int, Field(ge=100)] = 10000
+    """How often the bootstrap draws the patients anew."""
     collapse: Share = 0.1
     """Dice that a group of test cases may lose (by scanner, spacing, size), whatever all gain together."""
     minimum_dice: Share = 0.5
