@@ -1,5 +1,6 @@
 """Files that are either whole or absent, locks on them, and hashes of what they hold."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DataError, MissingError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No space, a quota, a limit on the size of a file."""
 
 
 @contextmanager
@@ -31,6 +35,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         # Some writers make files that only their owner may read; another user may run the next stage.
         temporary.chmod(0o644)
         os.replace(temporary, path)
+    except OSError as error:
+        # A write that finds the disk full is told without a file, and which disk that is only the file tells.
+        if error.errno in FULL and error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     _sync(path.parent)

@@ -5,7 +5,6 @@ a folder named by the key of all that the training is made of, so a training wit
 parameters or code never goes on from it. Nothing is pickled.
 """
 
-import errno
 import json
 import os
 import shutil
@@ -19,15 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from pipeline.atomic import remove_partial, sha256_file
+from pipeline.atomic import FULL, remove_partial, sha256_file
 from pipeline.errors import Unfinished
 from pipeline.progress import console
 from pipeline.training.distributed import first, several
 from pipeline.training.exchange import bytes_from_first, from_first
 
 KEPT = 2
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""No space, a quota, a limit on the size of a file."""
 
 
 @dataclass(frozen=True)

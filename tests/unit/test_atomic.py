@@ -196,6 +196,13 @@ def test_hash_of_code_takes_single_files() -> None:
     assert sha256_code("atomic.py", "errors.py") == sha256_code("atomic.py", "errors.py")
 
 
+def test_a_full_disk_is_told_with_the_file_that_has_no_room(tmp_path):
+    target = tmp_path / "table.csv"
+    with pytest.raises(OSError, match="No space left") as raised, atomic_path(target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert raised.value.filename == str(target)
+
+
 def test_a_new_folder_is_whole_or_absent_and_replaces_only_an_empty_one(tmp_path):
     target = tmp_path / "there"
 
