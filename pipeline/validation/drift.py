@@ -81,7 +81,7 @@ def drift(now: Fingerprint, then: Fingerprint) -> list[Drift]:
         for axis in "zyx"
     ]
     rows.append(_histograms(now, then))
-    rows += [_volume(name, now, then) for name in now["volumes"]]
+    rows += [_volume(name, now, then) for name in {**now["volumes"], **then["volumes"]}]
     rows.append(_scanners(now["scanners"], then["scanners"]))
     return rows
 
@@ -145,6 +145,8 @@ def _volume(name: str, now: Fingerprint, then: Fingerprint) -> Drift:
     what = f"volume of {name}"
     if name not in then["volumes"]:
         return Drift(what, "none", 1.0, "strong", f"{name} was no label when the model was trained")
+    if name not in now["volumes"]:
+        return Drift(what, "none", 1.0, "strong", f"{name} is no label any more")
     counts = [{"cases": part["labelled"][name]} for part in (now, then)]
     return _shift(what, "ml", now["volumes"][name], then["volumes"][name], _few(*counts))
 

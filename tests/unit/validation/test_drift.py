@@ -92,6 +92,13 @@ def test_a_new_label_is_drift_and_an_unknown_one_is_none():
     assert rows["volume of spleen"].verdict == "none"
 
 
+def test_a_label_that_the_model_knows_and_the_data_no_longer_have_is_strong():
+    then = fingerprint(table(), PLAN)
+    now = then | {"volumes": {}, "labelled": {}}
+    told = {row.sentence for row in drift(now, then) if row.verdict == "strong"}
+    assert told == {f"{name} is no label any more" for name in PLAN["labels"]}
+
+
 def test_scanners_that_no_header_says_are_not_told_as_one_kind():
     unsaid = fingerprint(table(scanner=("",)), PLAN)
     (row,) = (row for row in drift(unsaid, unsaid) if row.what == "scanner")
