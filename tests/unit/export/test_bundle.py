@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.atomic import sha256_file, write_json
-from pipeline.errors import DataError
+from pipeline.errors import DataError, MissingError
 from pipeline.export import artefacts, bundle
 from pipeline.export.artefacts import LIMIT, agreement, network_of, pickled
 from pipeline.export.bundle import write_bundle
@@ -140,8 +140,8 @@ def test_weights_that_are_not_those_saved_are_refused_and_leave_nothing(tmp_path
 
 def test_an_export_that_fails_on_its_way_leaves_nothing(tmp_path, save_network, monkeypatch):
     model = save_network(tmp_path / "liver")
-    monkeypatch.setattr(bundle, "content_of", lambda _: (_ for _ in ()).throw(OSError("no space left")))
-    with pytest.raises(OSError, match="no space"):
+    monkeypatch.setattr(bundle, "content_of", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(MissingError, match=r"out cannot be written \(No space left\)"):
         write_bundle(model, tmp_path / "out", 1, None)
     assert [path.name for path in tmp_path.iterdir()] == ["liver"]
 
