@@ -101,7 +101,14 @@ app.add_typer(run_app, name="run", rich_help_panel="Runs (Airflow gives these co
 def phantom(
     patients: Annotated[int, typer.Option(min=8, max=999, help="How many patients.")] = 32,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other patients.")] = 0,
-    size: Annotated[float, typer.Option(min=0.25, max=4.0, help="Voxels on each axis, times this.")] = 1.0,
+    size: Annotated[
+        float,
+        typer.Option(
+            min=0.25,
+            max=4.0,
+            help="Voxels on each axis, times this; below 0.6 validate finds its slices too thick.",
+        ),
+    ] = 1.0,
 ) -> None:
     """Make the embedded default data, a CT phantom of the abdomen, and put it under DVC."""
     from pipeline.onboarding.embedded import make_default_data
