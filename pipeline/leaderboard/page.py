@@ -85,7 +85,8 @@ def write_page(
 def machine() -> str:
     """What it ran on, without a name."""
     cores = len(os.sched_getaffinity(0))
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{cores} CPU cores"
+    processor = "1 CPU core" if cores == 1 else f"{cores} CPU cores"
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else processor
     return f"{where}, {platform.system()} {platform.machine()}, PyTorch {torch.__version__.partition('+')[0]}"
 
 
