@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pipeline.atomic import output_path
 from pipeline.volumes.readers.dicom_files import RTSTRUCT, reading
 from pipeline.volumes.readers.dicom_planes import Plane
-from pipeline.volumes.writers.study import MAKER, STUDY, sources, write_in_utf_8
+from pipeline.volumes.writers.study import MAKER, repeat_study, sources, write_in_utf_8
 
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167))
 """That colour-blind people tell apart (Okabe and Ito 2008)."""
@@ -61,9 +61,8 @@ def _structure_set(planes: Sequence[Plane], images: Mapping[Path, Dataset], mode
     found.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     found.SOPClassUID = found.file_meta.MediaStorageSOPClassUID = RTSTRUCT
     found.SOPInstanceUID = found.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-    if "SpecificCharacterSet" in first:
-        found.SpecificCharacterSet = first.SpecificCharacterSet
-    for keyword in (*STUDY, "StudyInstanceUID", "FrameOfReferenceUID"):
+    repeat_study(found, first)
+    for keyword in ("StudyInstanceUID", "FrameOfReferenceUID"):
         setattr(found, keyword, first[keyword].value)
     found.Modality, found.SeriesInstanceUID, found.SeriesNumber = "RTSTRUCT", generate_uid(), 901
     found.SeriesDescription = f"Contours by {model}"[:64]

@@ -12,7 +12,8 @@ from pydicom import Dataset
 from pipeline.atomic import output_path
 from pipeline.errors import DataError
 from pipeline.volumes.readers.dicom_files import reading
-from pipeline.volumes.writers.study import MAKER, sources, write_in_utf_8
+from pipeline.volumes.readers.dicom_planes import Plane
+from pipeline.volumes.writers.study import MAKER, STUDY, repeat_study, sources, write_in_utf_8
 
 SERIES_NUMBER = 900
 """Behind the series of the scanner."""
@@ -57,20 +58,57 @@ def _on_images(labels: NDArray[np.uint8], series: Sequence[Path]) -> tuple[list[
     """The source images, and the label map as one plane (row, column) for each of their frames."""
     ordered, headers = sources(series)
     images = list(headers.values())
-    frames = int(images[0].get("NumberOfFrames") or 1)
     planes = labels.transpose(2, 1, 0)
-    if frames == 1:
+    if "PerFrameFunctionalGroupsSequence" not in images[0]:
+        _place_slices(images, ordered)
         return images, planes
     if len(images) > 1:
         raise DataError(
             f"a DICOM series of {len(images)} enhanced objects cannot have one segmentation",
             "write NIfTI, without --format",
         )
-    # Frames lie in any order in an enhanced object, and it may hold some twice.
+    frames = int(images[0].NumberOfFrames)
+    if frames > len(ordered):
+        raise DataError(
+            f"an enhanced object of {frames} frames, {frames - len(ordered)} of them there twice, cannot "
+            "have a segmentation",
+            "write NIfTI, without --format",
+        )
+    _place_frames(images[0], ordered)
+    # Frames lie in any order in an enhanced object.
     pixels = np.zeros((frames, *planes.shape[1:]), np.uint8)
     for plane, source in zip(planes, ordered, strict=True):
         pixels[source.frame] = plane
     return images, pixels
+
+
+def _place_slices(images: list[Dataset], planes: Sequence[Plane]) -> None:
+    """Give headers of slices one direction and one step, as they were read.
+
+    highdicom takes no directions that differ by rounding, needs a thickness, and repeats a spacing between
+    slices that is wrong.
+    """
+    for image in images[1:]:
+        image.ImageOrientationPatient = images[0].ImageOrientationPatient
+    images[0].SliceThickness = images[0].SpacingBetweenSlices = _step(planes)
+
+
+def _place_frames(image: Dataset, planes: Sequence[Plane]) -> None:
+    """The same for the frames of an enhanced object, each of which may say it for itself alone."""
+    from highdicom import PixelMeasuresSequence, PlaneOrientationSequence
+
+    step, (between_columns, between_rows) = _step(planes), planes[0].spacing
+    shared = (image.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    shared.PixelMeasuresSequence = PixelMeasuresSequence([between_rows, between_columns], step, step)
+    directions = planes[0].directions.ravel().tolist()
+    shared.PlaneOrientationSequence = PlaneOrientationSequence("PATIENT", directions)
+    image.SharedFunctionalGroupsSequence = [shared]
+
+
+def _step(planes: Sequence[Plane]) -> float:
+    """Millimetres from a slice to the next; a decimal string has no more than 16 characters."""
+    way = planes[-1].position - planes[0].position
+    return round(float(np.linalg.norm(way)) / (len(planes) - 1), 6)
 
 
 def _segmentation(images: list[Dataset], pixels: NDArray[np.uint8], names: list[str], model: str) -> Any:
@@ -93,7 +131,12 @@ def _segmentation(images: list[Dataset], pixels: NDArray[np.uint8], names: list[
                 algorithm_identification=algorithm,
             )
         )
-    return Segmentation(
+    # highdicom refuses what breaks DICOM's rules, and the character sets of Japan, China and Korea.
+    study, source = Dataset(), images[0]
+    repeat_study(study, source)
+    for keyword in STUDY:
+        setattr(source, keyword, None)
+    found = Segmentation(
         source_images=images,
         pixel_array=pixels,
         segmentation_type="BINARY",
@@ -107,7 +150,11 @@ def _segmentation(images: list[Dataset], pixels: NDArray[np.uint8], names: list[
         software_versions=release,
         device_serial_number="none",
         series_description=f"Segmentation by {model}"[:64],
+        content_label=f"{str(source.get('Modality') or 'IMAGE')[:8]}_SEG",
+        specific_character_set=None,
     )
+    repeat_study(found, study)
+    return found
 
 
 def _coded(name: str) -> tuple[Any, Any]:

@@ -28,6 +28,14 @@ MAKER = "Hounsfield"
 UTF_8 = "ISO_IR 192"
 
 
+def repeat_study(derived: Dataset, image: Dataset) -> None:
+    """Let a derived object say who the patient is and which study this is, in the words of an image of it."""
+    if "SpecificCharacterSet" in image:
+        derived.SpecificCharacterSet = image.SpecificCharacterSet
+    for keyword in STUDY:
+        setattr(derived, keyword, image[keyword].value)
+
+
 def write_in_utf_8(derived: Dataset, names: Iterable[str]) -> None:
     """Let a derived object say that its texts are UTF-8, if names of labels need more than ASCII.
 

@@ -1,7 +1,9 @@
 """Files that annotate an image, made by code: contours (RTSTRUCT) and segmentations (SEG)."""
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -171,3 +173,15 @@ def write_ct_series() -> Any:
 @pytest.fixture
 def write_seg() -> Any:
     return _write_seg
+
+
+@pytest.fixture(scope="session")
+def dicom() -> ModuleType:
+    """The module that makes DICOM files: tests are in no package that it could be imported from."""
+    path = Path(__file__).with_name("dicom_by_code.py")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

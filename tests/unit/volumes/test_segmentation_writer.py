@@ -7,6 +7,7 @@ import pytest
 import SimpleITK
 from highdicom.seg import segread
 
+from pipeline.errors import DataError
 from pipeline.volumes.geometry import Geometry
 from pipeline.volumes.readers import read_geometry, read_scan
 from pipeline.volumes.readers.segmentation import Segments
@@ -55,6 +56,98 @@ def test_where_nothing_was_found_the_file_says_so(series, tmp_path):
     write_segmentation(tmp_path / "seg.dcm", np.zeros(GEOMETRY.shape, np.uint8), series, NAMES, "a model")
     assert segread(tmp_path / "seg.dcm").number_of_segments == 3
     assert not segread(tmp_path / "seg.dcm").pixel_array.any()
+
+
+def rewritten(series, each):
+    """The series with elements of each slice changed; None takes one away."""
+    for k, path in enumerate(series):
+        with pydicom.config.disable_value_validation():
+            image = pydicom.dcmread(path)
+            for keyword, value in each(k).items():
+                if value is None:
+                    del image[keyword]
+                else:
+                    setattr(image, keyword, value)
+            image.save_as(path)
+    return series
+
+
+@pytest.mark.parametrize(
+    "each",
+    [
+        pytest.param(lambda k: {"SliceThickness": None}, id="no thickness"),
+        pytest.param(lambda k: {"SliceThickness": ""}, id="an empty thickness"),
+        pytest.param(lambda k: {"SpacingBetweenSlices": 1}, id="a spacing between slices that is wrong"),
+        pytest.param(
+            lambda k: {"ImageOrientationPatient": [1, k * 1e-5, 0, -k * 1e-5, 1, 0]}, id="directions rounded"
+        ),
+        pytest.param(lambda k: {"Modality": None}, id="no modality"),
+        pytest.param(lambda k: {"StudyDate": "00000000", "StudyTime": "12:30:00"}, id="no date"),
+        pytest.param(lambda k: {"PatientSex": "male", "PatientBirthDate": "unknown"}, id="no sex"),
+    ],
+)
+def test_a_series_that_can_be_read_has_a_segmentation_that_can(series, tmp_path, each):
+    rewritten(series, each)
+    labels = some_labels(GEOMETRY.shape)
+    write_segmentation(tmp_path / "seg.dcm", labels, series, NAMES, "a model")
+    for name, mask in regions(tmp_path / "seg.dcm", read_geometry(*series), NAMES).items():
+        np.testing.assert_array_equal(mask, labels == NAMES[name])
+    assert segread(tmp_path / "seg.dcm").get_volume_geometry().spacing == pytest.approx((3, 1.5, 2))
+    with pydicom.config.disable_value_validation():
+        image, found = (pydicom.dcmread(path) for path in (series[0], tmp_path / "seg.dcm"))
+        for keyword in ("StudyDate", "StudyTime", "PatientSex", "PatientBirthDate", "PatientID"):
+            assert found[keyword].value == image[keyword].value
+
+
+@pytest.mark.parametrize(
+    ("characters", "name"),
+    [
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+        (["", "ISO 2022 IR 58"], "Zhang^XiaoDong=张^小东"),
+        ("ISO_IR 100", "Müller^Eva"),
+    ],
+)
+def test_the_patient_is_called_as_in_the_series_in_any_character_set(series, tmp_path, characters, name):
+    rewritten(series, lambda k: {"SpecificCharacterSet": characters, "PatientName": name})
+    write_segmentation(tmp_path / "seg.dcm", some_labels(GEOMETRY.shape), series, NAMES, "a model")
+    image, found = (pydicom.dcmread(path) for path in (series[0], tmp_path / "seg.dcm"))
+    assert (found.PatientName, found.SpecificCharacterSet) == (image.PatientName, characters)
+
+
+@pytest.mark.parametrize("own", [(), ("PlaneOrientationSequence",), ("PixelMeasuresSequence",)])
+def test_an_enhanced_object_may_say_of_each_frame_how_it_lies(tmp_path, dicom, own):
+    dataset = dicom.enhanced(order=[2, 0, 3, 1])
+    (shared,) = dataset.SharedFunctionalGroupsSequence
+    shared.PixelMeasuresSequence[0].PixelSpacing = [0.9765625123, 1 / 3]
+    shared.PlaneOrientationSequence[0].ImageOrientationPatient = [0.6, 0.8, 0, -0.8, 0.6, 0]
+    for keyword in own:
+        for frame in dataset.PerFrameFunctionalGroupsSequence:
+            frame[keyword] = shared[keyword]
+        del shared[keyword]
+    path = dicom.save(dataset, tmp_path / "e.dcm")
+    geometry = read_geometry(path)
+    labels = some_labels(geometry.shape)
+    write_segmentation(tmp_path / "seg.dcm", labels, [path], NAMES, "a model")
+    for name, mask in regions(tmp_path / "seg.dcm", geometry, NAMES).items():
+        np.testing.assert_array_equal(mask, labels == NAMES[name])
+    spacing = segread(tmp_path / "seg.dcm").get_volume_geometry().spacing
+    assert spacing == pytest.approx((3, 0.9765625123, 1 / 3))
+
+
+def test_enhanced_objects_that_can_have_no_segmentation_are_told_why(tmp_path, dicom):
+    twice = dicom.enhanced(5, order=[2, 0, 3, 1, 2])
+    for frame in twice.PerFrameFunctionalGroupsSequence:
+        frame.PixelValueTransformationSequence = []
+    path = dicom.save(twice, tmp_path / "twice.dcm")
+    with pytest.raises(DataError, match=r"of 5 frames, 1 of them there twice, .* write NIfTI"):
+        write_segmentation(tmp_path / "seg.dcm", some_labels((20, 24, 4)), [path], NAMES, "a model")
+    paths = []
+    for k in range(3):
+        one = dicom.enhanced(1, order=[k])
+        paths.append(dicom.save(one, tmp_path / f"{k}.dcm"))
+    with pytest.raises(DataError, match="of 3 enhanced objects cannot have one segmentation"):
+        write_segmentation(tmp_path / "seg.dcm", some_labels((20, 24, 3)), paths, NAMES, "a model")
 
 
 @needs_data

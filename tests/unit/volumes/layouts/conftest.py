@@ -1,7 +1,5 @@
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -55,15 +53,3 @@ def pseudonyms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "pipeline.volumes.identity.pseudonym", lambda identifier, kind="patient": f"hash of {identifier}"
     )
-
-
-@pytest.fixture(scope="session")
-def dicom() -> ModuleType:
-    """The module that makes DICOM files: tests are in no package that it could be imported from."""
-    path = Path(__file__).parents[1] / "dicom_by_code.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
