@@ -35,11 +35,16 @@ class VolumeFile:
 def scan_files(folder: Path) -> list[Path]:
     """The volumes in a folder, sorted, each by the file to open; hidden files are none.
 
-    Of a pair of `.hdr` and `.img` that is the header; a lone `.img` counts, to be refused by name.
+    Of a pair of `.hdr` and `.img` that is the header; a lone `.img` counts, to be refused by name, and so
+    does a link that leads nowhere, as where the data of git-annex were not fetched.
     """
-    names = {path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")}
+    names = {path.name for path in folder.iterdir() if _is_file(path) and not path.name.startswith(".")}
     volumes = (name for name in names if name.lower().endswith(SUFFIXES))
     return sorted(folder / name for name in volumes if not (_is_image(name) and _partner(name) in names))
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def stem(path: Path) -> str:

@@ -133,6 +133,16 @@ def test_files_without_a_partner_are_cases_all_the_same(tmp_path: Path) -> None:
     }
 
 
+def test_a_link_that_leads_nowhere_is_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    _touch(tmp_path, "imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "labelsTr/b/liver.nii.gz")
+    for name in ("imagesTr/b.nii.gz", "labelsTr/b/spleen.nii.gz"):
+        (tmp_path / name).symlink_to(tmp_path / "annex" / "not fetched")
+    assert _pairs(tmp_path)["b"] == (
+        ["imagesTr/b.nii.gz"],
+        ["labelsTr/b/liver.nii.gz", "labelsTr/b/spleen.nii.gz"],
+    )
+
+
 def test_what_dataset_json_does_not_list_is_a_case_all_the_same(tmp_path: Path) -> None:
     _describe(tmp_path, training=[], cases=[])
     assert list(_pairs(tmp_path)) == ["a"]
