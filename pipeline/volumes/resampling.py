@@ -85,6 +85,9 @@ def most_probable(
     """
     result = np.empty(shape, np.uint8)
     steps = tuple(new / old for new, old in zip(target, spacing, strict=True))
+    if same_spacing(spacing, target) and shape == within:
+        # On its way here the image was taken as it is.
+        steps = (1.0, 1.0, 1.0)
     matrix = _matrix(within[0], shape[0], steps[0], "linear")
     lowest, highest = _reach(matrix)
     held, come, done = None, 0, 0

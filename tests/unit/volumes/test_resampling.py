@@ -116,6 +116,16 @@ def test_the_most_probable_class_is_that_of_all_shares_interpolated(slab, target
         assert np.array_equal(most_probable(slabs, (9, 11, 8), ONE, target, shape), whole.argmax(axis=0))
 
 
+@pytest.mark.parametrize("off", [1e-16, 1e-13, 1e-8, 9e-4])
+def test_shares_of_spacings_that_differ_by_rounding_are_not_interpolated_either(off: float) -> None:
+    shares = np.random.default_rng(0).random((3, 60, 5, 7), np.float32)
+    for one, other in ((2.3, 2.3 * (1 + off) + 4e-16), (2.3 * (1 + off) + 4e-16, 2.3)):
+        spacing, target = (one, one, one), (other, other, other)
+        assert np.array_equal(resample_image(shares[0], spacing, target), shares[0])
+        found = most_probable(np.split(shares, [20, 40], axis=1), (60, 5, 7), spacing, target, (60, 5, 7))
+        assert np.array_equal(found, shares.argmax(axis=0))
+
+
 @pytest.mark.parametrize("at", [(6, 6, 6), (6, 1, 1), (1, 6, 1), (1, 1, 6)])
 def test_a_class_that_lies_between_the_new_voxels_is_not_there(at: tuple[int, int, int]) -> None:
     labels = np.zeros((14, 14, 14), np.uint8)
