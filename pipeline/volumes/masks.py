@@ -123,10 +123,14 @@ def label_values(
         return stored
     stray = [float(value) for value in np.unique(array) if float(value) not in known]
     declared = ", ".join(f"{value} {name}" for name, value in labels.items())
+    # A scale that a program chose for numbers with fractions leaves 3.0000002 of a 3.
+    whole = all(value.is_integer() for value in stray)
     raise DataError(
-        f"{case}: the label map holds {', '.join(f'{value:g}' for value in stray[:5])}, "
+        f"{case}: the label map holds {', '.join(f'{value:.8g}' for value in stray[:5])}, "
         f"but declared are 0 and {declared}",
-        "mend the label map, or declare the value in ingest.labels",
+        "mend the label map, or declare the value in ingest.labels"
+        if whole
+        else "save it again as whole numbers that are not scaled",
     )
 
 

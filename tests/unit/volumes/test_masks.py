@@ -11,6 +11,7 @@ from pipeline.volumes.case_files import Mask
 from pipeline.volumes.geometry import Geometry
 from pipeline.volumes.masks import Masks, check_aligned, label_values, read_masks
 from pipeline.volumes.names import label_of, normalised, quoted
+from pipeline.volumes.readers import read_label_map
 
 SHAPE = (12, 10, 8)
 GEOMETRY = Geometry(SHAPE, np.diag([-1.0, -1.0, 2.0, 1.0]))
@@ -89,6 +90,16 @@ def test_values_that_are_no_byte_are_refused(tmp_path: Path, stray: float) -> No
     array[0, 0, 0] = stray
     error = _refusal(tmp_path, Mask((_save(tmp_path / "label.nii.gz", array),)))
     assert f"holds {stray:g}, but" in error.reason
+
+
+def test_a_label_map_that_was_stored_with_a_scale_is_told_how_it_should_be(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(np.arange(18.0).reshape(2, 3, 3), np.eye(4))
+    # nibabel scales numbers that come as float64: 17 becomes 255.
+    image.set_data_dtype(np.uint8)
+    nibabel.save(image, tmp_path / "label.nii")
+    labels = {f"label_{value}": value for value in range(1, 18)}
+    with pytest.raises(DataError, match=r"holds 3\.0000002, .*: save it again as whole numbers"):
+        label_values("a", read_label_map(tmp_path / "label.nii").array, labels)
 
 
 def test_a_label_map_of_more_than_one_chunk_is_seen_to_its_end() -> None:
