@@ -12,7 +12,15 @@ from pipeline.inference.model import CONFIG, WEIGHTS, Model, load_model
 from pipeline.params import load_organ
 from pipeline.progress import console, track
 from pipeline.volumes.case_files import Problem
-from pipeline.volumes.layouts.volume_files import CHANNEL, SUFFIXES, case_name, scan_files, stem, volume_file
+from pipeline.volumes.layouts.volume_files import (
+    SUFFIXES,
+    by_channel,
+    case_name,
+    one_twice,
+    scan_files,
+    stem,
+    volume_file,
+)
 from pipeline.volumes.readers import begins_as_dicom, is_dicom, read_scan
 from pipeline.volumes.readers.nifti import write_labels
 from pipeline.workspace import stage_files
@@ -181,7 +189,7 @@ def _inputs(source: Path, target: Path, channels: int) -> tuple[list[Input], lis
     """
     if source.is_file():
         output = target if target.name.endswith(WRITTEN) else target / _output_name(source)
-        return [Input(source.name, _by_channel([source], channels), output)], []
+        return [Input(source.name, by_channel([source], channels), output)], []
     try:
         scans = scan_files(source)
         left_out = _beside_scans(source) if scans else []
@@ -195,7 +203,8 @@ def _inputs(source: Path, target: Path, channels: int) -> tuple[list[Input], lis
     for scan in scans:
         cases.setdefault(case_name(scan), []).append(scan)
     return [
-        Input(case, _by_channel(files, channels), target / f"{case}.nii.gz") for case, files in cases.items()
+        Input(case, by_channel(files, channels), target / f"{case}.nii.gz", one_twice(files))
+        for case, files in cases.items()
     ], left_out
 
 
@@ -214,15 +223,6 @@ def _beside_scans(source: Path) -> list[str]:
         counted(slices, "DICOM file", "DICOM files", "beside scans of other formats"),
     )
     return [phrase for phrase in phrases if phrase]
-
-
-def _by_channel(files: list[Path], channels: int) -> tuple[tuple[Path, ...], ...]:
-    """The files of a case; where there are too few and their names say which channel, each in its place."""
-    numbers = [int(found[0][1:]) for file in files if (found := CHANNEL.search(stem(file)))]
-    if len(files) >= channels or len(set(numbers)) < len(files) or max(numbers) >= channels:
-        return tuple((file,) for file in files)
-    places = dict(zip(numbers, files, strict=True))
-    return tuple((places[number],) if number in places else () for number in range(channels))
 
 
 def _series(source: Path, target: Path) -> tuple[list[Input], list[str]]:

@@ -1,7 +1,7 @@
 """Volumes among the files of a folder: their names, and the files that stand behind a header."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -58,6 +58,25 @@ def stem(path: Path) -> str:
 def case_name(path: Path) -> str:
     """The name of the case an image file of nnU-Net holds: without suffix and channel."""
     return CHANNEL.sub("", stem(path))
+
+
+def by_channel(files: list[Path], channels: int) -> tuple[tuple[Path, ...], ...]:
+    """The files of a case; where there are too few and their names say which channel, each in its place."""
+    numbers = [int(found[0][1:]) for file in files if (found := CHANNEL.search(stem(file)))]
+    if len(files) >= channels or len(set(numbers)) < len(files) or max(numbers) >= channels:
+        return tuple((file,) for file in files)
+    places = dict(zip(numbers, files, strict=True))
+    return tuple((places[number],) if number in places else () for number in range(channels))
+
+
+def one_twice(files: Sequence[Path]) -> Problem | None:
+    """Why the files of a case are no channels: one of them is there in two formats."""
+    first: dict[str, Path] = {}
+    for file in files:
+        other = first.setdefault(stem(file), file)
+        if other != file:
+            return Problem(f"{other.name} and {file.name} stand for the same channel", "keep one of them")
+    return None
 
 
 def volumes_in(source: Path, folder: Path) -> list[VolumeFile]:

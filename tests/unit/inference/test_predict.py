@@ -206,17 +206,19 @@ def test_a_network_that_can_do_without_a_channel_labels_the_case_that_lacks_one(
     assert_labels(tmp_path / "alone.nii.gz", 1)
 
 
-def test_two_files_of_one_channel_do_not_make_up_for_another(root, save_model, tmp_path):
+@pytest.mark.parametrize("channels", [2, 3])
+@pytest.mark.parametrize("name", ["a_0001", "a"])
+def test_two_files_of_one_channel_do_not_make_up_for_another(root, save_model, tmp_path, channels, name):
     network = {"name": "nearest_intensity", "does_without": True}
     model = root / "models" / "liver"
-    save_model(model, {"liver": 5}, (AIR, LIVER), spacing=(1.0, 1.5, 2.0), channels=3, network=network)
+    save_model(model, {"liver": 5}, (AIR, LIVER), spacing=(1.0, 1.5, 2.0), channels=channels, network=network)
     folder = tmp_path / "scans"
     folder.mkdir()
-    for name in ("a_0001.nii.gz", "a_0001.nii"):
-        write_scan(folder / name)
+    for suffix in (".nii.gz", ".nii"):
+        write_scan(folder / f"{name}{suffix}")
     summary = predict_scans(root, "liver", folder, tmp_path / "out", "auto")
     assert summary.written == []
-    assert "2 images, but the model was trained on 3 channels" in summary.failed["a"]
+    assert f"a: {name}.nii and {name}.nii.gz stand for the same channel" in summary.failed["a"]
 
 
 def test_a_single_file_is_no_case_of_two_channels(two_channels, scans, tmp_path):
