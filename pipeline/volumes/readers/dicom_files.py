@@ -19,7 +19,9 @@ _STORAGE = "1.2.840.10008.5.1.4.1.1."
 IMAGES = frozenset(_STORAGE + tail for tail in ("2", "2.1", "2.2", "4", "4.1", "4.4"))
 """CT, enhanced CT, converted CT; the same for MR."""
 CAPTURES = frozenset(_STORAGE + tail for tail in ("7", "7.1", "7.2", "7.3", "7.4"))
-RTSTRUCT, SEG = _STORAGE + "481.3", _STORAGE + "66.4"
+RTSTRUCT = _STORAGE + "481.3"
+SEGMENTATIONS = frozenset(_STORAGE + tail for tail in ("66.4", "66.7"))
+"""With a frame for each segment, and as a label map."""
 DIRECTORY = "1.2.840.10008.1.3.10"
 KINDS = {
     "11.": "presentation state",
@@ -114,7 +116,7 @@ def sop_class(dataset: Dataset) -> str:
 def kind_of(dataset: Dataset) -> str:
     """What an object is, in words: `IMAGE`, 'RTSTRUCT', 'SEG', or what it is instead."""
     uid = sop_class(dataset)
-    if uid in (RTSTRUCT, SEG):
+    if uid == RTSTRUCT or uid in SEGMENTATIONS:
         return "RTSTRUCT" if uid == RTSTRUCT else "SEG"
     if uid in IMAGES:
         types = {str(word).upper() for word in _many(dataset.get("ImageType"))}

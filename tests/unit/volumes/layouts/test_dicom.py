@@ -160,6 +160,16 @@ def test_several_segmentations_are_masks_of_one_case(source, series):
     assert case.problem is None
 
 
+def test_a_segmentation_may_be_a_label_map(source, dicom, series):
+    series("one", "1.2.1", "p-100", masks=())
+    label_map = dicom.drawn("SEG", series="1.2.1", PatientID="p-100")
+    label_map.SOPClassUID = label_map.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.66.7"
+    dicom.save(label_map, source / "one" / "mask.dcm")
+    layout = find(source)
+    assert [len(case.masks) for case in layout.cases] == [1]
+    assert layout.left_out == []
+
+
 def test_two_rtstructs_of_one_series_are_a_problem(source, series):
     series("one", "1.2.1", "p-100", masks=("RTSTRUCT", "RTSTRUCT"))
     (case,) = find(source).cases
