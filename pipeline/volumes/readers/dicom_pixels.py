@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.pixels import pixel_array
+from pydicom.pixels import get_decoder, pixel_array
 from pydicom.uid import (
+    UID,
     JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -69,6 +70,25 @@ def _told(meaning: str) -> str:
     return f"the photometric interpretation {meaning}" if known else "an unknown photometric interpretation"
 
 
+def check_syntax(name: str, syntax: UID) -> None:
+    """Refuse what no decoder here reads, such as High-Throughput JPEG 2000, MPEG or a maker's own syntax.
+
+    Raises:
+        DataError: pixels are stored so.
+    """
+    try:
+        known: bool = get_decoder(syntax).is_available
+    except NotImplementedError:
+        known = False
+    if not known:
+        # Of a damaged header, any text may stand in its place.
+        told = f"the transfer syntax {syntax.name}" if syntax.name != syntax else "an unknown transfer syntax"
+        raise DataError(
+            f"{name} stores its pixels in {told}, which is not read",
+            "export it without compression, or in JPEG 2000, JPEG-LS or RLE",
+        )
+
+
 def stored_values(path: Path, name: str) -> Stored:
     """The numbers a file stores, before any scaling: (frames, rows, columns[, samples]).
 
@@ -80,8 +100,9 @@ def stored_values(path: Path, name: str) -> Stored:
         if not dataset.get("PixelData"):
             raise DataError(f"{name} holds no pixels", "fetch it again, or leave it out")
         shape = _shape(dataset)
-        _check_length(name, dataset, shape)
         syntax = dataset.file_meta.TransferSyntaxUID
+        check_syntax(name, syntax)
+        _check_length(name, dataset, shape)
         if syntax in JPEG and JPEG_START not in dataset.PixelData:
             raise DataError(f"{name}: its pixels are said to be JPEG and are not", "fetch it again")
         if syntax == JPEGExtended12Bit and int(dataset.BitsStored) > 8:

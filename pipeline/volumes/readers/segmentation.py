@@ -12,6 +12,7 @@ from pipeline.errors import DataError
 from pipeline.volumes.geometry import Geometry
 from pipeline.volumes.readers.annotation import one_of_that_name, read_annotation
 from pipeline.volumes.readers.dicom_files import reading
+from pipeline.volumes.readers.dicom_pixels import check_syntax
 from pipeline.volumes.readers.frames import Frames, read_frames
 from pipeline.volumes.readers.polygons import Indices
 from pipeline.volumes.readers.region import Region
@@ -116,10 +117,9 @@ class Segments:
     def _decoded(self, frames: Indices) -> list[NDArray[Any]]:
         with reading(self._file):
             indices = [int(frame) for frame in frames]
-            if (
-                self._dataset.BitsAllocated == 1
-                and not self._dataset.file_meta.TransferSyntaxUID.is_encapsulated
-            ):
+            syntax = self._dataset.file_meta.TransferSyntaxUID
+            check_syntax(self._file, syntax)
+            if self._dataset.BitsAllocated == 1 and not syntax.is_encapsulated:
                 return [self._unpacked(frame) for frame in indices]
             pixels = list(pydicom.pixels.iter_pixels(self._dataset, indices=indices))
         if any(frame.shape != self._size for frame in pixels):

@@ -9,7 +9,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import MPEG2MPML, UID, HTJ2KLossless, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from pipeline.errors import DataError
 from pipeline.volumes.readers import read_geometry, read_scan
@@ -260,6 +260,26 @@ def test_altered_bytes_never_crash(tmp_path, dicom, syntax):
         except DataError:
             refused += 1
     assert refused > 8
+
+
+@pytest.mark.parametrize(
+    ("syntax", "told"),
+    [
+        (HTJ2KLossless, r"the transfer syntax High-Throughput JPEG 2000 .*"),
+        (MPEG2MPML, r"the transfer syntax MPEG2 .*"),
+        (UID("1.2.840.113619.5.2"), "an unknown transfer syntax"),
+    ],
+)
+def test_pixels_that_nothing_here_decodes_are_not_called_damaged(tmp_path, dicom, syntax, told):
+    paths = dicom.write_series(tmp_path)
+    dataset = pydicom.dcmread(paths[2])
+    dataset.PixelData = pydicom.encaps.encapsulate([bytes(100)])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.save_as(paths[2], implicit_vr=False, little_endian=True)
+    with pytest.raises(DataError, match=rf"^slice2\.dcm stores its pixels in {told}, which is not read"):
+        read_scan(*paths)
 
 
 def test_a_decoder_that_fails_is_a_refusal(tmp_path, dicom):
