@@ -13,8 +13,8 @@ from pipeline.gpus import memory_to_plan_for
 from pipeline.volumes.case_files import CaseFiles, Mask
 from pipeline.volumes.identity import fingerprint, is_pseudonym
 from pipeline.volumes.layouts import Layout, find_layout, kinds_of
-from pipeline.volumes.masks import annotation_in
 from pipeline.volumes.names import normalised, printable
+from pipeline.volumes.readers.region import annotation_in
 
 MODALITIES = {"CT": "CT", "MR": "MR", "MRI": "MR"}
 AIR_AT_MOST = -500.0
@@ -126,7 +126,7 @@ def look(
     names = labels or layout.labels or _scan_labels(source, layout.cases, console)
     files = [path for case in layout.cases for path in case.paths]
     files += [path for path in layout.documents if path not in files]
-    _check_names(source, files)
+    _check_files(source, files)
     return NewOrgan(
         name=name,
         layout=layout.name,
@@ -139,12 +139,19 @@ def look(
     )
 
 
-def _check_names(source: Path, files: list[Path]) -> None:
-    """Refuse files that DVC cannot write down.
+def _check_files(source: Path, files: list[Path]) -> None:
+    """Refuse files that cannot be copied, or that DVC cannot write down.
 
     Raises:
-        DataError: a name is not UTF-8, as umlauts are not that an archive of Windows holds.
+        DataError: a link leads nowhere, or a name is not UTF-8, as umlauts are not that an archive of Windows
+            holds.
     """
+    lost = [printable(str(path)) for path in files if not (source / path).exists()]
+    if lost:
+        raise DataError(
+            f"{source}: {_some(lost)} {'leads' if len(lost) == 1 else 'lead'} nowhere",
+            "fetch what the link stands for (git annex get, dvc pull) or remove it; nothing was added",
+        )
     wrong = [printable(str(path)) for path in files if printable(str(path)) != str(path)]
     if wrong:
         raise DataError(
@@ -248,12 +255,12 @@ def _found_in(source: Path, mask: Mask) -> set[int] | set[str]:
     """The values of a label map, or the names of what a mask holds; none, if it is neither."""
     if mask.label is not None:
         return {mask.label}
-    path = source / mask.paths[0]
+    paths = [source / path for path in mask.paths]
     try:
-        annotation = annotation_in(path)
-        if annotation is not None:
-            return {normalised(name) for name in annotation.names if name not in annotation.empty}
-        return _label_values([source / one for one in mask.paths])
+        if annotation_in(paths[0]) is None:
+            return _label_values(paths)
+        annotations = [found for path in paths if (found := annotation_in(path)) is not None]
+        return {normalised(name) for one in annotations for name in one.names if name not in one.empty}
     except DataError:
         # One bad file is for ingest to quarantine.
         return set()

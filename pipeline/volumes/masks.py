@@ -13,8 +13,8 @@ from pipeline.errors import DataError
 from pipeline.volumes.case_files import Mask
 from pipeline.volumes.geometry import Floats, Geometry
 from pipeline.volumes.names import label_of, quoted
-from pipeline.volumes.readers import is_dicom, read_label_map, read_scan
-from pipeline.volumes.readers.region import Annotation, Region
+from pipeline.volumes.readers import read_label_map, read_scan
+from pipeline.volumes.readers.region import Annotation, Region, annotation_in
 
 Labels = dict[str, int]
 CHUNK = 1 << 20
@@ -171,12 +171,24 @@ def _label_map(
 
 def _sources(case: str, root: Path, mask: Mask, geometry: Geometry) -> list[_Source] | None:
     """What a mask holds by name; None: it is a label map."""
-    annotation = annotation_in(root / mask.paths[0])
-    if annotation is None and mask.label is None:
+    paths = [root / path for path in mask.paths]
+    first = annotation_in(paths[0])
+    if first is None and mask.label is None:
         return None
-    if annotation is None:
-        paths = [root / path for path in mask.paths]
+    if first is None:
         return [_Source(str(mask.label), partial(_organ, case, str(mask.label), paths, geometry))]
+    # A folder may hold several.
+    annotations = [first, *(found for path in paths[1:] if (found := annotation_in(path)) is not None)]
+    if len(annotations) < len(paths):
+        others = len(paths) - len(annotations)
+        raise DataError(
+            f"{case}: of the {len(paths)} DICOM files of its mask, {others} are neither RTSTRUCT nor SEG",
+            "put what is no mask into another folder",
+        )
+    return [source for annotation in annotations for source in _regions(annotation, mask, geometry)]
+
+
+def _regions(annotation: Annotation, mask: Mask, geometry: Geometry) -> list[_Source]:
     names = list(dict.fromkeys(annotation.names))
     # A file that is named after an organ and holds one region holds that organ.
     called = [mask.label] if mask.label is not None and len(names) == 1 else names
@@ -184,24 +196,6 @@ def _sources(case: str, root: Path, mask: Mask, geometry: Geometry) -> list[_Sou
         _Source(alias, partial(annotation.region, name, geometry), name in annotation.empty)
         for alias, name in zip(called, names, strict=True)
     ]
-
-
-def annotation_in(path: Path) -> Annotation | None:
-    """The file, opened, if it holds regions by name."""
-    if not is_dicom(path):
-        return None
-    from pipeline.volumes.readers.annotation import modality
-
-    kind = modality(path)
-    if kind == "RTSTRUCT":
-        from pipeline.volumes.readers.rtstruct import Contours
-
-        return Contours(path)
-    if kind == "SEG":
-        from pipeline.volumes.readers.segmentation import Segments
-
-        return Segments(path)
-    return None
 
 
 def _organ(case: str, name: str, paths: list[Path], geometry: Geometry) -> Region:

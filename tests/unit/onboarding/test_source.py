@@ -224,14 +224,21 @@ def test_hidden_files_and_files_of_no_case_are_counted_not_copied(tmp_path: Path
     (source / "imagesTr" / "._case_0.nii.gz").write_bytes(b"an archiver's leftover")
     (source / ".cache").mkdir()
     (source / ".cache" / "deep").write_text("")
-    (source / "imagesTr" / "broken.nii.gz").symlink_to("nowhere.nii.gz")
+    (source / "broken").symlink_to("nowhere")
     (source / "README").write_text("about")
     organ = _look(source)
     assert organ.left_out == [
         "2 hidden: 1 folders, 1 .gz",
-        "2 of no case: 1 of another kind, 1 .gz",
+        "2 of no case: 2 of another kind",
     ]
     assert len(organ.files) == 4
+
+
+def test_a_scan_that_is_a_link_to_nowhere_is_refused_before_anything_is_copied(tmp_path: Path) -> None:
+    source = _source(tmp_path)
+    (source / "imagesTr" / "b.nii.gz").symlink_to("nowhere.nii.gz")
+    with pytest.raises(DataError, match=r"imagesTr/b\.nii\.gz leads nowhere: fetch .* nothing was added"):
+        _look(source)
 
 
 def test_a_folder_of_no_case_that_cannot_be_read_may_hold_some(tmp_path: Path, closed: Any) -> None:

@@ -276,6 +276,19 @@ def test_segments_are_found_by_name(write_seg: Any, tmp_path: Path, kind: str) -
     assert masks.annotated == ("liver", "spleen")
 
 
+def test_a_folder_may_hold_several_segmentations_and_nothing_else(
+    write_seg: Any, write_ct_series: Any, tmp_path: Path
+) -> None:
+    write_seg(tmp_path / "a.dcm", GEOMETRY, {"Liver": _box(1, 4)})
+    write_seg(tmp_path / "b.dcm", GEOMETRY, {"Spleen": _box(6, 9)})
+    masks = _read(tmp_path, Mask((Path("a.dcm"), Path("b.dcm"))))
+    assert np.array_equal(masks.array, 2 * _box(1, 4) + 4 * _box(6, 9))
+    assert masks.annotated == ("liver", "spleen")
+    slices = [path.relative_to(tmp_path) for path in write_ct_series(tmp_path / "ct", GEOMETRY)]
+    error = _refusal(tmp_path, Mask((Path("a.dcm"), *slices)))
+    assert "of the 9 DICOM files of its mask, 8 are neither RTSTRUCT nor SEG" in error.reason
+
+
 def test_a_file_named_after_an_organ_needs_no_name_inside(
     write_seg: Any, contours: Any, tmp_path: Path
 ) -> None:
