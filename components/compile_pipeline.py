@@ -32,15 +32,21 @@ def main() -> None:
     parser.add_argument("--prefix", default="hounsfield/", help="what image names begin with")
     parser.add_argument("--tag", default="latest")
     parser.add_argument(
-        "--env", action="append", default=[], metavar="NAME=VALUE", help="for every task; repeat"
+        "--env", action="append", default=[], type=_pair, metavar="NAME=VALUE", help="for every task; repeat"
     )
     asked = parser.parse_args()
     output = asked.output or ROOT / "kubeflow" / f"{asked.organ}.yaml"
     output.parent.mkdir(parents=True, exist_ok=True)
-    environment = dict(pair.split("=", 1) for pair in asked.env)
-    pipeline = pipeline_of(ROOT, asked.organ, asked.prefix, asked.tag, environment)
+    pipeline = pipeline_of(ROOT, asked.organ, asked.prefix, asked.tag, dict(asked.env))
     compiler.Compiler().compile(pipeline, str(output))
     print(output)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"'{text}' is no NAME=VALUE")
+    return name, value
 
 
 def pipeline_of(project: Path, organ: str, prefix: str, tag: str, environment: dict[str, str]) -> Any:

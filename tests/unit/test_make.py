@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -25,6 +26,16 @@ def test_a_machine_without_python_is_told_which_one_is_needed(tmp_path: Path) ->
     assert done.returncode == 2
     assert "python3.11: " in done.stderr
     assert len(done.stderr.splitlines()) == 2
+
+
+def test_pipelines_of_organs_that_cannot_be_read_are_a_failure(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "params.yaml").write_text("organs: [")
+    given = ["--assume-old=.venv-kubeflow/.complete", f"BIN={Path(sys.executable).parent}"]
+    (tmp_path / ".venv-kubeflow").mkdir()
+    (tmp_path / ".venv-kubeflow/.complete").touch()
+    done = subprocess.run(["make", "kubeflow", *given], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 2
 
 
 def test_a_base_image_is_not_begun_where_no_engine_could_take_it(tmp_path: Path) -> None:

@@ -58,6 +58,11 @@ def test_tasks_edges_and_defaults_are_those_of_the_project(tmp_path: Path) -> No
     assert run["env"] == [{"name": "A", "value": "B"}]
 
 
+def test_a_variable_that_is_given_no_value_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="--env: 'MLFLOW_TRACKING_URI' is no NAME=VALUE"):
+        compiled(Project(tmp_path).folder, "--env=MLFLOW_TRACKING_URI")
+
+
 def test_what_a_stage_asks_for_on_kubernetes_is_in_the_pipeline(tmp_path: Path) -> None:
     project = Project(tmp_path)
     limits = {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"}
