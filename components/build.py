@@ -125,12 +125,18 @@ def _mounts(places: list[Path], shape: Path) -> list[str]:
 
 
 def _pip_config() -> list[tuple[str, str]]:
-    """Settings of this interpreter's pip; the environment's stand last, so that they win."""
+    """Settings of this interpreter's pip; the environment's stand last, so that they win.
+
+    Raises:
+        ParamsError: pip cannot read them itself.
+    """
     command = [sys.executable, "-m", "pip", "config", "list"]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    pairs = [
-        (name, str(ast.literal_eval(value))) for name, _, value in (line.partition("=") for line in lines)
-    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = " ".join(done.stderr.split()) or f"it ended with {done.returncode}"
+        raise ParamsError(f"pip cannot read its settings ({reason}); mend them: pip config debug says where.")
+    lines = (line.partition("=") for line in done.stdout.splitlines())
+    pairs = [(name, str(ast.literal_eval(value))) for name, _, value in lines]
     # Which file they are from means nothing in a build.
     pairs = [(name, value) for name, value in pairs if not name.endswith(".config-file")]
     return sorted(pairs, key=lambda pair: pair[0].startswith(":env:"))

@@ -81,6 +81,15 @@ def test_a_machine_without_settings_hands_over_empty_ones(
     assert (tmp_path / "uv").read_text() == ""
 
 
+def test_settings_that_pip_cannot_read_are_told_in_its_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pip.conf").write_text("[global\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    with pytest.raises(ParamsError, match=r"pip cannot read its settings .*pip\.conf.* pip config debug"):
+        pip_settings(PODMAN, tmp_path)
+
+
 def test_an_unknown_stage_is_refused_before_anything_is_built() -> None:
     with pytest.raises(ParamsError, match="no stage 'trian'; it has ingest"):
         build_all(["trian"], "", "hounsfield/", "latest")
