@@ -133,6 +133,16 @@ def test_the_bundle_of_dags_is_named_as_airflow_wants_it():
     }
 
 
+def test_dags_are_read_from_the_git_server_that_is_known_and_from_no_other():
+    (text,) = re.findall(r"=connection='(\{.*?\})'\n", (ROOT / "docs/infra.md").read_text(), re.DOTALL)
+    extra = json.loads(text)["extra"]
+    # Airflow's hook takes any server for the right one unless it is told not to.
+    assert extra["strict_host_key_checking"] == "yes"
+    (mount,) = yaml.safe_load(VALUES.read_text())["volumeMounts"]
+    assert extra["known_hosts_file"] == f"{mount['mountPath']}/known_hosts"
+    assert extra["key_file"] == f"{mount['mountPath']}/ssh-key"
+
+
 @pytest.fixture
 def definitions(linters):
     """The definitions of Kubernetes' own types, as its OpenAPI description has them."""
