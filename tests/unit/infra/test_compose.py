@@ -117,6 +117,18 @@ def test_mlflow_answers_to_the_name_of_its_service_of_this_machine_and_of_a_prox
     assert not should_block_cors_request(f"https://{proxy}", "POST", [options["cors-allowed-origins"]])
 
 
+def test_what_people_are_told_of_a_failure_is_sent_and_leads_to_where_they_reach_airflow(compose):
+    given = {
+        "AIRFLOW_URL": "https://airflow.hospital.example",
+        "HOUNSFIELD_WEBHOOK": "https://chat.hospital.example/1",
+        "HOUNSFIELD_REPORTS": "https://reports.hospital.example",
+        "HOUNSFIELD_BRANCH": "trained",
+    }
+    told = yaml.safe_load(compose(environment() | given))["services"]["airflow-scheduler"]["environment"]
+    assert told["AIRFLOW__API__BASE_URL"] == given["AIRFLOW_URL"]
+    assert {name: told[name] for name in given if name.startswith("HOUNSFIELD_")}.items() <= given.items()
+
+
 def test_airflow_is_told_only_what_airflow_knows(resolved):
     from airflow.configuration import conf
 

@@ -121,6 +121,12 @@ def test_airflow_knows_every_option_of_the_chart_s_configuration():
             assert option in known[section]["options"], f"{section}.{option}"
 
 
+def test_what_people_are_told_of_a_failure_leads_to_where_they_reach_airflow():
+    values = yaml.safe_load(VALUES.read_text())
+    (host,) = values["ingress"]["apiServer"]["hosts"]
+    assert values["config"]["api"]["base_url"] == f"https://{host['name']}"
+
+
 def test_the_bundle_of_dags_is_named_as_airflow_wants_it():
     values = yaml.safe_load(VALUES.read_text())
     bundles = json.loads(values["config"]["dag_processor"]["dag_bundle_config_list"])
