@@ -212,3 +212,18 @@ def _tell(organ: str, table: pd.DataFrame, left_out: list[str]) -> None:
         console.print(f"  quarantined: {row['reason']}: {row['remedy']}", markup=False)
     for phrase in left_out:
         console.print(f"  of no case: {phrase}", markup=False)
+    for label, cases in _unsaid(table).items():
+        where = f"{len(cases)} cases whose 'annotated' leaves it out, first {cases[0]}"
+        console.print(f"  not learned from: {label} in {where}", markup=False)
+
+
+def _unsaid(table: pd.DataFrame) -> dict[str, list[str]]:
+    """By label, the cases that hold it though nobody is said to have looked for it in them."""
+    unsaid: dict[str, list[str]] = {}
+    told = table[(table["status"] == "accepted") & (table["annotated"] != "")]
+    for row in told.to_dict("records"):
+        looked_for = row["annotated"].split(";")
+        for label in (key.removeprefix("voxels_") for key in map(str, row) if key.startswith("voxels_")):
+            if row[f"voxels_{label}"] > 0 and label not in looked_for:
+                unsaid.setdefault(label, []).append(row["case"])
+    return unsaid

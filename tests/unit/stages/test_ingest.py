@@ -435,6 +435,15 @@ def test_what_the_source_says_wrongly_of_a_case_counts_until_it_is_mended(root: 
         assert _run(root).equals(before)
 
 
+def test_labels_that_are_in_a_case_and_not_in_its_annotated_are_told(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_json(root / "raw/dataset.json", {"cases": [{"id": "c", "annotated": ["tumour"]}]})
+    assert _run(root).loc["c", "status"] == "accepted"
+    said = " ".join(capsys.readouterr().err.split())
+    assert "not learned from: liver in 1 cases whose 'annotated' leaves it out, first c" in said
+
+
 def test_the_memory_of_a_case_is_that_of_the_original_and_of_its_volume(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
