@@ -88,8 +88,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         MissingError: there is no room on the disk, or no permission.
     """
     with _told_of(path):
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            raise DataError(f"{path} is there already", "remove it, or name another folder")
+        _check_new(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
             # One below: a temporary folder may only be read by its owner.
@@ -98,9 +97,16 @@ def new_folder(path: Path) -> Iterator[Path]:
             yield folder
             for inside in [*folder.rglob("*"), folder]:
                 _sync(inside)
+            # Again: minutes later, somebody else may have written it.
+            _check_new(path)
             # An empty folder that stands there is replaced.
             os.replace(folder, path)
         _sync(path.parent)
+
+
+def _check_new(path: Path) -> None:
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise DataError(f"{path} is there already", "remove it, or name another folder")
 
 
 @contextmanager

@@ -42,9 +42,10 @@ import sys
 from pathlib import Path
 from pipeline.atomic import write_text
 
+write_text(Path(sys.argv[1]), "a" * 3_000_000)
 print("go", flush=True)
 while True:
-    for letter in "ab":
+    for letter in "ba":
         write_text(Path(sys.argv[1]), letter * 3_000_000)
 """
 
@@ -226,3 +227,17 @@ def test_a_new_folder_is_whole_or_absent_and_replaces_only_an_empty_one(tmp_path
         new_folder(target / "below" / "file" / "in").__enter__()
     with pytest.raises(DataError, match="is there already"):
         fill()
+
+
+def test_a_new_folder_that_somebody_else_has_written_meanwhile_stays_theirs(tmp_path):
+    target = tmp_path / "there"
+
+    def fill(text, meanwhile=lambda: None):
+        with new_folder(target) as folder:
+            (folder / "file").write_text(text)
+            meanwhile()
+
+    with pytest.raises(DataError, match="is there already"):
+        fill("later", meanwhile=lambda: fill("first"))
+    assert (target / "file").read_text() == "first"
+    assert list(tmp_path.iterdir()) == [target]
