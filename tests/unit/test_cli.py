@@ -149,6 +149,39 @@ def test_a_parameter_that_is_none_is_one_sentence(project):
     assert "learning_rate" in line
 
 
+def test_onnx_runtime_keeps_no_identifier_of_the_machine_and_has_nobody_to_tell(tmp_path):
+    code = """
+from onnx import TensorProto, helper
+
+from pipeline import cli
+
+
+def check():
+    import onnxruntime
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "ab"]
+    graph = helper.make_graph([helper.make_node("Identity", ["a"], ["b"])], "graph", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+cli.app = check
+cli.main()
+"""
+    left_out = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "CI")
+    environment = {key: value for key, value in os.environ.items() if key not in left_out}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 def refusing(number, said):
     """A command line where the system refuses a file."""
 
