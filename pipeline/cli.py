@@ -48,8 +48,10 @@ STAGE_HELP = {
 }
 
 
-NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No permission or no room."""
+BROKEN = (errno.EIO, errno.ESTALE)
+"""A disk that fails, a share whose server was changed."""
 
 
 def main() -> None:
@@ -64,10 +66,12 @@ def main() -> None:
     except HounsfieldError as error:
         _end_with(error)
     except OSError as error:
-        if error.errno not in NO_PLACE:
+        if error.errno not in (*NO_PLACE, *BROKEN):
             raise
         said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        _end_with(HounsfieldError(said, "see that there is room, and who may read and write"))
+        room = "see that there is room, and who may read and write"
+        disk = "see to the disk, or to the server that it is on, and run again"
+        _end_with(HounsfieldError(said, disk if error.errno in BROKEN else room))
 
 
 def _end_with(error: HounsfieldError) -> None:
