@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pipeline.atomic import locked
 from pipeline.errors import ParamsError
 from pipeline.params import TrainParams, first_problem, load_organ
 from pipeline.progress import console
@@ -149,10 +150,12 @@ def _set(root: Path, organ: str, changes: Mapping[str, Any]) -> None:
 
 def _keep(folder: Path, kept: Path) -> None:
     """Have the model where `train` finds it without asking the registry, which it may not reach."""
-    if kept.is_dir() and content_of(kept) == kept.name:
-        return
-    partial = kept.with_name(f".{kept.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(kept, ignore_errors=True)
-    shutil.copytree(folder, partial)
-    partial.rename(kept)
+    # As the registry's own downloads, which come into the same folder.
+    with locked(kept.parents[1] / "champions.lock", "keeping a champion's files"):
+        if kept.is_dir() and content_of(kept) == kept.name:
+            return
+        partial = kept.with_name(f".{kept.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(folder, partial)
+        partial.rename(kept)

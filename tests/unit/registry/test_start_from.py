@@ -1,10 +1,14 @@
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from pipeline.errors import MissingError, ParamsError
 from pipeline.params import load_organ
 from pipeline.registry.artifacts import content_of
 from pipeline.registry.models import Description, ModelRegistry
-from pipeline.runs.beginning import mine_from_champion, start_from
+from pipeline.runs.beginning import _keep, mine_from_champion, start_from
 
 PARAMS = """\
 defaults: {}
@@ -54,6 +58,20 @@ def test_another_organs_champion_is_named_by_its_content_and_lies_where_train_lo
     text = (project / "params.yaml").read_text()
     assert "# by hand" in text
     assert load_organ(project / "params.yaml", "liver").train.start == "scratch"
+
+
+def test_two_organs_may_start_from_a_champion_at_once(project, champion, home, monkeypatch):
+    copytree = shutil.copytree
+
+    def slow(*places):
+        copytree(*places)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(shutil, "copytree", slow)
+    registered = project / "models" / "liver"
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(_keep, [registered] * 2, [home / "champions" / champion] * 2))
+    assert content_of(home / "champions" / champion) == champion
 
 
 @pytest.mark.parametrize(("transfer", "share"), [("some", None), ("partial", 1.5)])
