@@ -15,6 +15,8 @@ SILENT = {"GIT_HTTP_LOW_SPEED_LIMIT": "1", "GIT_HTTP_LOW_SPEED_TIME": "600"}
 """A server that says nothing for so many seconds is given up; git would wait for it for ever."""
 FOLLOWS = "(atomic push fail"
 """How git says that a branch or tag was not pushed because another one was refused."""
+LOCKED = "(atomic transaction failed"
+"""How git says that one could not be written; the line that tells why comes from the other side."""
 
 
 class Refused(Unfinished):
@@ -45,7 +47,8 @@ def git(folder: Path, *arguments: str, env: Mapping[str, str] | None = None, tex
             raise MissingError("git is not installed", "apt-get install git") from None
         raise MissingError(f"{folder} is not there", "open the run again") from None
     if done.returncode != 0:
-        raise Refused(f"git {arguments[0]} failed", _sentence(done.stderr, ("fatal:", "error:", "!")))
+        marks = ("remote: error:", "!") if LOCKED in done.stderr else ("fatal:", "error:", "!")
+        raise Refused(f"git {arguments[0]} failed", _sentence(done.stderr, marks))
     return done.stdout.removesuffix("\n")
 
 

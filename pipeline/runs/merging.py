@@ -20,7 +20,7 @@ class Conflict(Unfinished):
 
 
 def on_top(root: Path, organ: str, base: str, ours: str, theirs: str) -> str:
-    """The commit of what `ours` changed since `base`, with `theirs` as its parent.
+    """The commit of what `ours` changed since `base`, with `theirs` as its parent; `theirs`, if that has all.
 
     Raises:
         Conflict: a file cannot be merged.
@@ -38,6 +38,9 @@ def on_top(root: Path, organ: str, base: str, ours: str, theirs: str) -> str:
             else:
                 git(root, "update-index", "--add", "--cacheinfo", f"{entry[0]},{entry[1]},{path}", env=index)
         tree = git(root, "write-tree", env=index)
+    if tree == git(root, "rev-parse", f"{theirs}^{{tree}}"):
+        # It was pushed by an attempt that was killed before it could say so.
+        return theirs
     message = git(root, "log", "-1", "--format=%B", ours)
     return git(root, "commit-tree", tree, "-p", theirs, "-F", "-", env=as_author(root), text=message)
 

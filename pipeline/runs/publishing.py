@@ -150,6 +150,7 @@ def push_commit(settings: Settings, run: Run, ours: str, branch: str, *, tag: bo
         Unpushable: the branch cannot be pushed to.
         Unfinished: the project cannot be reached.
     """
+    said = ""
     for _ in range(ROUNDS):
         theirs = _head(run.folder, branch) or run.base
         commit = on_top(run.folder, run.organ, run.base, ours, theirs)
@@ -161,12 +162,16 @@ def push_commit(settings: Settings, run: Run, ours: str, branch: str, *, tag: bo
             if _head(run.folder, branch) in (None, theirs) and not _said(refused, MOVED):
                 _check_unpushable(refused, branch)
                 raise
-    raise Unfinished(f"{run.organ}: {branch} is pushed to all the time", "run again later")
+            said = refused.remedy
+    raise Unfinished(
+        f"{run.organ}: {branch} could not be pushed to in {ROUNDS} attempts ({said})",
+        "run again later; a lock that a git which was killed has left in the project has to be removed",
+    )
 
 
 def _check_unpushable(refused: Refused, branch: str) -> None:
     """Tell a branch that is closed to this run from a project that cannot be reached."""
-    if _said(refused, ("rejected",)):
+    if _said(refused, ("rejected", "would be overwritten")):
         raise Unpushable(
             f"{branch} of the project cannot be pushed to ({refused.remedy})",
             "commit or stash what is changed there, or see to its protection",

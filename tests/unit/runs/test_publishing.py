@@ -61,6 +61,15 @@ def test_publishing_again_is_as_publishing_once(toy: Toy) -> None:
     assert toy.git("rev-list", "--count", "HEAD") == "2"
 
 
+def test_publishing_again_on_top_of_others_is_as_publishing_once(toy: Toy) -> None:
+    done(toy)
+    (toy.root / "notes.txt").write_text("meanwhile")
+    toy.commit("meanwhile")
+    first = publish_run(toy.settings(), "liver", "one")
+    assert publish_run(toy.settings(), "liver", "one") == first
+    assert toy.git("rev-list", "--count", "HEAD") == "3"
+
+
 def test_data_go_to_the_remote_and_the_commit_to_the_server(toy: Toy, bare: Path, tmp_path: Path) -> None:
     settings = toy.settings(HOUNSFIELD_PROJECT=str(bare))
     run = open_run(settings, "liver", "one")
@@ -130,13 +139,18 @@ def test_what_others_committed_meanwhile_stays(toy: Toy) -> None:
     assert "copy@liver" in (toy.root / "dvc.lock").read_text()
 
 
-@pytest.mark.parametrize("how", ["a change that is not committed", "the same lines changed"])
+@pytest.mark.parametrize(
+    "how", ["a change that is not committed", "the same lines changed", "a file that git does not know"]
+)
 def test_a_branch_that_cannot_be_pushed_to_leaves_the_run_as_a_branch(toy: Toy, how: str) -> None:
     if how == "the same lines changed":
         run_stages(opened(toy, start="scratch"))
         text = (toy.root / "params.yaml").read_text()
         (toy.root / "params.yaml").write_text(text.replace("    train: {}", "    train: {steps: 5}", 1))
         toy.commit("meanwhile")
+    elif how == "a file that git does not know":
+        done(toy)
+        (toy.root / "dvc.lock").write_text("schema: '2.0'")
     else:
         done(toy)
         (toy.root / "tool.py").write_text("# being written")
@@ -194,6 +208,19 @@ def test_a_server_that_refuses_tags_is_named_and_not_taken_for_a_busy_one(toy: T
     assert opened_there is not None
     run_stages(opened_there)
     with pytest.raises(Unfinished, match=r"\[remote rejected\] liver/one -> liver/one \(hook declined\)"):
+        publish_run(settings, "liver", "one")
+
+
+def test_a_lock_that_a_killed_git_has_left_in_the_project_is_named(
+    toy: Toy, bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = toy.settings(HOUNSFIELD_PROJECT=str(bare))
+    opened_there = open_run(settings, "liver", "one")
+    assert opened_there is not None
+    run_stages(opened_there)
+    (bare / "refs/heads/main.lock").touch()
+    monkeypatch.setattr(publishing, "ROUNDS", 2)
+    with pytest.raises(Unfinished, match=r"main could not be pushed to .*main\.lock': File exists"):
         publish_run(settings, "liver", "one")
 
 
