@@ -21,9 +21,10 @@ from pipeline.training.before import fit_before, groups_of
 from pipeline.training.cross_validation import helpful_cleaning
 from pipeline.training.data import check_taught
 from pipeline.training.distributed import first, processes
-from pipeline.training.fit import WATCHED, Material, Trained, check_follows, fit
+from pipeline.training.fit import Material, Trained, check_follows, fit
 from pipeline.training.loop import Curve
 from pipeline.training.profile import device
+from pipeline.training.watching import WATCHED
 from pipeline.validation.drift import fingerprint
 from pipeline.volumes.cases import Recipe
 

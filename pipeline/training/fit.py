@@ -6,7 +6,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -15,39 +14,30 @@ from pipeline.atomic import sha256_code, sha256_json
 from pipeline.errors import ParamsError
 from pipeline.inference.composition import FULL, Given, Gives
 from pipeline.inference.model import Model, build
-from pipeline.inference.sliding_window import probabilities, windows
-from pipeline.labels import UNKNOWN
-from pipeline.metrics.overlap import dice
+from pipeline.losses.on_data import loss_on
 from pipeline.networks import plan_network
 from pipeline.networks.base import Form, Network
 from pipeline.networks.weights import load_weights, stored
-from pipeline.params import AugmentParams, LossParams, TrainParams
+from pipeline.params import AugmentParams, TrainParams
 from pipeline.progress import console
-from pipeline.sampling.boxes import Index
 from pipeline.training.allocation import memory_kept
 from pipeline.training.batch_statistics import told_if_too_small
 from pipeline.training.beginning import begin
-from pipeline.training.data import PatchReader, unknown_classes
-from pipeline.training.distributed import part, rank, world
-from pipeline.training.exchange import added, agree
+from pipeline.training.data import PatchReader
+from pipeline.training.distributed import part, world
+from pipeline.training.exchange import agree
 from pipeline.training.loop import Curve, train
 from pipeline.training.micro_batches import told_if_no_memory
-from pipeline.training.normalisation import normalise
 from pipeline.training.profile import Profile, choose_profile, device, precision, reading_threads
 from pipeline.training.regularisation import drop_outputs
 from pipeline.training.schedule import Schedule
 from pipeline.training.setting import Setting
-from pipeline.training.views import VIEWS, Volume, judged, rows_within
+from pipeline.training.views import VIEWS, Volume, rows_within
+from pipeline.training.watching import affordable, looked_at, watched_dice
 from pipeline.validation.drift import FINGERPRINT
 from pipeline.volumes.store import SUFFIX, StoredCase
 from pipeline.workspace import home, project_root
 
-WATCHED, LEAST_WATCHED = 12, 3
-"""Cases of the watched fold that are looked at while training; the test set is judged by `evaluate`."""
-LOOK_OVERLAP = 0.25
-"""Of windows of a look, half of what it is in a prediction: less than half as many in three dimensions."""
-COVERED = 0.05
-"""Of a slice, by a class that is in it, where the parameters do not say."""
 CODE = (
     "training",
     "networks",
@@ -129,7 +119,7 @@ def fit(
         Unfinished: this process was asked to end.
     """
     profile, where = choose_profile(params, material.plan.get("batch_size")), device()
-    loss = _loss(material.plan, params)
+    loss = loss_on(material.plan, params.loss)
     params = params.model_copy(update={"learning_rate": profile.learning_rate, "loss": loss})
     torch.manual_seed(params.seed)
     plan = material.plan
@@ -153,8 +143,8 @@ def fit(
     classes = sorted(config["labels"], key=lambda name: config["labels"][name])
     volumes = _volumes(material, params, {*learned["case"], *watched}, handed)
     patches = profile.batch_size * Schedule(params, profile.steps, []).every
-    watched = _affordable(watched, volumes, network.form.fit(config["patch_size"]), patches)
-    watch = _watch(_looked_at(material.table, watched, volumes, classes), config, setting)
+    watched = affordable(watched, volumes, network.form.fit(config["patch_size"]), patches)
+    watch = watched_dice(looked_at(material.table, watched, volumes, classes), config, setting)
     if params.transfer == "zero":
         return Trained(config, *_as_it_is(network, watch), key, before)
     _tell(material, profile, network, setting)
@@ -179,7 +169,7 @@ def check_follows(material: Material, params: TrainParams) -> None:
         ResourceError: not even a look at patches fits into memory.
     """
     assert params.before is not None, "something comes before it"
-    loss, gives = _loss(material.plan, params), params.before.gives
+    loss, gives = loss_on(material.plan, params.loss), params.before.gives
     marked = material.plan["recipe"].get("annotation", {}).get("kind") == "image"
     if (gives == "region" and loss.presence) or (gives == "box" and marked):
         raise ParamsError(
@@ -200,11 +190,6 @@ def check_follows(material: Material, params: TrainParams) -> None:
         drop_outputs(network, params.dropout)
         with torch.no_grad():
             network(seen)
-
-
-def _loss(plan: Mapping[str, Any], params: TrainParams) -> LossParams:
-    """That of a network on these data."""
-    return as_annotated(by_class(params.loss, plan["labels"]), plan["recipe"])
 
 
 def _channels(plan: Mapping[str, Any], gives: Gives) -> list[dict[str, Any]]:
@@ -279,54 +264,6 @@ def _volumes(
     return {case: view(volume, handed[case]) for case, volume in plain.items()}
 
 
-def by_class(loss: LossParams, labels: Mapping[str, int]) -> LossParams:
-    """The loss with the weights of all classes in their order, if any was given.
-
-    Args:
-        loss: as the parameters say.
-        labels: names and values in the label maps.
-
-    Raises:
-        ParamsError: a name is no label.
-    """
-    if not loss.weights:
-        return loss
-    classes = ["background", *sorted(labels, key=lambda name: labels[name])]
-    stray = sorted(set(loss.weights) - set(classes))
-    if stray:
-        raise ParamsError(
-            f"train.loss.weights has '{stray[0]}', which is no label", f"it may have {', '.join(classes)}"
-        )
-    return loss.model_copy(update={"weights": {name: loss.weights.get(name, 1.0) for name in classes}})
-
-
-def as_annotated(loss: LossParams, recipe: Mapping[str, Any]) -> LossParams:
-    """The loss, of slices alone where nothing but these was annotated."""
-    if recipe.get("annotation", {}).get("kind") != "image" or loss.presence:
-        return loss
-    return loss.model_copy(update={"presence": COVERED})
-
-
-def _affordable(
-    cases: Sequence[str], volumes: Mapping[str, Volume], window: Index, patches: int
-) -> Sequence[str]:
-    """The first cases, so many that a look has no more windows than patches were learned from before it.
-
-    A window takes a third of the time of a patch. So looks at large volumes take a quarter of a training at
-    most, unless their least number takes more.
-    """
-    counted = np.cumsum([windows(volumes[case].shape, window, LOOK_OVERLAP) for case in cases])
-    return cases[: max(LEAST_WATCHED, int((counted <= patches).sum()))]
-
-
-def _looked_at(
-    table: pd.DataFrame, cases: Sequence[str], volumes: Mapping[str, Volume], classes: list[str]
-) -> list[tuple[Volume, list[bool]]]:
-    """The volume of each case, and which classes nobody looked for in it."""
-    annotated = table.drop_duplicates("case").set_index("case")["annotated"]
-    return [(volumes[case], unknown_classes(annotated[case], classes)) for case in cases]
-
-
 def _config(
     material: Material, params: TrainParams, profile: Profile, before: Sequence[Trained]
 ) -> dict[str, Any]:
@@ -374,34 +311,3 @@ def _key(config: dict[str, Any], material: Material, learned: pd.DataFrame, arit
     ]
     made_of = {name: value for name, value in config.items() if name != FINGERPRINT}
     return sha256_json([made_of, material.policy, tables, arithmetic, sha256_code(*CODE)])[:32]
-
-
-def _watch(
-    cases: list[tuple[Volume, list[bool]]], config: dict[str, Any], setting: Setting
-) -> Callable[[Network], float]:
-    """A function that gives the mean Dice of a network over whole volumes of the watched fold.
-
-    With each case come the classes that nobody looked for in it; they do not count. Several processes look at
-    some cases each.
-    """
-    classes = len(config["labels"]) + 1
-
-    def watch(network: Network) -> float:
-        scores: list[float] = []
-        for number, (case, unknown) in enumerate(cases):
-            known = [value for value in range(1, classes) if not unknown[value]]
-            if number % world() != rank():
-                scores += [0.0] * len(known)
-                continue
-            image = normalise(torch.from_numpy(case.image()).to(setting.device), setting.normalisation)
-            share = probabilities(
-                network, image, config["patch_size"], classes, setting.precision, overlap=LOOK_OVERLAP
-            )
-            truth, predicted = judged(case, share.argmax(dim=0).to(torch.uint8).cpu().numpy())
-            predicted[truth == UNKNOWN] = UNKNOWN
-            scores += [dice(truth, predicted, value) for value in known]
-        found = np.array(added(scores))
-        # There may be no label in any of the cases, neither true nor found.
-        return float("nan") if np.isnan(found).all() else float(np.nanmean(found))
-
-    return watch

@@ -6,9 +6,9 @@ from scipy import ndimage
 from pipeline.errors import ParamsError
 from pipeline.labels import UNKNOWN
 from pipeline.losses.boundary import boundary_weights
+from pipeline.losses.on_data import by_class
 from pipeline.losses.segmentation import cross_entropy, segmentation_loss
 from pipeline.params import BoundaryWeights, LossParams
-from pipeline.training.fit import by_class
 
 
 def test_weights_of_classes_are_those_of_the_formula():

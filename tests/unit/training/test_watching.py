@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.training.fit import LEAST_WATCHED, WATCHED, _affordable
+from pipeline.training.watching import LEAST_WATCHED, WATCHED, affordable
 
 CASES = [f"case_{number:02}" for number in range(WATCHED)]
 WINDOW = (8, 8, 8)
@@ -27,9 +27,9 @@ class OfShape:
 )
 def test_looks_at_large_volumes_are_kept_in_proportion_to_the_training(shape, patches, looked_at):
     volumes = {case: OfShape(*shape) for case in CASES}
-    assert _affordable(CASES, volumes, WINDOW, patches) == CASES[:looked_at]
+    assert affordable(CASES, volumes, WINDOW, patches) == CASES[:looked_at]
 
 
 def test_where_few_cases_are_watched_there_are_no_more():
     volumes = {case: OfShape(100, 100, 100) for case in CASES}
-    assert _affordable(CASES[:2], volumes, WINDOW, 1) == CASES[:2]
+    assert affordable(CASES[:2], volumes, WINDOW, 1) == CASES[:2]
