@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline.atomic import atomic_path, write_json
 from pipeline.errors import DataError
-from pipeline.inference.judge import Calibration, judge_cases, predictions
+from pipeline.inference.judge import JUDGED, Calibration, judge_cases, predictions, subject_of
 from pipeline.inference.model import Model, load_model
 from pipeline.metrics.calibration import as_table, expected_error, nothing
 from pipeline.metrics.subgroups import patients_of, subgroups
@@ -59,7 +59,7 @@ def run(
     figures = summarise(per_case) | calibration_errors(bins)
     with atomic_path(cases) as temporary:
         per_case.to_csv(temporary, index=False, float_format="%.6g")
-    write_json(metrics, figures | {"cases": len(test)})
+    write_json(metrics, figures | {"cases": len(test), JUDGED: subject_of(models, test)})
     pictures = worst_pictures(model, per_case, test, raw, params.worst_cases)
     write_report(
         report,

@@ -20,6 +20,7 @@ import pandas as pd
 from pipeline.atomic import read_json, sha256_code, sha256_file, sha256_json, write_json, write_text
 from pipeline.errors import DataError, MissingError
 from pipeline.export.registered import keep_export
+from pipeline.inference.judge import JUDGED, subject_of
 from pipeline.metrics.subgroups import patients_of, subgroups
 from pipeline.params import RegisterParams
 from pipeline.progress import console
@@ -119,12 +120,14 @@ def run(
     `decision` is the page that shows them to people; it is kept with the version as well.
 
     Raises:
-        DataError: `cases` is not about the test cases of `accepted`, or the champion's files are not
-            those that were registered.
+        DataError: `metrics` and `cases` are not about this model and the test cases of `accepted`, or the
+            champion's files are not those that were registered.
         MissingError: the registry cannot be used, or the champion's files are gone.
     """
     table, config = pd.read_parquet(accepted), _config(models)
     test = table[table["split"] == "test"].reset_index(drop=True)
+    measured = read_json(metrics)
+    _check_judged(organ, measured, models, test)
     known = origin(Path.cwd(), organ, table, start_of(config))
     challenge = Challenge(
         organ=organ,
@@ -142,7 +145,7 @@ def run(
     with models_known.lock(organ), tempfile.TemporaryDirectory() as scratch:
         challenge.evidence.append(Path(scratch) / LINEAGE)
         write_json(challenge.evidence[-1], known)
-        description = description_of(config, read_json(metrics), pd.read_csv(curves), known)
+        description = description_of(config, measured, pd.read_csv(curves), known)
         version = models_known.register(organ, models, challenge.evidence, description)
         outcome = _outcome(challenge, version, models_known, judge)
         write_json(registry, outcome)
@@ -387,6 +390,18 @@ def _figures(cases: Path, test: pd.DataFrame) -> pd.DataFrame:
             "run the stage 'evaluate' again",
         )
     return figures
+
+
+def _check_judged(organ: str, measured: dict[str, Any], models: Path, test: pd.DataFrame) -> None:
+    """Refuse figures of another model: a stage that is run by itself does not run those before it.
+
+    Metrics of before do not say what they are about.
+    """
+    if measured.get(JUDGED) not in (None, subject_of(models, test)):
+        raise DataError(
+            f"{organ}: the metrics are of another model, or of other test cases, than there are now",
+            f"run dvc repro evaluate@{organ}, and then register",
+        )
 
 
 def _inputs(table: pd.DataFrame, cases: Path, params: RegisterParams) -> str:

@@ -61,7 +61,7 @@ def write_case(raw, case, predicted, true):
     for folder, array in (("images", image), ("labels", labels)):
         (raw / folder).mkdir(parents=True, exist_ok=True)
         nibabel.save(nibabel.Nifti1Image(array, AFFINE), raw / folder / f"{case}.nii.gz")
-    return {"case": case, "split": "test", "layout": "folders"}
+    return {"case": case, "key": "k", "split": "test", "layout": "folders"}
 
 
 FIRST = ({"large": box(0, 4), "small": box(6, 9)}, {"large": box(2, 6), "small": box(6, 9)})

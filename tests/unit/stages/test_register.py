@@ -11,6 +11,7 @@ import pytest
 
 import pipeline
 from pipeline.errors import DataError, MissingError, ParamsError
+from pipeline.inference.judge import JUDGED, subject_of
 from pipeline.params import RegisterParams
 from pipeline.registry import champions
 from pipeline.registry.artifacts import content_of
@@ -128,6 +129,27 @@ def test_the_first_model_becomes_champion_and_is_judged_against_nobody(project, 
     champion = ModelRegistry(project.root).champion("liver")
     assert (champion.folder / "weights.safetensors").read_text() == "first"
     assert capsys.readouterr().err.startswith("liver: version 1 is promoted to champion, mean Dice 0.8000\n")
+
+
+def test_a_model_that_was_trained_after_the_evaluation_is_not_promoted_for_the_figures_of_another(project):
+    project.train("first", level(0.8))
+    project.register()
+    project.train("better", level(0.9))
+    accepted, metrics = pd.read_parquet("data/accepted.parquet"), Path("metrics/liver.json")
+    test = accepted[accepted["split"] == "test"]
+    metrics.write_text(json.dumps({"dice": {"mean": 0.9}, JUDGED: subject_of(Path("models"), test)}))
+    config = json.loads(Path("models/config.json").read_text())
+    Path("models/config.json").write_text(json.dumps(config | {"sha256": {"weights.safetensors": "other"}}))
+    with pytest.raises(DataError, match=r"of another model, .*: run dvc repro evaluate@liver"):
+        project.register()
+    Path("models/config.json").write_text(json.dumps(config))
+    relabelled = accepted.assign(key=["other", *accepted["key"][1:]])
+    relabelled.to_parquet("data/accepted.parquet")
+    with pytest.raises(DataError, match="or of other test cases"):
+        project.register()
+    assert versions() == 1
+    accepted.to_parquet("data/accepted.parquet")
+    assert project.register()["decision"] == "promoted"
 
 
 def test_a_better_model_takes_over_with_the_evidence(project):
