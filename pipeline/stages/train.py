@@ -18,6 +18,7 @@ from pipeline.inference.model import BEFORE, CONFIG, FOLDS, WEIGHTS, parts
 from pipeline.inference.rule_out import labelled_range
 from pipeline.params import TrainParams
 from pipeline.training.before import fit_before, groups_of
+from pipeline.training.beginning import check_start
 from pipeline.training.cross_validation import helpful_cleaning
 from pipeline.training.data import check_taught
 from pipeline.training.distributed import first, processes
@@ -27,6 +28,7 @@ from pipeline.training.profile import device
 from pipeline.training.watching import WATCHED
 from pipeline.validation.drift import fingerprint
 from pipeline.volumes.cases import Recipe
+from pipeline.workspace import home, project_root
 
 
 @processes()
@@ -48,7 +50,8 @@ def run(
 
     Raises:
         DataError: a fold is empty, a label is in none that is learned from, or the training breaks down.
-        ParamsError: what is mirrored would be taken for the other side.
+        MissingError: the model that it starts from is not there.
+        ParamsError: what is mirrored would be taken for the other side, or it cannot begin or be built so.
     """
     # On a GPU pooling and cross-entropy have no deterministic form: PyTorch would refuse to train.
     torch.use_deterministic_algorithms(device().type == "cpu")
@@ -64,6 +67,7 @@ def run(
     if params.transfer != "zero":
         for fold in folds:
             check_taught(organ, material.table[material.table["fold"] != fold], plan["labels"])
+    check_start(organ, params, folds, home(project_root()) / "champions")
     if params.before is not None:
         for fold in folds:
             groups_of(material, fold, params.before)

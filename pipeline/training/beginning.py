@@ -1,6 +1,6 @@
 """What a training begins with: weights drawn at random or those of a model, and which of them stay so."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,27 @@ def begin(network: Network, params: TrainParams, config: Mapping[str, Any], cham
         )
     if params.transfer == "partial":
         freeze(network, taken, params.frozen_share, config)
+
+
+def check_start(organ: str, params: TrainParams, folds: Sequence[int], champions: Path) -> None:
+    """Refuse weights that cannot stay in a later network of an ensemble before the first one is trained.
+
+    Args:
+        organ: to be trained.
+        params: of its training.
+        folds: that its networks leave out, one each.
+        champions: folder of the models that a training may begin with, each named by its content.
+
+    Raises:
+        MissingError: the model that `params.start` names is not there.
+        ParamsError: weights are to stay that have learned from a fold that is watched.
+    """
+    if params.start == "scratch" or params.transfer == "full":
+        return
+    model = registered(champions, params.start, "train.start", FETCH)
+    for fold in folds:
+        if without_fold(model, fold, organ) is None:
+            _begin_at_random(params.model_copy(update={"fold": fold}))
 
 
 def _begin_at_random(params: TrainParams) -> None:

@@ -378,6 +378,16 @@ def test_a_network_begins_with_none_of_its_organ_that_has_learned_from_its_fold(
         train(start=content, ensemble=2, transfer="zero")
 
 
+def test_weights_that_may_not_stay_in_a_later_network_are_refused_before_the_first_is_trained(
+    train, donor, tmp_path
+):
+    content, _ = donor
+    made = trainings(tmp_path)
+    with pytest.raises(ParamsError, match=r"transfer is partial, but the model .* has learned from fold 1"):
+        train(start=content, ensemble=2, transfer="partial")
+    assert trainings(tmp_path) == made
+
+
 def test_what_no_donor_gave_is_never_frozen(train, donor):
     content, weights = donor
     train(start=content, transfer="partial", frozen_share=1.0, network={"channels": [4, 8]})
