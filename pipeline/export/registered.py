@@ -58,7 +58,7 @@ def keep_export(registry: ModelRegistry, organ: str, number: int) -> None:
     """Make the export of a version once and keep it with the version; say why where it cannot be.
 
     A model that cannot be exported is as good a champion as before: this is no failure. It is tried again by
-    other code or another torch.
+    other code or another torch, and where it was the machine that lacked something.
 
     Raises:
         MissingError: the registry cannot be used, or the version's files are gone.
@@ -74,10 +74,22 @@ def keep_export(registry: ModelRegistry, organ: str, number: int) -> None:
         try:
             _write(registry, version, model, folder)
         except DataError as error:
-            registry.note(version, EXPORT, {"reason": error.reason, "made_by": made_by})
+            refused = {"reason": error.reason} | ({} if _of_machine(error) else {"made_by": made_by})
+            registry.note(version, EXPORT, refused)
             console.print(f"{organ}: version {number} is not exported: {error.reason}", markup=False)
             return
         registry.store_export(version, folder)
+
+
+def _of_machine(error: BaseException | None) -> bool:
+    """Whether an error came of what the machine had not: room, memory, a library."""
+    from pipeline.training.micro_batches import is_out_of_memory
+
+    if is_out_of_memory(error):
+        return True
+    while error is not None and not isinstance(error, OSError | ImportError):
+        error = error.__cause__
+    return error is not None
 
 
 def _write(registry: ModelRegistry, version: Version, model: Path, target: Path) -> dict[str, Any]:

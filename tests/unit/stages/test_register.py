@@ -454,6 +454,19 @@ def test_a_network_that_cannot_be_exported_is_champion_all_the_same_and_the_reas
     assert list(written()) == EXPORTED
 
 
+@pytest.mark.parametrize("lacking", [OSError(28, "No space left on device"), MemoryError()], ids=str)
+def test_an_export_that_failed_for_what_the_machine_lacked_is_tried_again(real, monkeypatch, lacking):
+    def fail(*_given, **_named):
+        raise lacking
+
+    with monkeypatch.context() as patched:
+        patched.setattr("torch.onnx.export", fail)
+        real.register()
+    assert "cannot be written as ONNX" in ModelRegistry(real.root).version("liver", 1).export["reason"]
+    real.register()
+    assert "content" in ModelRegistry(real.root).version("liver", 1).export
+
+
 APPROVED = RegisterParams(resamples=200, approval="required")
 
 
