@@ -25,7 +25,7 @@ def on_top(root: Path, organ: str, base: str, ours: str, theirs: str) -> str:
     Raises:
         Conflict: a file cannot be merged.
     """
-    if theirs == base or _follows(root, ours, theirs):
+    if theirs == base or follows(root, ours, theirs):
         return ours
     changed = [path for path in git(root, "diff", "--name-only", "-z", base, ours).split("\0") if path]
     with tempfile.TemporaryDirectory() as scratch:
@@ -45,7 +45,7 @@ def on_top(root: Path, organ: str, base: str, ours: str, theirs: str) -> str:
     return git(root, "commit-tree", tree, "-p", theirs, "-F", "-", env=as_author(root), text=message)
 
 
-def _follows(root: Path, ours: str, theirs: str) -> bool:
+def follows(root: Path, ours: str, theirs: str) -> bool:
     """Whether `theirs` is among what `ours` is built on; not so, where somebody has rewritten the history."""
     try:
         git(root, "merge-base", "--is-ancestor", theirs, ours)

@@ -15,7 +15,7 @@ from pipeline.graph import KEY, load_stages
 from pipeline.progress import console
 from pipeline.runs.changes import inputs
 from pipeline.runs.commands import Refused, as_author, dvc, git, unlock_git
-from pipeline.runs.merging import Conflict, on_top
+from pipeline.runs.merging import Conflict, follows, on_top
 from pipeline.runs.opening import PUBLISHED
 from pipeline.runs.settings import Settings
 from pipeline.runs.workspaces import Run, locked_run, open_run_of, remotes, share_cache
@@ -154,6 +154,8 @@ def push_commit(settings: Settings, run: Run, ours: str, branch: str, *, tag: bo
     for _ in range(ROUNDS):
         theirs = _head(run.folder, branch) or run.base
         commit = on_top(run.folder, run.organ, run.base, ours, theirs)
+        if tag and commit == theirs and (pushed := _pushed(run, theirs)):
+            return pushed
         try:
             # One at a time of this machine: a checked-out branch takes a moment to follow.
             with locked(settings.home / "workspaces" / ".push.lock", "pushing to the project"):
@@ -167,6 +169,15 @@ def push_commit(settings: Settings, run: Run, ours: str, branch: str, *, tag: bo
         f"{run.organ}: {branch} could not be pushed to in {ROUNDS} attempts ({said})",
         "run again later; a lock that a git which was killed has left in the project has to be removed",
     )
+
+
+def _pushed(run: Run, theirs: str) -> str:
+    """The commit that the run was tagged by, if `theirs` is built on it; '': it was not pushed yet."""
+    try:
+        tagged = git(run.folder, "rev-parse", "--verify", f"refs/tags/{run.tag}^{{commit}}")
+    except Refused:
+        return ""
+    return tagged if follows(run.folder, theirs, tagged) else ""
 
 
 def _check_unpushable(refused: Refused, branch: str) -> None:

@@ -70,6 +70,21 @@ def test_publishing_again_on_top_of_others_is_as_publishing_once(toy: Toy) -> No
     assert toy.git("rev-list", "--count", "HEAD") == "3"
 
 
+@pytest.mark.parametrize("base", ["where it began", "on top of others"])
+def test_publishing_again_after_others_have_pushed_leaves_the_tag_where_it_is(toy: Toy, base: str) -> None:
+    done(toy)
+    if base == "on top of others":
+        (toy.root / "notes.txt").write_text("meanwhile")
+        toy.commit("meanwhile")
+    first = publish_run(toy.settings(), "liver", "one")
+    (toy.root / "notes.txt").write_text("afterwards")
+    toy.commit("afterwards")
+    last = toy.git("rev-parse", "HEAD")
+    assert publish_run(toy.settings(), "liver", "one") == first
+    assert toy.git("rev-parse", "liver/one") == first.commit
+    assert toy.git("rev-parse", "HEAD") == last
+
+
 def test_data_go_to_the_remote_and_the_commit_to_the_server(toy: Toy, bare: Path, tmp_path: Path) -> None:
     settings = toy.settings(HOUNSFIELD_PROJECT=str(bare))
     run = open_run(settings, "liver", "one")
