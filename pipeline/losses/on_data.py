@@ -11,7 +11,7 @@ COVERED = 0.05
 
 
 def loss_on(plan: Mapping[str, Any], loss: LossParams) -> LossParams:
-    """The loss of a network on the data of a plan: a weight for each class, and slices where no more is known.
+    """The loss of a network on the data of a plan: a weight a class, and slices where no more is known.
 
     Raises:
         ParamsError: a name among its weights is no label.
