@@ -125,7 +125,7 @@ def add_organ_from_prefix(
     manifest = staging.with_name(f"{name}.s3.json")
     with locked(staging.with_name(f"{name}.lock"), f"fetching the scans of {name}"):
         # Nothing here is anybody's only copy, and the attempt before may have had another prefix.
-        sync_prefix(url, staging, manifest, allow_removal=True)
+        sync_prefix(url, staging, manifest, allow_removal=True, may_be_empty=False)
         try:
             organ = add_organ(
                 root,

@@ -57,6 +57,7 @@ def sync_prefix(
     attempts: int = ATTEMPTS,
     wait: float = WAIT,
     allow_removal: bool = False,
+    may_be_empty: bool = True,
 ) -> SyncSummary:
     """Make the folder `target` hold the objects of `url`; one process at a time, the caller locks.
 
@@ -71,6 +72,7 @@ def sync_prefix(
         attempts: how often each is tried.
         wait: seconds before the second attempt; doubled from one to the next.
         allow_removal: let more than half of the files go, or all.
+        may_be_empty: whether that goes for all, too.
 
     Raises:
         DataError: the prefix cannot be a folder, would remove too much, or did not arrive whole. What
@@ -84,7 +86,7 @@ def sync_prefix(
         sync = _Sync(bucket, target, record, threads)
         for _ in range(ROUNDS):
             files, skipped = as_files(prefix, bucket.objects())
-            _check_removal(record, files, allow_removal)
+            _check_removal(record, files, allow_removal, may_be_empty)
             try:
                 changed = sync.run(files)
             except OSError as error:
@@ -106,9 +108,9 @@ def sync_prefix(
     )
 
 
-def _check_removal(record: Manifest, files: dict[str, S3Object], allowed: bool) -> None:
+def _check_removal(record: Manifest, files: dict[str, S3Object], allowed: bool, may_be_empty: bool) -> None:
     gone = len(record.objects.keys() - files.keys())
-    if not files and not (allowed and gone):
+    if not files and not (allowed and may_be_empty and gone):
         raise DataError(f"{record.url} holds no scans", "see that bucket and prefix are right")
     if gone > SHARE_REMOVED * len(record.objects) and not allowed:
         raise DataError(

@@ -150,6 +150,14 @@ def test_an_organ_that_cannot_be_added_leaves_the_project_as_it_was_and_its_scan
     assert (synced[0].fetched, synced[0].unchanged) == (0, 5)
 
 
+def test_a_prefix_that_holds_nothing_is_told_so_and_takes_nothing_of_what_was_fetched(root, bucket, prefix):
+    with pytest.raises(ParamsError, match="PET"):
+        add(root, prefix, modality="PET")
+    with pytest.raises(DataError, match="nothing holds no scans: see that bucket"):
+        add(root, bucket.url("nothing"))
+    assert (home(root) / "sources/spleen/imagesTr/a.nii.gz").is_file()
+
+
 def test_without_a_prefix_or_an_organ_it_says_what_to_do(root, bucket):
     with pytest.raises(MissingError, match=r"hounsfield fetch abdomen --source s3://BUCKET/PREFIX"):
         fetch_organ(root, "abdomen")
