@@ -193,10 +193,16 @@ def _inputs(source: Path, target: Path, channels: int) -> tuple[list[Input], lis
     try:
         scans = scan_files(source)
         left_out = _beside_scans(source) if scans else []
+        lost = not any(scan.exists() for scan in scans)
     except PermissionError as error:
         refuse_unreadable(error)
-    if not scans:
-        return _series(source, target)
+    if lost:
+        # Beside DICOM series, a link that leads nowhere says nothing of the format.
+        try:
+            return _series(source, target)
+        except DataError:
+            if not scans:
+                raise
     if channels == 1:
         return [Input(scan.name, ((scan,),), target / _output_name(scan)) for scan in scans], left_out
     cases: dict[str, list[Path]] = {}

@@ -266,6 +266,18 @@ def test_every_dicom_series_in_a_folder_is_labelled(trained, tmp_path, monkeypat
         np.testing.assert_array_equal(labels, np.where(box(number), 5, 0))
 
 
+def test_a_link_that_leads_nowhere_hides_no_dicom_series(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOUNSFIELD_SALT", "a secret of the tests")
+    write_series(tmp_path / "study")
+    (tmp_path / "study/labels.nii.gz").symlink_to(tmp_path / "nowhere")
+    summary = predict_scans(trained, "liver", tmp_path / "study", tmp_path / "out", "auto")
+    assert (len(summary.written), summary.failed) == (1, {})
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "a.nii.gz").symlink_to(tmp_path / "nowhere")
+    assert list(predict_scans(trained, "liver", alone, tmp_path / "out", "auto").failed) == ["a.nii.gz"]
+
+
 def change_series(folder, **elements):
     import pydicom
 
