@@ -18,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pipeline.atomic import locked
+from pipeline.atomic import locked, read_json
 from pipeline.errors import DataError, MissingError
 from pipeline.params import load_organ, read_params
 from pipeline.registry.artifacts import content_of, download, files_of, names_in, store, uri_of, where_now
@@ -64,6 +64,14 @@ def missing_champion(root: Path, organ: str) -> MissingError:
     if organ not in read_params(params)["organs"]:
         # It says which there are; what else may be wrong with the parameters is not asked here.
         load_organ(params, organ)
+    record = Path("registry") / f"{organ}.json"
+    if (root / record).is_file() and read_json(root / record)["champion_version"] is not None:
+        # As in a clone: what a run wrote is there, and the registry that it wrote to is elsewhere.
+        return MissingError(
+            f"{organ}: {record} tells of a champion, but the model registry has none",
+            "name the registry that has it by HOUNSFIELD_HOME or MLFLOW_TRACKING_URI, or have the model of "
+            f"models/{organ} decided about here: dvc repro --force --single-item register@{organ}",
+        )
     page = Path("reports") / organ / PAGE
     if (root / page).is_file():
         # The stage was run: to run it again would change nothing.

@@ -279,6 +279,25 @@ def test_who_asks_for_a_champion_that_the_gate_refused_is_sent_to_the_page_that_
     page.touch()
     line = assert_one_sentence(hounsfield(project, "card", "spleen"), 4)
     assert "there is no champion: reports/spleen/decision.html says what became of the last model" in line
+    record = project / "registry" / "spleen.json"
+    record.parent.mkdir(exist_ok=True)
+    record.write_text('{"champion_version": null}')
+    assert "reports/spleen/decision.html says" in assert_one_sentence(
+        hounsfield(project, "card", "spleen"), 4
+    )
+
+
+def test_a_champion_that_another_registry_has_is_not_said_to_have_been_refused(project):
+    for name, text in {
+        "reports/spleen/decision.html": "",
+        "registry/spleen.json": '{"champion_version": 1}',
+    }.items():
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(text)
+    line = assert_one_sentence(hounsfield(project, "card", "spleen"), 4)
+    assert (
+        "registry/spleen.json tells of a champion, but the model registry has none: name the registry" in line
+    )
 
 
 def test_export_writes_the_champion_whole_and_says_how_far_the_formats_are_apart(project, model, tmp_path):
