@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.atomic import sha256_file, sha256_json
 from pipeline.errors import DataError
-from pipeline.inference.model import CONFIG, Model
+from pipeline.inference.model import Model
 from pipeline.labels import UNKNOWN
 from pipeline.metrics.calibration import Tally, tally
 from pipeline.metrics.overlap import overlap
@@ -26,17 +25,8 @@ from pipeline.volumes.resampling import resample_labels
 
 Watch = Callable[[Floats], None]
 Rows = list[dict[str, Any]]
-JUDGED = "judged"
-"""In the metrics: what their figures are about."""
 NOWHERE = -1
 """No value of a label map."""
-
-
-def subject_of(models: Path, test: pd.DataFrame) -> str:
-    """Short hash of a model and of the test cases it is judged on: scans, labels and how both are read."""
-    # The configuration holds the checksums of the model's other files.
-    cases = test[["case", "key"]].astype(str).to_numpy().tolist()
-    return sha256_json({"model": sha256_file(models / CONFIG), "test": cases})[:12]
 
 
 @dataclass

@@ -23,6 +23,7 @@ from pipeline.errors import HounsfieldError
 from pipeline.inference.model import build, load_model
 from pipeline.leaderboard.systems import Budget, System
 from pipeline.losses.supervised import supervised_loss
+from pipeline.metrics.case_table import read_cases
 from pipeline.networks import build_network, plan_network
 from pipeline.params import EvaluateParams, NetworkParams, TrainParams
 from pipeline.stages import evaluate, train
@@ -110,11 +111,6 @@ def run(job: Job) -> None:
     )
 
 
-def read_cases(path: Path) -> pd.DataFrame:
-    """What `evaluate` wrote of each case and label; one of them may be called 'NA' or '001'."""
-    return pd.read_csv(path, dtype={"case": str, "label": str}, keep_default_na=False, na_values=[""])
-
-
 def figures(per_case: pd.DataFrame) -> dict[str, float | None]:
     """Dice, HD95 (where it is finite) and NSD, means over cases, then labels; the Dice of the worst case."""
     mean = {
@@ -137,7 +133,8 @@ def _steps(job: Job, file: Path) -> int:
     # Of one network of an ensemble, with those that come before it.
     trainings = 1 if params.before is None else 1 + params.before.folds
     budget = job.budget
-    amount = total = budget.amount / params.ensemble
+    amount = budget.amount / params.ensemble
+    total = amount
     if budget.kind != "steps":
         plan = read_json(Path(job.files["plans"]))
         first = pd.read_parquet(job.files["patches"]).iloc[0]

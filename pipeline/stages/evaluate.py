@@ -8,9 +8,10 @@ import pandas as pd
 
 from pipeline.atomic import atomic_path, write_json
 from pipeline.errors import DataError
-from pipeline.inference.judge import JUDGED, Calibration, judge_cases, predictions, subject_of
+from pipeline.inference.judge import Calibration, judge_cases, predictions
 from pipeline.inference.model import Model, load_model
 from pipeline.metrics.calibration import as_table, expected_error, nothing
+from pipeline.metrics.case_table import JUDGED, subject_of
 from pipeline.metrics.subgroups import patients_of, subgroups
 from pipeline.params import EvaluateParams
 from pipeline.progress import console

@@ -20,7 +20,7 @@ import pandas as pd
 from pipeline.atomic import read_json, sha256_code, sha256_file, sha256_json, write_json, write_text
 from pipeline.errors import DataError, MissingError
 from pipeline.export.registered import keep_export
-from pipeline.inference.judge import JUDGED, subject_of
+from pipeline.metrics.case_table import JUDGED, read_cases, subject_of
 from pipeline.metrics.subgroups import patients_of, subgroups
 from pipeline.params import RegisterParams
 from pipeline.progress import console
@@ -374,15 +374,8 @@ def _summary(outcome: dict[str, Any], page: Path) -> str:
 
 
 def _figures(cases: Path, test: pd.DataFrame) -> pd.DataFrame:
-    """Case, label and Dice of the challenger; a case or label may be called 'NA' or '001'."""
-    figures = pd.read_csv(
-        cases,
-        usecols=["case", "label", "dice"],
-        dtype={"case": str, "label": str},
-        keep_default_na=False,
-        na_values={"dice": ["", "nan", "NaN"]},
-        float_precision="round_trip",
-    )
+    """Case, label and Dice of the challenger."""
+    figures = read_cases(cases)[["case", "label", "dice"]]
     if set(figures["case"]) != set(test["case"]):
         raise DataError(
             f"{cases} is about {figures['case'].nunique()} cases, not about the {len(test)} test cases there "

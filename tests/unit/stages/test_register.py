@@ -11,7 +11,7 @@ import pytest
 
 import pipeline
 from pipeline.errors import DataError, MissingError, ParamsError
-from pipeline.inference.judge import JUDGED, subject_of
+from pipeline.metrics.case_table import JUDGED, subject_of
 from pipeline.params import RegisterParams
 from pipeline.registry import champions
 from pipeline.registry.artifacts import content_of
@@ -826,3 +826,10 @@ def test_a_decision_about_many_labels_is_kept_in_full_and_replayed(project):
     outcome = project.register(APPROVED)
     assert (outcome["decision"], outcome["reasons"]) == ("promoted", waiting["reasons"])
     assert ModelRegistry(project.root).champion_version("liver") == 2
+
+
+def test_torch_is_loaded_by_none_but_who_judges_a_champion():
+    code = "import sys, pipeline.stages.register; print(sorted({'torch', 'mlflow'} & set(sys.modules)))"
+    environment = os.environ | {"PYTHONPATH": str(Path(pipeline.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    assert done.stdout.strip() == b"[]"
