@@ -15,6 +15,8 @@ from pipeline.errors import DataError, MissingError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space, a quota, a limit on the size of a file."""
+UNWRITABLE = (*FULL, errno.EACCES, errno.EPERM, errno.EROFS)
+"""No room or no permission."""
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from pipeline.atomic import UNWRITABLE
 from pipeline.errors import HounsfieldError
 from pipeline.runs.cli import app as run_app
 from pipeline.workspace import STAGES, check_inputs, project_root, stage_files
@@ -48,8 +49,6 @@ STAGE_HELP = {
 }
 
 
-NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""No permission or no room."""
 BROKEN = (errno.EIO, errno.ESTALE)
 """A disk that fails, a share whose server was changed."""
 
@@ -66,7 +65,7 @@ def main() -> None:
     except HounsfieldError as error:
         _end_with(error)
     except OSError as error:
-        if error.errno not in (*NO_PLACE, *BROKEN):
+        if error.errno not in (*UNWRITABLE, *BROKEN):
             raise
         said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         room = "see that there is room, and who may read and write"

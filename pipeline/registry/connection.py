@@ -1,6 +1,5 @@
 """Where the MLflow registry is, and how it is reached."""
 
-import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pipeline.atomic import atomic_path, locked, remove_partial
+from pipeline.atomic import UNWRITABLE, atomic_path, locked, remove_partial
 from pipeline.errors import MissingError, ParamsError, Unfinished
 
 SETTINGS = {
@@ -26,8 +25,6 @@ ATTEMPTS = 4
 """To reach a database: that it does not answer is told after a second, not after a minute; a file has one."""
 LIBRARIES = ("mlflow.", "sqlalchemy.", "requests.", "botocore.", "boto3.")
 """Whose errors come from the registry: MLflow passes on those of where its files are kept."""
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
-"""What the system says of a disk that is full, or must not be written to."""
 MEANT = str.maketrans({"%": "%25", "?": "%3F", "#": "%23"})
 """What ends the path of a URI or is read as a code, and how it is written."""
 
