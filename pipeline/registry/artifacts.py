@@ -2,11 +2,12 @@
 
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.atomic import sha256_file, sha256_json
+from pipeline.atomic import locked, sha256_file, sha256_json
 from pipeline.errors import DataError, MissingError
 from pipeline.registry.connection import local_path
 
@@ -26,11 +27,21 @@ def content_of(folder: Path) -> str:
     return sha256_json({name: sha256_file(file) for name, file in files_of(folder).items()})
 
 
+def champions_in(home: Path) -> Path:
+    """The folder of the models that were fetched for this machine, each named by its content."""
+    return home / "champions"
+
+
+def locked_champions(home: Path, doing: str) -> AbstractContextManager[int]:
+    """The lock of those that write into that folder; `doing` says what, to who has to wait."""
+    return locked(home / "champions.lock", doing)
+
+
 def registered(champions: Path, content: str, parameter: str, remedy: str) -> Path:
     """Where the files of a registered model lie that a parameter names.
 
     Args:
-        champions: folder of the models that were fetched, each named by its content.
+        champions: as `champions_in` says.
         content: hash of the files.
         parameter: that names it.
         remedy: what brings them.

@@ -21,7 +21,17 @@ from typing import Any
 from pipeline.atomic import locked, read_json
 from pipeline.errors import DataError, MissingError
 from pipeline.params import load_organ, read_params
-from pipeline.registry.artifacts import content_of, download, files_of, names_in, store, uri_of, where_now
+from pipeline.registry.artifacts import (
+    champions_in,
+    content_of,
+    download,
+    files_of,
+    locked_champions,
+    names_in,
+    store,
+    uri_of,
+    where_now,
+)
 from pipeline.registry.connection import connect, is_local, is_present, local_path, reached
 from pipeline.registry.run_page import describe
 from pipeline.registry.version import (
@@ -342,8 +352,8 @@ class ModelRegistry:
         return _verified(version, folder)
 
     def _fetched(self, version: Version) -> Path:
-        kept = self._home / "champions" / version.content
-        with locked(self._home / "champions.lock", f"the download of the champion of {version.organ}"):
+        kept = champions_in(self._home) / version.content
+        with locked_champions(self._home, f"the download of the champion of {version.organ}"):
             if kept.is_dir() and content_of(kept) == version.content:
                 return kept
             shutil.rmtree(kept, ignore_errors=True)

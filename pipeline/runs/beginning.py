@@ -11,12 +11,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.atomic import locked
 from pipeline.errors import ParamsError
 from pipeline.params import TrainParams, first_problem, load_organ
 from pipeline.progress import console
-from pipeline.registry.artifacts import content_of
-from pipeline.registry.models import ModelRegistry, missing_champion
+from pipeline.registry.artifacts import champions_in, content_of, locked_champions
+from pipeline.registry.models import ModelRegistry, RegisteredModel, missing_champion
 from pipeline.runs.editing import change_params, with_values
 from pipeline.runs.workspaces import Run
 from pipeline.workspace import home
@@ -42,7 +41,7 @@ def begin_with(run: Run, start: str) -> None:
             console.print(f"{run.organ}: there is no champion to start from yet", markup=False)
         else:
             value = champion.content
-            _keep(champion.folder, Path(run.home) / "champions" / champion.content)
+            _keep(champion, Path(run.home))
     changes = {"start": value}
     if value == SCRATCH and load_organ(run.folder / "params.yaml", run.organ).train.transfer != "full":
         # Of nothing, nothing can stay as it is.
@@ -137,7 +136,7 @@ def _fetched_champion(root: Path, organ: str) -> str:
     champion = ModelRegistry(root, home(root)).champion(organ)
     if champion is None:
         raise missing_champion(root, organ)
-    _keep(champion.folder, home(root) / "champions" / champion.content)
+    _keep(champion, home(root))
     return champion.content
 
 
@@ -148,14 +147,15 @@ def _set(root: Path, organ: str, changes: Mapping[str, Any]) -> None:
     change_params(root, organ, lambda text: with_values(text, places))
 
 
-def _keep(folder: Path, kept: Path) -> None:
+def _keep(champion: RegisteredModel, at: Path) -> None:
     """Have the model where `train` finds it without asking the registry, which it may not reach."""
-    # As the registry's own downloads, which come into the same folder.
-    with locked(kept.parents[1] / "champions.lock", "keeping a champion's files"):
+    kept = champions_in(at) / champion.content
+    # The registry's own downloads come into the same folder.
+    with locked_champions(at, "keeping a champion's files"):
         if kept.is_dir() and content_of(kept) == kept.name:
             return
         partial = kept.with_name(f".{kept.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(kept, ignore_errors=True)
-        shutil.copytree(folder, partial)
+        shutil.copytree(champion.folder, partial)
         partial.rename(kept)

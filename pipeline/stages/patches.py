@@ -14,7 +14,7 @@ from pipeline.errors import ParamsError
 from pipeline.labels import UNKNOWN
 from pipeline.params import PatchesParams
 from pipeline.progress import console, track
-from pipeline.registry.artifacts import registered
+from pipeline.registry.artifacts import champions_in, registered
 from pipeline.sampling.boxes import Index
 from pipeline.sampling.centres import Case, Mask, draw_centres, grid_centres, hard_range
 from pipeline.sampling.supervoxels import supervoxels
@@ -109,7 +109,7 @@ def _false_positives(
 
     from pipeline.inference.model import load_model
 
-    champions = home(project_root()) / "champions"
+    champions = champions_in(home(project_root()))
     model = load_model(registered(champions, content, "patches.hard_negatives.model", FETCH))
     own = {name: number for number, name in enumerate(labels, start=1)}
 

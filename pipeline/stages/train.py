@@ -17,6 +17,7 @@ from pipeline.errors import DataError
 from pipeline.inference.model import BEFORE, CONFIG, FOLDS, WEIGHTS, parts
 from pipeline.inference.rule_out import labelled_range
 from pipeline.params import TrainParams
+from pipeline.registry.artifacts import champions_in
 from pipeline.training.before import fit_before, groups_of
 from pipeline.training.beginning import check_start
 from pipeline.training.cross_validation import helpful_cleaning
@@ -67,7 +68,7 @@ def run(
     if params.transfer != "zero":
         for fold in folds:
             check_taught(organ, material.table[material.table["fold"] != fold], plan["labels"])
-    check_start(organ, params, folds, home(project_root()) / "champions")
+    check_start(organ, params, folds, champions_in(home(project_root())))
     if params.before is not None:
         for fold in folds:
             groups_of(material, fold, params.before)

@@ -20,6 +20,7 @@ from pipeline.networks.base import Form, Network
 from pipeline.networks.weights import load_weights, stored
 from pipeline.params import AugmentParams, TrainParams
 from pipeline.progress import console
+from pipeline.registry.artifacts import champions_in
 from pipeline.training.allocation import memory_kept
 from pipeline.training.batch_statistics import told_if_too_small
 from pipeline.training.beginning import begin
@@ -126,7 +127,7 @@ def fit(
     config = _config(material, params, profile, before)
     network = build(config)
     with told_if_too_small(config["patch_size"]):
-        begin(network, params, config, home(project_root()) / "champions")
+        begin(network, params, config, champions_in(home(project_root())))
     computed = _precision(network, params)
     key = _key(config, material, learned, f"{where.type} {computed}")
     agree(key)
@@ -186,7 +187,7 @@ def check_follows(material: Material, params: TrainParams) -> None:
     size = network.form.input_size(network.form.fit(config["patch_size"]))
     seen = torch.zeros(patches, len(config["normalisation"]), *size, device=device())
     with told_if_no_memory(), told_if_too_small(config["patch_size"]):
-        begin(network, params, config, home(project_root()) / "champions")
+        begin(network, params, config, champions_in(home(project_root())))
         drop_outputs(network, params.dropout)
         with torch.no_grad():
             network(seen)

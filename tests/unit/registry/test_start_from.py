@@ -68,9 +68,9 @@ def test_two_organs_may_start_from_a_champion_at_once(project, champion, home, m
         time.sleep(0.3)
 
     monkeypatch.setattr(shutil, "copytree", slow)
-    registered = project / "models" / "liver"
+    registered = ModelRegistry(project, home).champion("liver")
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(_keep, [registered] * 2, [home / "champions" / champion] * 2))
+        list(pool.map(_keep, [registered] * 2, [home] * 2))
     assert content_of(home / "champions" / champion) == champion
 
 
