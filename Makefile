@@ -51,7 +51,8 @@ images: env
 # Every organ as a Kubeflow pipeline. kfp has an environment of its own: beside Airflow it would take the
 # Kubernetes client back by years.
 kubeflow: .venv-kubeflow/.complete
-	organs=$$($(BIN)/python -c 'import yaml; print(*yaml.safe_load(open("params.yaml"))["organs"])') && for organ in $$organs; do \
+	organs=$$($(BIN)/python -c 'import yaml; print(*yaml.safe_load(open("params.yaml"))["organs"])') && \
+	for organ in $$organs; do \
 		.venv-kubeflow/bin/python -m components.compile_pipeline $$organ || exit 1; \
 	done
 

@@ -221,9 +221,10 @@ def _unsaid(table: pd.DataFrame) -> dict[str, list[str]]:
     """By label, the cases that hold it though nobody is said to have looked for it in them."""
     unsaid: dict[str, list[str]] = {}
     told = table[(table["status"] == "accepted") & (table["annotated"] != "")]
+    labels = [str(name).removeprefix("voxels_") for name in table if str(name).startswith("voxels_")]
     for row in told.to_dict("records"):
         looked_for = row["annotated"].split(";")
-        for label in (key.removeprefix("voxels_") for key in map(str, row) if key.startswith("voxels_")):
+        for label in labels:
             if row[f"voxels_{label}"] > 0 and label not in looked_for:
                 unsaid.setdefault(label, []).append(row["case"])
     return unsaid
