@@ -8,6 +8,12 @@ from pipeline.errors import DataError
 TEST, TRAIN = "test", "train"
 NO_FOLD = -1
 """Fold of a test case."""
+RULE = "split_rule"
+
+
+def split_rule(folds: int, seed: int) -> str:
+    """By what patients are dealt to folds: of another rule, a fold of the same number holds others."""
+    return f"{folds} folds, seed {seed}"
 
 
 def assign_splits(patients: Sequence[str], test_share: float, folds: int, seed: int) -> list[tuple[str, int]]:

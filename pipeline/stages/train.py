@@ -18,6 +18,7 @@ from pipeline.inference.model import BEFORE, CONFIG, FOLDS, WEIGHTS, parts
 from pipeline.inference.rule_out import labelled_range
 from pipeline.params import TrainParams
 from pipeline.registry.artifacts import champions_in
+from pipeline.sampling.split import RULE
 from pipeline.training.before import fit_before, groups_of
 from pipeline.training.beginning import check_start
 from pipeline.training.cross_validation import helpful_cleaning
@@ -62,13 +63,19 @@ def run(
     mirrored = params.inference.mirror_axes
     check_mirrors(f"organs.{organ}.train.inference.mirror_axes", mirrored, plan["labels"])
     material = Material(
-        organ, plan, read_json(augmentation), pd.read_parquet(patches), volumes, fingerprint(cases, plan)
+        organ,
+        plan,
+        read_json(augmentation),
+        pd.read_parquet(patches),
+        volumes,
+        fingerprint(cases, plan),
+        str(cases[RULE].iloc[0]),
     )
     folds = _left_out(organ, material.table, params)
     if params.transfer != "zero":
         for fold in folds:
             check_taught(organ, material.table[material.table["fold"] != fold], plan["labels"])
-    check_start(organ, params, folds, champions_in(home(project_root())))
+    check_start(organ, params, folds, material.split_rule, champions_in(home(project_root())))
     if params.before is not None:
         for fold in folds:
             groups_of(material, fold, params.before)

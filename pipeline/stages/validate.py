@@ -14,7 +14,7 @@ from pipeline.progress import console, track
 from pipeline.reports.data_docs import data_docs
 from pipeline.reports.overlay import display_window, legend, thumbnail_png
 from pipeline.reports.validation import PAGE, write_validation
-from pipeline.sampling.split import TEST, TRAIN, assign_splits
+from pipeline.sampling.split import RULE, TEST, TRAIN, assign_splits, split_rule
 from pipeline.validation.preview import preview
 from pipeline.volumes.case_files import CaseFiles
 from pipeline.volumes.cases import class_indices
@@ -101,7 +101,7 @@ def _judge(
         unread=readable[readable["status"] == "quarantined"],
         refused=refused,
         warned=warned,
-        rows=rows.drop(columns=["split", "fold"], errors="ignore") if problems else rows,
+        rows=rows.drop(columns=["split", "fold", RULE], errors="ignore") if problems else rows,
         problems=problems,
         notices=_found(of_all, "warning"),
         outcomes={**of_table.outcomes, **of_cases.outcomes, **of_all.outcomes},
@@ -150,7 +150,8 @@ def _split(rows: pd.DataFrame, params: ValidateParams) -> tuple[pd.DataFrame, li
         splits = assign_splits(list(rows["patient"]), params.test_share, params.folds, params.split_seed)
     except DataError as error:
         return rows, [error]
-    return rows.assign(split=[split for split, _ in splits], fold=[fold for _, fold in splits]), []
+    rows = rows.assign(split=[split for split, _ in splits], fold=[fold for _, fold in splits])
+    return rows.assign(**{RULE: split_rule(params.folds, params.split_seed)}), []
 
 
 def _result(organ: str, found: int, judgement: Judgement) -> dict[str, Any]:

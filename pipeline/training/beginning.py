@@ -17,6 +17,7 @@ from pipeline.networks.weights import draw_normal, stored
 from pipeline.params import TrainParams
 from pipeline.progress import console
 from pipeline.registry.artifacts import registered
+from pipeline.sampling.split import RULE
 
 FETCH = (
     "fetch it by hounsfield start-from ORGAN OTHER, open the run with --start warm (from the organ's own "
@@ -50,7 +51,7 @@ def begin(network: Network, params: TrainParams, config: Mapping[str, Any], cham
             "these would not come with it",
             "set train.transfer to partial or full, or start from the model of one network alone",
         )
-    place = without_fold(model, params.fold, config["organ"])
+    place = without_fold(model, config["organ"], params.fold, config["training"][RULE])
     if place is None:
         _begin_at_random(params)
         return
@@ -67,13 +68,16 @@ def begin(network: Network, params: TrainParams, config: Mapping[str, Any], cham
         freeze(network, taken, params.frozen_share, config)
 
 
-def check_start(organ: str, params: TrainParams, folds: Sequence[int], champions: Path) -> None:
+def check_start(
+    organ: str, params: TrainParams, folds: Sequence[int], split_rule: str, champions: Path
+) -> None:
     """Refuse weights that cannot stay in a later network of an ensemble before the first one is trained.
 
     Args:
         organ: to be trained.
         params: of its training.
         folds: that its networks leave out, one each.
+        split_rule: by which patients are dealt to folds.
         champions: folder of the models that a training may begin with, each named by its content.
 
     Raises:
@@ -84,7 +88,7 @@ def check_start(organ: str, params: TrainParams, folds: Sequence[int], champions
         return
     model = registered(champions, params.start, "train.start", FETCH)
     for fold in folds:
-        if without_fold(model, fold, organ) is None:
+        if without_fold(model, organ, fold, split_rule) is None:
             _begin_at_random(params.model_copy(update={"fold": fold}))
 
 
@@ -94,33 +98,34 @@ def _begin_at_random(params: TrainParams) -> None:
     Raises:
         ParamsError: some of the model's weights were to stay as they are.
     """
-    said = f"the model {params.start[:12]} has learned from fold {params.fold}, which a network is judged by"
+    model = params.start[:12]
+    said = f"the model {model} has learned from cases of fold {params.fold}, which a network is judged by"
     if params.transfer != "full":
         raise ParamsError(
             f"transfer is {params.transfer}, but {said}",
-            "set train.ensemble to 1 and train.fold to the one that the model left out, or transfer to full",
+            "set train.ensemble to 1 and train.fold to the one that the model left out (of the same "
+            "validate.folds and split_seed), or transfer to full",
         )
     console.print(f"{said}: it begins with random weights")
 
 
-def without_fold(folder: Path, fold: int, organ: str) -> Path | None:
+def without_fold(folder: Path, organ: str, fold: int, split_rule: str) -> Path | None:
     """Where, in the folder of a registered model, the network lies that left a fold out; else the first one.
 
     A network of an ensemble is judged by the fold it leaves out, and label maps are tidied up by that: what
-    it begins with shall not have learned from it. None, where every network of the organ's own has.
+    it begins with shall not have learned from it. None, where every network of the organ's own has. Of
+    another rule of the split the fold is another one, even of the same number.
     """
     config = read_json(folder / CONFIG)
     _, others = parts(config)
     places = [folder, *(folder / place for place in others)]
-    known = next((place for place in places if _left_out(place) == fold), None)
-    if known is None and config.get("organ") == organ and _left_out(folder) is not None:
-        return None
-    return known or folder
-
-
-def _left_out(folder: Path) -> int | None:
-    fold: int | None = read_json(folder / CONFIG).get("training", {}).get("fold")
-    return fold
+    trainings = {place: read_json(place / CONFIG).get("training", {}) for place in places}
+    for place, training in trainings.items():
+        # A model of before this was recorded is taken to be of the rule of now.
+        if training.get("fold") == fold and training.get(RULE, split_rule) == split_rule:
+            return place
+    own = config.get("organ") == organ and "fold" in trainings[folder]
+    return None if own else folder
 
 
 def begin_from(network: nn.Module, folder: Path) -> set[str]:

@@ -21,6 +21,7 @@ from pipeline.networks.weights import load_weights, stored
 from pipeline.params import AugmentParams, TrainParams
 from pipeline.progress import console
 from pipeline.registry.artifacts import champions_in
+from pipeline.sampling.split import RULE
 from pipeline.training.allocation import memory_kept
 from pipeline.training.batch_statistics import told_if_too_small
 from pipeline.training.beginning import begin
@@ -64,6 +65,8 @@ class Material:
     volumes: Path
     fingerprint: Mapping[str, Any]
     """Of the data, for the model's configuration."""
+    split_rule: str
+    """By which patients were dealt to folds."""
 
 
 @dataclass(frozen=True)
@@ -284,7 +287,7 @@ def _config(
         "network": {"name": network.name} | options,
         "training": params.model_dump(mode="json", exclude={"inference", "ensemble", "network"})
         | {"profile": profile.name, "steps": profile.steps, "batch_size": profile.batch_size}
-        | {"init": network.init},
+        | {"init": network.init, RULE: material.split_rule},
         FINGERPRINT: material.fingerprint,
     }
     if params.before is None:

@@ -43,6 +43,7 @@ def prepared(project):
     (project / "data" / "patches").mkdir()
     table.to_parquet(project / "data" / "patches" / f"{ORGAN}.parquet")
     accepted = table[["case", "fold", "key", "annotated"]].drop_duplicates().assign(split="train")
+    accepted["split_rule"] = "2 folds, seed 0"
     facts = {"spacing_z": 2.0, "spacing_y": 1.0, "spacing_x": 1.0, "histogram": json.dumps([1 / 64] * 64)}
     (project / "data" / "accepted").mkdir()
     accepted.assign(**facts, scanner="", ml_near=0.18, ml_far=0.24).to_parquet(

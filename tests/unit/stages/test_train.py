@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
+from pipeline.atomic import read_json, write_json
 from pipeline.errors import DataError, MissingError, ParamsError
 from pipeline.params import TrainParams
 from pipeline.registry.artifacts import content_of
@@ -370,12 +371,43 @@ def test_a_network_begins_with_none_of_its_organ_that_has_learned_from_its_fold(
     train(**begun, fold=1)
     fresh = load_file(MODEL / "weights.safetensors")
     train(**begun, ensemble=2, start=content)
-    assert "has learned from fold 1, which a network is judged by: it begins" in capsys.readouterr().err
+    assert (
+        "has learned from cases of fold 1, which a network is judged by: it begins" in capsys.readouterr().err
+    )
     own, other = (load_file(MODEL / place / "weights.safetensors") for place in (".", "folds/1"))
     assert all(np.allclose(own[name], weights[name], atol=1e-6) for name in weights)
     assert all(np.allclose(other[name], fresh[name], atol=1e-6) for name in fresh)
-    with pytest.raises(ParamsError, match=r"transfer is zero, but the model .* has learned from fold 1"):
+    with pytest.raises(
+        ParamsError, match=r"transfer is zero, but the model .* has learned from cases of fold 1"
+    ):
         train(start=content, ensemble=2, transfer="zero")
+
+
+def test_where_patients_were_dealt_to_folds_otherwise_a_fold_of_the_same_number_is_another(
+    train, donor, capsys, tmp_path
+):
+    content, weights = donor
+    begun = {"steps": 1, "learning_rate": 1e-9, "ema_decay": 0.0}
+    accepted = Path("data") / "accepted" / f"{ORGAN}.parquet"
+    pd.read_parquet(accepted).assign(split_rule="2 folds, seed 1").to_parquet(accepted)
+    train(**begun, start=content)
+    assert (
+        "has learned from cases of fold 0, which a network is judged by: it begins" in capsys.readouterr().err
+    )
+    own = load_file(MODEL / "weights.safetensors")
+    assert not np.allclose(own["head.weight"], weights["head.weight"], atol=1e-6)
+    assert read_json(MODEL / "config.json")["training"]["split_rule"] == "2 folds, seed 1"
+    # A model that was trained before this was recorded is trusted to be of the same rule.
+    of_before = tmp_path / "of_before"
+    shutil.copytree(tmp_path / "home" / "champions" / content, of_before)
+    config = read_json(of_before / "config.json")
+    del config["training"]["split_rule"]
+    write_json(of_before / "config.json", config)
+    content = content_of(of_before)
+    of_before.rename(tmp_path / "home" / "champions" / content)
+    train(**begun, start=content)
+    own = load_file(MODEL / "weights.safetensors")
+    assert all(np.allclose(own[name], weights[name], atol=1e-6) for name in weights)
 
 
 def test_weights_that_may_not_stay_in_a_later_network_are_refused_before_the_first_is_trained(
@@ -383,7 +415,9 @@ def test_weights_that_may_not_stay_in_a_later_network_are_refused_before_the_fir
 ):
     content, _ = donor
     made = trainings(tmp_path)
-    with pytest.raises(ParamsError, match=r"transfer is partial, but the model .* has learned from fold 1"):
+    with pytest.raises(
+        ParamsError, match=r"transfer is partial, but the model .* has learned from cases of fold 1"
+    ):
         train(start=content, ensemble=2, transfer="partial")
     assert trainings(tmp_path) == made
 

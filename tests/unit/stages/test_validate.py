@@ -196,7 +196,8 @@ def test_a_new_case_leaves_the_others_where_they_were(project):
     pd.concat([new, table]).to_parquet(project / "cases.parquet")
     after, _ = run(project)
     assert len(after) == len(before) + 1
-    columns = ["split", "fold"]
+    columns = ["split", "fold", "split_rule"]
+    assert set(after["split_rule"]) == {"5 folds, seed 0"}
     kept = after.set_index("case").loc[before["case"], columns]
     pd.testing.assert_frame_equal(kept, before.set_index("case")[columns])
 
