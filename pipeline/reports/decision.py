@@ -27,7 +27,7 @@ def decision_page(outcome: Mapping[str, Any], pairs: pd.DataFrame | None) -> str
     Args:
         outcome: of the gate, as in `registry/<organ>.json`.
         pairs: Dice that were compared, a row a (case, label), with `challenger` and `champion`, as of
-            `pipeline.registry.gate.paired_dice`; None where there was nothing to compare with.
+            `pipeline.registry.comparison.paired_dice`; None where there was nothing to compare with.
     """
     challenger, champion = outcome["challenger_version"], outcome["compared_with"]
     blocks = [_headline(outcome), *_verdict(outcome), _conditions(outcome)]

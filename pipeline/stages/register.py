@@ -26,8 +26,9 @@ from pipeline.params import RegisterParams
 from pipeline.progress import console
 from pipeline.registry.card import NAME as CARD
 from pipeline.registry.card import model_card
+from pipeline.registry.comparison import paired_dice
 from pipeline.registry.data_conditions import data_conditions, drift_between, waits_for_drift
-from pipeline.registry.gate import decide, paired_dice
+from pipeline.registry.gate import decide
 from pipeline.registry.learned import cannot_be_judged, learned_cases, start_of
 from pipeline.registry.models import ModelRegistry, RegisteredModel, Version
 from pipeline.registry.origin import NAME as LINEAGE
@@ -41,6 +42,7 @@ from pipeline.validation.drift import FINGERPRINT
 CODE = (
     "stages/register.py",
     "registry/gate.py",
+    "registry/comparison.py",
     "registry/learned.py",
     "registry/data_conditions.py",
     "inference",

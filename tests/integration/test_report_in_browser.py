@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from pipeline.params import RegisterParams
-from pipeline.registry.gate import decide, paired_dice
+from pipeline.registry.comparison import paired_dice
+from pipeline.registry.gate import decide
 from pipeline.reports.decision import decision_page
 from pipeline.reports.evaluation import write_report
 from pipeline.reports.overlay import overlay_png

@@ -7,7 +7,8 @@ import pytest
 
 from pipeline.errors import DataError
 from pipeline.params import RegisterParams
-from pipeline.registry.gate import decide, expanded_level, paired_dice
+from pipeline.registry.comparison import expanded_level, paired_dice
+from pipeline.registry.gate import decide
 
 PARAMS = RegisterParams(resamples=500)
 RUNS = 200

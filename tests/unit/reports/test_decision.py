@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from pipeline.params import RegisterParams
-from pipeline.registry.gate import decide, paired_dice
+from pipeline.registry.comparison import paired_dice
+from pipeline.registry.gate import decide
 from pipeline.reports.decision import decision_page
 
 CASES = [f"case_{number}" for number in range(12)]
