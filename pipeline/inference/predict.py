@@ -1,35 +1,23 @@
 """Label maps for scans on disk, by the current model."""
 
 import json
-import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.atomic import output_folder
-from pipeline.errors import DataError, HounsfieldError, MissingError, refuse_unreadable
+from pipeline.errors import DataError, HounsfieldError, MissingError
 from pipeline.inference.model import CONFIG, WEIGHTS, Model, load_model
+from pipeline.inference.scans import Input, check_target, dicom_path, image_files, inputs_in
 from pipeline.params import load_organ
 from pipeline.progress import console, track
-from pipeline.volumes.case_files import Problem
-from pipeline.volumes.layouts.volume_files import (
-    SUFFIXES,
-    by_channel,
-    case_name,
-    one_twice,
-    scan_files,
-    stem,
-    volume_file,
-)
-from pipeline.volumes.readers import begins_as_dicom, is_dicom, read_scan
+from pipeline.volumes.readers import begins_as_dicom, read_scan
 from pipeline.volumes.readers.nifti import write_labels
 from pipeline.workspace import stage_files
 
 if TYPE_CHECKING:
     from pipeline.registry.version import RegisteredModel
 
-WRITTEN = (".nii.gz", ".nii")
-"""What label maps are written as."""
 Format = Literal["nifti", "dicom-seg", "rtstruct"]
 
 
@@ -77,11 +65,11 @@ def predict_scans(
         MissingError: there is no model, no such source, or nothing can be written there.
         DataError: the folder holds no scan, or the target cannot be a label map.
     """
-    _check_target(source, target)
+    check_target(source, target)
     model, name = current_model(root, organ, which)
-    inputs, left_out = _inputs(source, target, model.recipe.channels)
+    inputs, left_out = inputs_in(source, target, model.recipe.channels)
     if written_as != "nifti":
-        inputs = [replace(one, output=_dicom_path(source, target, one.output)) for one in inputs]
+        inputs = [replace(one, output=dicom_path(source, target, one.output)) for one in inputs]
     # Hours of computing would end in the same sentence for each scan.
     output_folder(inputs[0].output.parent)
     summary = Summary(name, left_out=left_out)
@@ -150,140 +138,10 @@ def _registered(root: Path, organ: str, which: str) -> "RegisteredModel | None":
     return None if number is None else registry.model(organ, number)
 
 
-@dataclass(frozen=True)
-class Input:
-    """One case to be labelled."""
-
-    name: str
-    images: tuple[tuple[Path, ...], ...]
-    """A channel each: a file, or the slices of a DICOM series; none: it is missing."""
-    output: Path
-    problem: Problem | None = None
-    """Why it must not be labelled, as far as its folder tells."""
-
-
-def _check_target(source: Path, target: Path) -> None:
-    """Refuse, before a model is loaded, what can have no label map there."""
-    # Unlike pathlib, it takes a path that cannot be looked up for no file: writing will say why.
-    is_file = os.path.isfile(target)
-    if source.is_file():
-        if is_file and not target.name.endswith(WRITTEN):
-            raise DataError(
-                f"{target} is a file that cannot hold a label map",
-                f"give a folder, or a name that ends with {' or '.join(WRITTEN)}",
-            )
-        return
-    if not source.is_dir():
-        raise MissingError(f"{source} is not there", "give a scan or a folder of scans")
-    if target.name.endswith(WRITTEN) or is_file:
-        raise DataError(f"{source} is a folder, so {target} must be one too", "give a folder as OUT")
-    if target.resolve() == source.resolve():
-        raise DataError(f"label maps would overwrite the scans in {source}", "give another folder as OUT")
-
-
-def _inputs(source: Path, target: Path, channels: int) -> tuple[list[Input], list[str]]:
-    """Each case with the file its label map goes to, and what else there is, counted.
-
-    Raises:
-        DataError: there is none.
-    """
-    if source.is_file():
-        output = target if target.name.endswith(WRITTEN) else target / _output_name(source)
-        return [Input(source.name, by_channel([source], channels), output)], []
-    try:
-        scans = scan_files(source)
-        left_out = _beside_scans(source) if scans else []
-        lost = not any(scan.exists() for scan in scans)
-    except PermissionError as error:
-        refuse_unreadable(error)
-    if lost:
-        # Beside DICOM series, a link that leads nowhere says nothing of the format.
-        try:
-            return _series(source, target)
-        except DataError:
-            if not scans:
-                raise
-    if channels == 1:
-        return [Input(scan.name, ((scan,),), target / _output_name(scan)) for scan in scans], left_out
-    cases: dict[str, list[Path]] = {}
-    for scan in scans:
-        cases.setdefault(case_name(scan), []).append(scan)
-    return [
-        Input(case, by_channel(files, channels), target / f"{case}.nii.gz", one_twice(files))
-        for case, files in cases.items()
-    ], left_out
-
-
-def _beside_scans(source: Path) -> list[str]:
-    """What might be meant, too, but is of another format than the scans in a folder, or deeper."""
-    from pipeline.volumes.layouts.dicom import OTHER, counted, files_below
-
-    try:
-        files = list(files_below(source))
-    except DataError as error:
-        return [error.reason]
-    deeper = sum(len(scan_files(folder)) for folder in {path.parent for path in files} - {source})
-    slices = sum(is_dicom(path) for path in files if not path.name.lower().endswith(OTHER))
-    phrases = (
-        counted(deeper, "scan", "scans", "in folders below"),
-        counted(slices, "DICOM file", "DICOM files", "beside scans of other formats"),
-    )
-    return [phrase for phrase in phrases if phrase]
-
-
-def _series(source: Path, target: Path) -> tuple[list[Input], list[str]]:
-    """The DICOM series in a folder of such, and what else there is."""
-    from pipeline.volumes.layouts.dicom import find
-
-    found = find(source, with_masks=False)
-    if found is None or not found.cases:
-        besides = f", but {', '.join(found.left_out)}" if found else ""
-        raise DataError(
-            f"{source} holds no {', '.join(SUFFIXES)} file and no DICOM series{besides}",
-            "give the folder that holds the scans",
-        )
-    inputs = [
-        Input(
-            files.case,
-            tuple(tuple(source / path for path in paths) for paths in files.images),
-            target / f"{files.case}.nii.gz",
-            files.problem,
-        )
-        for files in found.cases
-    ]
-    return inputs, found.left_out
-
-
-def _files(paths: tuple[Path, ...]) -> tuple[Path, ...]:
-    """An image with the files its header points to.
-
-    Raises:
-        DataError: it points to what cannot be read.
-    """
-    scan = paths[0]
-    if not scan.name.lower().endswith(SUFFIXES):
-        return paths
-    volume = volume_file(scan.parent, Path(scan.name))
-    if volume.problem is not None:
-        raise DataError(volume.problem.reason, volume.problem.remedy)
-    return tuple(scan.parent / path for path in volume.paths)
-
-
-def _output_name(scan: Path) -> str:
-    return scan.name if scan.name.endswith(WRITTEN) else f"{stem(scan)}.nii.gz"
-
-
-def _dicom_path(source: Path, target: Path, label_map: Path) -> Path:
-    """Where the DICOM object goes that is written in place of a label map."""
-    if source.is_file() and target.name.endswith(".dcm"):
-        return target
-    return label_map.with_name(f"{stem(label_map).removesuffix('.dcm')}.dcm")
-
-
 def _label(model: Model, one: Input, written_as: Format, maker: str) -> None:
     if one.problem is not None:
         raise DataError(f"{one.name}: {one.problem.reason}", one.problem.remedy)
-    images = [_files(paths) if paths else () for paths in one.images]
+    images = [image_files(paths) if paths else () for paths in one.images]
     if one.output.resolve() in {path.resolve() for paths in images for path in paths}:
         raise DataError(f"{one.name}: the label map would overwrite the scan", "give another OUT")
     first = next((paths for paths in images if paths), ())
