@@ -10,84 +10,34 @@ itself. Once another model is champion, or anything else has changed, it is made
 """
 
 import tempfile
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pipeline.atomic import read_json, sha256_code, sha256_file, sha256_json, write_json, write_text
-from pipeline.errors import DataError, MissingError
+from pipeline.atomic import read_json, write_json, write_text
 from pipeline.export.registered import keep_export
-from pipeline.metrics.case_table import JUDGED, read_cases, subject_of
-from pipeline.metrics.subgroups import patients_of, subgroups
+from pipeline.metrics.subgroups import subgroups
 from pipeline.params import RegisterParams
 from pipeline.progress import console
-from pipeline.registry.card import NAME as CARD
-from pipeline.registry.card import model_card
-from pipeline.registry.comparison import paired_dice
+from pipeline.registry.account import CHAMPION_CASES, card_and_page, page_of, summary, their_figures
+from pipeline.registry.challenge import Challenge, check_judged, config_of, dice_in, inputs_of
 from pipeline.registry.data_conditions import data_conditions, drift_between, waits_for_drift
 from pipeline.registry.gate import decide
 from pipeline.registry.learned import cannot_be_judged, learned_cases, start_of
-from pipeline.registry.models import ModelRegistry, RegisteredModel, Version
+from pipeline.registry.models import ModelRegistry
 from pipeline.registry.origin import NAME as LINEAGE
 from pipeline.registry.origin import origin
 from pipeline.registry.run_page import description_of
-from pipeline.registry.version import AWAITING, KEPT, PROMOTED, REIGN
-from pipeline.reports.decision import NAME as PAGE
-from pipeline.reports.decision import decision_page
+from pipeline.registry.version import AWAITING, KEPT, PROMOTED, REIGN, RegisteredModel, Version
 from pipeline.validation.drift import FINGERPRINT
 
-CODE = (
-    "stages/register.py",
-    "registry/gate.py",
-    "registry/comparison.py",
-    "registry/learned.py",
-    "registry/data_conditions.py",
-    "inference",
-    "metrics",
-)
-"""What decides."""
-CHAMPION_CASES = "champion_cases.csv"
-"""Evidence: the champion's figures on the same cases."""
 Judge = Callable[[RegisteredModel, pd.DataFrame, Path, dict[str, Any]], pd.DataFrame]
 """Figures of a model (rows as in `cases.csv`) on test rows of the accepted table, from raw scans.
 
 The last is the configuration of the challenger: both are judged against the truth as it is read now.
 """
-
-
-@dataclass(frozen=True)
-class Challenge:
-    """What the decision is made from, but for the champion."""
-
-    organ: str
-    params: RegisterParams
-    raw: Path
-    models: Path
-    """The challenger's folder."""
-    table: pd.DataFrame
-    """Of accepted cases."""
-    figures: pd.DataFrame
-    """The challenger's: case, label, dice; NaN where undefined."""
-    evidence: list[Path]
-    config: dict[str, Any]
-    """The challenger's."""
-    commit: str | None
-    """That is checked out; None: not known."""
-    inputs: str
-    """Hash of all of this; the challenger's files have their own, `Version.content`."""
-
-    @property
-    def test(self) -> pd.DataFrame:
-        """Test rows of the accepted table."""
-        return self.table[self.table["split"] == "test"].reset_index(drop=True)
-
-    @property
-    def patients(self) -> dict[str, str]:
-        """Whose each case is."""
-        return patients_of(self.table)
 
 
 def judge_champion(
@@ -126,10 +76,10 @@ def run(
             champion's files are not those that were registered.
         MissingError: the registry cannot be used, or the champion's files are gone.
     """
-    table, config = pd.read_parquet(accepted), _config(models)
+    table, config = pd.read_parquet(accepted), config_of(models)
     test = table[table["split"] == "test"].reset_index(drop=True)
     measured = read_json(metrics)
-    _check_judged(organ, measured, models, test)
+    check_judged(organ, measured, models, test)
     known = origin(Path.cwd(), organ, table, start_of(config))
     challenge = Challenge(
         organ=organ,
@@ -137,11 +87,11 @@ def run(
         raw=raw,
         models=models,
         table=table,
-        figures=_figures(cases, test),
+        figures=dice_in(cases, test),
         evidence=[metrics, cases, report],
         config=config,
         commit=known["commit"],
-        inputs=_inputs(table, cases, params),
+        inputs=inputs_of(table, cases, params),
     )
     models_known = ModelRegistry(Path.cwd())
     with models_known.lock(organ), tempfile.TemporaryDirectory() as scratch:
@@ -151,8 +101,8 @@ def run(
         version = models_known.register(organ, models, challenge.evidence, description)
         outcome = _outcome(challenge, version, models_known, judge)
         write_json(registry, outcome)
-        write_text(decision, _page(outcome, challenge, _their_figures(outcome, challenge, models_known)))
-        console.print(_summary(outcome, decision), markup=False)
+        write_text(decision, page_of(outcome, challenge, their_figures(outcome, challenge, models_known)))
+        console.print(summary(outcome, decision), markup=False)
         if outcome["decision"] in (PROMOTED, AWAITING):
             keep_export(models_known, organ, version.number)
 
@@ -212,54 +162,9 @@ def _approved(challenge: Challenge, version: Version, models_known: ModelRegistr
     said = {key: version.approval[key] for key in ("by", "reason")}
     promoted = {"decision": PROMOTED, "champion_version": version.number, "approval": said}
     outcome = _in_full(version, models_known) | promoted
-    theirs = _their_figures(outcome, challenge, models_known)
+    theirs = their_figures(outcome, challenge, models_known)
     with tempfile.TemporaryDirectory() as scratch:
-        return models_known.record(version, outcome, _told(outcome, challenge, theirs, Path(scratch)))
-
-
-def _told(
-    outcome: dict[str, Any], challenge: Challenge, theirs: pd.DataFrame | None, folder: Path
-) -> list[Path]:
-    """Card and page about `outcome`, written to `folder`."""
-    groups = subgroups(challenge.test)
-    card = model_card(
-        challenge.config, outcome, challenge.figures, groups, challenge.commit, challenge.patients
-    )
-    for name, text in ((CARD, card), (PAGE, _page(outcome, challenge, theirs))):
-        (folder / name).write_text(text, encoding="utf-8")
-    return [folder / CARD, folder / PAGE]
-
-
-def _page(outcome: dict[str, Any], challenge: Challenge, theirs: pd.DataFrame | None) -> str:
-    """The page about `outcome`; `theirs` are the champion's figures that it was made with."""
-    return decision_page(outcome, None if theirs is None else paired_dice(challenge.figures, theirs))
-
-
-def _their_figures(
-    outcome: dict[str, Any], challenge: Challenge, models_known: ModelRegistry
-) -> pd.DataFrame | None:
-    """The champion's figures that `outcome` was made with, from the evidence; None where it was without.
-
-    None as well where somebody deleted them: the decision stands, and a page without single cases is
-    better than a run that fails every night.
-    """
-    if "overall" not in outcome["evidence"]:
-        return None
-    version = models_known.version(challenge.organ, outcome["challenger_version"])
-    with tempfile.TemporaryDirectory() as scratch:
-        kept = Path(scratch) / CHAMPION_CASES
-        try:
-            kept.write_text(models_known.evidence(version, CHAMPION_CASES), encoding="utf-8")
-        except MissingError as error:
-            # Not its remedy: the decision would be replayed.
-            console.print(f"{error.reason}; {PAGE} shows no single cases", markup=False)
-            return None
-        return _figures(kept, _compared(challenge, outcome["learned"]))
-
-
-def _compared(challenge: Challenge, learned: Collection[str]) -> pd.DataFrame:
-    """The test rows that challenger and champion are compared on."""
-    return challenge.test[~challenge.test["case"].isin(list(learned))]
+        return models_known.record(version, outcome, card_and_page(outcome, challenge, theirs, Path(scratch)))
 
 
 def _stands(decision: dict[str, Any] | None, challenge: Challenge, champion: int | None) -> bool:
@@ -281,10 +186,10 @@ def _decided(challenge: Challenge, version: Version, models_known: ModelRegistry
         if champion is not None and not obstacle:
             # By way of a file like the challenger's, so that both are rounded alike.
             evidence.append(Path(scratch) / CHAMPION_CASES)
-            compared = _compared(challenge, learned)
+            compared = challenge.compared(learned)
             figures = judge(champion, compared, challenge.raw, challenge.config)
             figures.to_csv(evidence[-1], index=False, float_format="%.6g")
-            theirs = _figures(evidence[-1], compared)
+            theirs = dice_in(evidence[-1], compared)
         decision = decide(
             challenge.figures,
             theirs,
@@ -296,7 +201,7 @@ def _decided(challenge: Challenge, version: Version, models_known: ModelRegistry
             obstacle,
         )
         compared_with = champion.version if champion else None
-        learned_from = _config(champion.folder).get(FINGERPRINT, {}) if champion else {}
+        learned_from = config_of(champion.folder).get(FINGERPRINT, {}) if champion else {}
         drifted = drift_between(challenge.config.get(FINGERPRINT, {}), learned_from)
         verdict_now = _verdict(decision.promoted, challenge.params, drifted)
         of_data = data_conditions(len(challenge.test), drifted, challenge.params)
@@ -310,7 +215,7 @@ def _decided(challenge: Challenge, version: Version, models_known: ModelRegistry
             "learned": sorted(learned),
             "drift": drifted,
         }
-        told = _told(outcome, challenge, theirs, Path(scratch))
+        told = card_and_page(outcome, challenge, theirs, Path(scratch))
         return models_known.record(version, outcome, [*evidence, *told])
 
 
@@ -358,62 +263,3 @@ def _document(challenge: Challenge, version: Version) -> dict[str, Any]:
         "content": version.content,
         "inputs": challenge.inputs,
     }
-
-
-def _summary(outcome: dict[str, Any], page: Path) -> str:
-    organ, number, champion = (outcome[key] for key in ("organ", "challenger_version", "champion_version"))
-    mean = outcome["evidence"]["mean_dice"]
-    dice = "no Dice" if mean is None else f"mean Dice {mean:.4f}"
-    if outcome["decision"] == PROMOTED:
-        return f"{organ}: version {number} is promoted to champion, {dice}"
-    if outcome["decision"] == "unchanged":
-        return f"{organ}: unchanged, the model is the champion, version {number}, {dice}"
-    if outcome["decision"] == AWAITING:
-        how = f"hounsfield approve {organ} {number} --by NAME"
-        return f"{organ}: version {number} won, {dice}, and waits for approval: {how}"
-    remains = f"version {champion} remains champion" if champion else "there is no champion"
-    return f"{organ}: version {number} is not promoted, {dice}; {remains}; why: {page}"
-
-
-def _figures(cases: Path, test: pd.DataFrame) -> pd.DataFrame:
-    """Case, label and Dice of the challenger."""
-    figures = read_cases(cases)[["case", "label", "dice"]]
-    if set(figures["case"]) != set(test["case"]):
-        raise DataError(
-            f"{cases} is about {figures['case'].nunique()} cases, not about the {len(test)} test cases there "
-            "are now",
-            "run the stage 'evaluate' again",
-        )
-    return figures
-
-
-def _check_judged(organ: str, measured: dict[str, Any], models: Path, test: pd.DataFrame) -> None:
-    """Refuse figures of another model: a stage that is run by itself does not run those before it.
-
-    Metrics of before do not say what they are about.
-    """
-    if measured.get(JUDGED) not in (None, subject_of(models, test)):
-        raise DataError(
-            f"{organ}: the metrics are of another model, or of other test cases, than there are now",
-            f"run dvc repro evaluate@{organ}, and then register",
-        )
-
-
-def _inputs(table: pd.DataFrame, cases: Path, params: RegisterParams) -> str:
-    test = table[table["split"] == "test"]
-    return sha256_json(
-        {
-            "test": test[["case", "key"]].astype(str).to_numpy().tolist(),
-            "patients": patients_of(table),
-            "cases": sha256_file(cases),
-            "params": params.model_dump(mode="json"),
-            "code": sha256_code(*CODE),
-        }
-    )
-
-
-def _config(model: Path) -> dict[str, Any]:
-    if not (model / "config.json").is_file():
-        raise MissingError(f"{model} holds no model (no config.json)", "run the stage 'train'")
-    config: dict[str, Any] = read_json(model / "config.json")
-    return config
