@@ -225,7 +225,8 @@ def card(
 ) -> None:
     """Print the model card of a version: what it is for, what it learned from, how good it is, its limits."""
     from pipeline.registry.card import NAME
-    from pipeline.registry.models import ModelRegistry, missing_champion
+    from pipeline.registry.missing import missing_champion
+    from pipeline.registry.models import ModelRegistry
 
     registry = ModelRegistry(project_root())
     number = version if version is not None else registry.champion_version(organ)

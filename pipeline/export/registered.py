@@ -9,7 +9,8 @@ from typing import Any
 from pipeline.atomic import sha256_code
 from pipeline.errors import DataError, MissingError
 from pipeline.progress import console
-from pipeline.registry.models import ModelRegistry, missing_champion
+from pipeline.registry.missing import missing_champion
+from pipeline.registry.models import ModelRegistry
 from pipeline.registry.version import EXPORT, Version
 
 CODE = ("export", "networks")

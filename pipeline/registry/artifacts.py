@@ -2,13 +2,12 @@
 
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.atomic import locked, sha256_file, sha256_json
-from pipeline.errors import DataError, MissingError
+from pipeline.atomic import sha256_file, sha256_json
+from pipeline.errors import DataError
 from pipeline.registry.connection import local_path
 
 
@@ -25,34 +24,6 @@ def files_of(folder: Path) -> dict[str, Path]:
 def content_of(folder: Path) -> str:
     """SHA-256 over names and bytes of the files of `folder`."""
     return sha256_json({name: sha256_file(file) for name, file in files_of(folder).items()})
-
-
-def champions_in(home: Path) -> Path:
-    """The folder of the models that were fetched for this machine, each named by its content."""
-    return home / "champions"
-
-
-def locked_champions(home: Path, doing: str) -> AbstractContextManager[int]:
-    """The lock of those that write into that folder; `doing` says what, to who has to wait."""
-    return locked(home / "champions.lock", doing)
-
-
-def registered(champions: Path, content: str, parameter: str, remedy: str) -> Path:
-    """Where the files of a registered model lie that a parameter names.
-
-    Args:
-        champions: as `champions_in` says.
-        content: hash of the files.
-        parameter: that names it.
-        remedy: what brings them.
-
-    Raises:
-        MissingError: they are not there, or are others.
-    """
-    folder = champions / content
-    if not folder.is_dir() or content_of(folder) != content:
-        raise MissingError(f"the model {content} that {parameter} names is not at {folder}", remedy)
-    return folder
 
 
 def where_now(recorded: Path, home: Path, depth: int) -> Path:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DataError, MissingError, ParamsError
-from pipeline.registry.models import ModelRegistry, Version
-from pipeline.registry.version import APPROVAL, AWAITING, PROMOTED, WITHDRAWN
+from pipeline.registry.models import ModelRegistry
+from pipeline.registry.version import APPROVAL, AWAITING, PROMOTED, WITHDRAWN, Version
 
 
 @dataclass(frozen=True)

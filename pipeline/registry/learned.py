@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.atomic import read_json
-from pipeline.registry.models import ModelRegistry, RegisteredModel
+from pipeline.registry.models import ModelRegistry
 from pipeline.registry.origin import NAME as LINEAGE
 from pipeline.registry.origin import SCRATCH
+from pipeline.registry.version import RegisteredModel
 
 
 def learned_cases(

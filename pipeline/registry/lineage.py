@@ -18,9 +18,11 @@ from pipeline.registry.artifacts import files_of
 from pipeline.registry.chain import Chain
 from pipeline.registry.dvc_cache import Cache, changed_at, opened
 from pipeline.registry.links import Lineage, Link, State
-from pipeline.registry.models import ModelRegistry, Version, missing_champion
+from pipeline.registry.missing import missing_champion
+from pipeline.registry.models import ModelRegistry
 from pipeline.registry.origin import NAME, case_records, locked_stages, raw_version
 from pipeline.registry.raw_cases import RawFiles, raw_files
+from pipeline.registry.version import Version
 from pipeline.runs.commands import Refused, git
 
 FETCH = "git fetch --all --tags, or ask in the clone it was registered in"

@@ -10,7 +10,6 @@ compared; a decision is written down before the alias it leads to is set.
 """
 
 import json
-import shutil
 import tempfile
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -18,35 +17,22 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pipeline.atomic import locked, read_json
+from pipeline.atomic import locked
 from pipeline.errors import DataError, MissingError
-from pipeline.params import load_organ, read_params
-from pipeline.registry.artifacts import (
-    champions_in,
-    content_of,
-    download,
-    files_of,
-    locked_champions,
-    names_in,
-    store,
-    uri_of,
-    where_now,
-)
-from pipeline.registry.connection import connect, is_local, is_present, local_path, reached
+from pipeline.registry.artifacts import content_of, download, files_of, names_in, store, uri_of
+from pipeline.registry.connection import connect, is_local, is_present, reached
+from pipeline.registry.folders import folder_of
 from pipeline.registry.run_page import describe
 from pipeline.registry.version import (
     CONTENT,
     DECISION,
     EXPORT,
-    Data,
     Description,
     RegisteredModel,
     Version,
     version_of,
 )
 from pipeline.workspace import home
-
-__all__ = ["Data", "Description", "ModelRegistry", "RegisteredModel", "Version", "missing_champion"]
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -58,35 +44,6 @@ LONG = ("reasons", "met", "evidence", "learned")
 """What a tag lacks then; the evidence has all of it."""
 MODEL = "model"
 EVIDENCE = "evidence"
-OTHER = "bring them back, or point the alias 'champion' in MLflow at another version"
-
-
-def missing_champion(root: Path, organ: str) -> MissingError:
-    """What a person is told who asks for the champion of an organ that has none.
-
-    Raises:
-        ParamsError: `params.yaml` has no such organ.
-    """
-    # It draws, which nothing else here does.
-    from pipeline.reports.decision import NAME as PAGE
-
-    params = root / "params.yaml"
-    if organ not in read_params(params)["organs"]:
-        # It says which there are; what else may be wrong with the parameters is not asked here.
-        load_organ(params, organ)
-    record = Path("registry") / f"{organ}.json"
-    if (root / record).is_file() and read_json(root / record)["champion_version"] is not None:
-        # As in a clone: what a run wrote is there, and the registry that it wrote to is elsewhere.
-        return MissingError(
-            f"{organ}: {record} tells of a champion, but the model registry has none",
-            "name the registry that has it by HOUNSFIELD_HOME or MLFLOW_TRACKING_URI, or have the model of "
-            f"models/{organ} decided about here: dvc repro --force --single-item register@{organ}",
-        )
-    page = Path("reports") / organ / PAGE
-    if (root / page).is_file():
-        # The stage was run: to run it again would change nothing.
-        return MissingError(f"{organ}: there is no champion", f"{page} says what became of the last model")
-    return MissingError(f"{organ}: there is no champion yet", f"run dvc repro register@{organ}")
 
 
 class ModelRegistry:
@@ -128,7 +85,7 @@ class ModelRegistry:
                 f"{organ}: version {number} was not registered by this pipeline (it has no tag {CONTENT})",
                 "point the alias 'champion' in MLflow at one that was",
             )
-        return RegisteredModel(organ, number, version.content, self._folder(version))
+        return RegisteredModel(organ, number, version.content, folder_of(self._client, version, self._home))
 
     @reached()
     def champion(self, organ: str) -> RegisteredModel | None:
@@ -161,7 +118,7 @@ class ModelRegistry:
         store(self._client, run.info.run_id, MODEL, files_of(models), self._home)
         self._store_evidence(run.info.run_id, evidence)
         self._client.set_terminated(run.info.run_id)
-        if not self._client.search_registered_models(f"name = '{organ}'"):
+        if not self._registered(organ):
             self._client.create_registered_model(organ)
         source = f"{run.info.artifact_uri}/{MODEL}"
         tags = {CONTENT: content}
@@ -253,7 +210,7 @@ class ModelRegistry:
             MissingError: they are gone.
             DataError: they are others.
         """
-        return self._folder(version)
+        return folder_of(self._client, version, self._home)
 
     @reached()
     def store_export(self, version: Version, folder: Path) -> None:
@@ -269,7 +226,7 @@ class ModelRegistry:
 
     @reached()
     def note(self, version: Version, tag: str, content: dict[str, Any] | None) -> None:
-        """Keep what a person said about a version; None: forget it."""
+        """Keep `content` with a version, by the name `tag`; None: forget it."""
         name, number = version.organ, str(version.number)
         if content is not None:
             self._client.set_model_version_tag(name, number, tag, json.dumps(content, sort_keys=True))
@@ -279,8 +236,7 @@ class ModelRegistry:
     @reached()
     def rollbacks(self, organ: str) -> list[dict[str, Any]]:
         """The rollbacks there were, oldest first."""
-        models = self._client.search_registered_models(f"name = '{organ}'") if is_present(self._home) else []
-        tags = {tag: value for model in models for tag, value in model.tags.items()}
+        tags = {tag: value for model in self._registered(organ) for tag, value in model.tags.items()}
         places = sorted(int(tag.rpartition(".")[2]) for tag in tags if tag.startswith(f"{ROLLBACK}."))
         return [json.loads(tags[f"{ROLLBACK}.{place}"]) for place in places]
 
@@ -308,11 +264,13 @@ class ModelRegistry:
         return connect(self._home)
 
     def _aliases(self, organ: str) -> dict[str, int]:
-        """Version number by alias; MLflow is not loaded if there is no registry yet."""
-        if not is_present(self._home):
-            return {}
-        models = self._client.search_registered_models(f"name = '{organ}'")
+        """Version number by alias."""
+        models = self._registered(organ)
         return {alias: int(number) for model in models for alias, number in model.aliases.items()}
+
+    def _registered(self, organ: str) -> Any:
+        """MLflow's entry of the organ, if any; without a registry MLflow is not loaded."""
+        return self._client.search_registered_models(f"name = '{organ}'") if is_present(self._home) else ()
 
     def _run(self, organ: str, content: str) -> Any:
         """The run that carries this content: what a killed registration left, or a new one."""
@@ -337,37 +295,3 @@ class ModelRegistry:
 
     def _store_evidence(self, run: str, evidence: list[Path]) -> None:
         store(self._client, run, EVIDENCE, {file.name: file for file in evidence}, self._home)
-
-    def _folder(self, version: Version) -> Path:
-        """Where the files of a version are on this machine, verified."""
-        recorded = local_path(version.source)
-        if recorded is None:
-            return self._fetched(version)
-        # mlartifacts/<organ>/<run>/artifacts/model
-        folder = where_now(recorded, self._home, 5)
-        if not folder.is_dir():
-            raise MissingError(
-                f"{version.organ}: the files of version {version.number} are not at {folder}", OTHER
-            )
-        return _verified(version, folder)
-
-    def _fetched(self, version: Version) -> Path:
-        kept = champions_in(self._home) / version.content
-        with locked_champions(self._home, f"the download of the champion of {version.organ}"):
-            if kept.is_dir() and content_of(kept) == version.content:
-                return kept
-            shutil.rmtree(kept, ignore_errors=True)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".") as scratch:
-                folder = download(self._client, version.source, Path(scratch))
-                _verified(version, folder).rename(kept)
-        return kept
-
-
-def _verified(version: Version, folder: Path) -> Path:
-    if content_of(folder) != version.content:
-        raise DataError(
-            f"{version.organ}: the files of version {version.number} at {folder} are not those registered",
-            OTHER,
-        )
-    return folder

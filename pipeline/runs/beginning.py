@@ -14,8 +14,10 @@ from pydantic import ValidationError
 from pipeline.errors import ParamsError
 from pipeline.params import TrainParams, first_problem, load_organ
 from pipeline.progress import console
-from pipeline.registry.artifacts import champions_in, content_of, locked_champions
-from pipeline.registry.models import ModelRegistry, RegisteredModel, missing_champion
+from pipeline.registry.folders import fetched
+from pipeline.registry.missing import missing_champion
+from pipeline.registry.models import ModelRegistry
+from pipeline.registry.version import RegisteredModel
 from pipeline.runs.editing import change_params, with_values
 from pipeline.runs.workspaces import Run
 from pipeline.workspace import home
@@ -149,13 +151,4 @@ def _set(root: Path, organ: str, changes: Mapping[str, Any]) -> None:
 
 def _keep(champion: RegisteredModel, at: Path) -> None:
     """Have the model where `train` finds it without asking the registry, which it may not reach."""
-    kept = champions_in(at) / champion.content
-    # The registry's own downloads come into the same folder.
-    with locked_champions(at, "keeping a champion's files"):
-        if kept.is_dir() and content_of(kept) == kept.name:
-            return
-        partial = kept.with_name(f".{kept.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(kept, ignore_errors=True)
-        shutil.copytree(champion.folder, partial)
-        partial.rename(kept)
+    fetched(at, champion.content, lambda scratch: Path(shutil.copytree(champion.folder, scratch / "model")))

@@ -14,7 +14,7 @@ from pipeline.errors import ParamsError
 from pipeline.labels import UNKNOWN
 from pipeline.params import PatchesParams
 from pipeline.progress import console, track
-from pipeline.registry.artifacts import champions_in, registered
+from pipeline.registry.folders import champions_in, registered
 from pipeline.sampling.boxes import Index
 from pipeline.sampling.centres import Case, Mask, draw_centres, grid_centres, hard_range
 from pipeline.sampling.supervoxels import supervoxels

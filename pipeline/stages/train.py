@@ -17,7 +17,7 @@ from pipeline.errors import DataError
 from pipeline.inference.model import BEFORE, CONFIG, FOLDS, WEIGHTS, parts
 from pipeline.inference.rule_out import labelled_range
 from pipeline.params import TrainParams
-from pipeline.registry.artifacts import champions_in
+from pipeline.registry.folders import champions_in
 from pipeline.sampling.split import RULE
 from pipeline.training.before import fit_before, groups_of
 from pipeline.training.beginning import check_start

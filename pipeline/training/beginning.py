@@ -16,7 +16,7 @@ from pipeline.networks.depth import depths
 from pipeline.networks.weights import draw_normal, stored
 from pipeline.params import TrainParams
 from pipeline.progress import console
-from pipeline.registry.artifacts import registered
+from pipeline.registry.folders import registered
 from pipeline.sampling.split import RULE
 
 FETCH = (

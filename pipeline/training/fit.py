@@ -20,7 +20,7 @@ from pipeline.networks.base import Form, Network
 from pipeline.networks.weights import load_weights, stored
 from pipeline.params import AugmentParams, TrainParams
 from pipeline.progress import console
-from pipeline.registry.artifacts import champions_in
+from pipeline.registry.folders import champions_in
 from pipeline.sampling.split import RULE
 from pipeline.training.allocation import memory_kept
 from pipeline.training.batch_statistics import told_if_too_small

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from pipeline import cli
-from pipeline.registry.models import Description, ModelRegistry
+from pipeline.registry.models import ModelRegistry
+from pipeline.registry.version import Description
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline import drift
 from pipeline.errors import MissingError, ParamsError
-from pipeline.registry.models import RegisteredModel
+from pipeline.registry.version import RegisteredModel
 from pipeline.validation.drift import fingerprint
 from tests.conftest import ROOT
 

@@ -7,7 +7,8 @@ from rich.console import Console
 
 from pipeline import results
 from pipeline.errors import DataError
-from pipeline.registry.models import Description, ModelRegistry
+from pipeline.registry.models import ModelRegistry
+from pipeline.registry.version import Description
 
 ROOT = Path(__file__).parents[2]
 

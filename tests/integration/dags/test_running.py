@@ -13,7 +13,8 @@ import psutil
 import pytest
 import yaml
 
-from pipeline.registry.models import CHAMPION, Description, ModelRegistry
+from pipeline.registry.models import CHAMPION, ModelRegistry
+from pipeline.registry.version import Description
 from pipeline.workspace import STAGES
 from tests.integration.dags.conftest import Deployment
 

@@ -534,7 +534,8 @@ def test_the_latest_model_says_that_it_is_not_registered(trained):
 
 
 def test_the_champion_goes_before_the_latest(trained, save_model, tmp_path):
-    from pipeline.registry.models import Description, ModelRegistry
+    from pipeline.registry.models import ModelRegistry
+    from pipeline.registry.version import Description
 
     folder = save_model(tmp_path / "champion", {"liver": 5}, (AIR, LIVER + 1))
     registry = ModelRegistry(trained)
@@ -547,7 +548,8 @@ def test_the_champion_goes_before_the_latest(trained, save_model, tmp_path):
 
 
 def test_a_version_is_found_by_its_number_or_as_the_challenger(trained, save_model, tmp_path):
-    from pipeline.registry.models import Description, ModelRegistry
+    from pipeline.registry.models import ModelRegistry
+    from pipeline.registry.version import Description
 
     registry = ModelRegistry(trained)
     for number, promoted in ((1, True), (2, False), (3, False)):

@@ -12,7 +12,8 @@ from requests import HTTPError
 import pipeline
 from pipeline.errors import DataError, MissingError, ParamsError
 from pipeline.registry.connection import connect, reached
-from pipeline.registry.models import CONTENT, Description, ModelRegistry
+from pipeline.registry.models import ModelRegistry
+from pipeline.registry.version import CONTENT, Description
 
 DESCRIPTION = Description({"network": "residual_unet", "steps": "400"}, {"mean": 0.9, "left": 0.91}, "abc123")
 

@@ -7,7 +7,8 @@ import pytest
 from pipeline.errors import MissingError, ParamsError
 from pipeline.params import load_organ
 from pipeline.registry.artifacts import content_of
-from pipeline.registry.models import Description, ModelRegistry
+from pipeline.registry.models import ModelRegistry
+from pipeline.registry.version import Description
 from pipeline.runs.beginning import _keep, mine_from_champion, start_from
 
 PARAMS = """\
