@@ -2,6 +2,7 @@
 
 from pipeline.onboarding.add import add_organ
 from pipeline.onboarding.fetch import Fetched, add_organ_from_prefix, fetch_organ
-from pipeline.onboarding.source import NewOrgan, parse_labels
+from pipeline.onboarding.labels import parse_labels
+from pipeline.onboarding.source import NewOrgan
 
 __all__ = ["Fetched", "NewOrgan", "add_organ", "add_organ_from_prefix", "fetch_organ", "parse_labels"]

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from pipeline.errors import DataError, ParamsError
-from pipeline.onboarding.source import NewOrgan, _scan_labels, look, parse_labels
+from pipeline.onboarding.labels import labels_in, parse_labels
+from pipeline.onboarding.source import NewOrgan, look
 from pipeline.volumes.case_files import one_file_each
 from pipeline.volumes.identity import fingerprint, pseudonym
 
@@ -107,9 +108,9 @@ def test_names_of_regions_become_labels_where_half_of_the_cases_have_them(
     found = [{"liver", "spleen"}, {"liver", "spleen", "test"}, {"liver"}, {"liver", "old_liver"}]
     cases = [one_file_each(f"case_{number}", Path("i"), Path(f"{number}.dcm")) for number in range(4)]
     monkeypatch.setattr(
-        "pipeline.onboarding.source._found_in", lambda _, mask: found[int(mask.paths[0].stem)]
+        "pipeline.onboarding.labels._found_in", lambda _, mask: found[int(mask.paths[0].stem)]
     )
-    assert _scan_labels(tmp_path, cases, QUIET) == {"liver": 1, "spleen": 2}
+    assert labels_in(tmp_path, cases, QUIET) == {"liver": 1, "spleen": 2}
 
 
 def test_files_that_are_no_label_maps_name_no_labels(tmp_path: Path) -> None:
