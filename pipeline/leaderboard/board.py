@@ -17,7 +17,7 @@ from pipeline.leaderboard.page import write_page
 from pipeline.leaderboard.systems import Budget, System, systems
 from pipeline.params import load_organ
 from pipeline.progress import console, track
-from pipeline.training.fit import CODE
+from pipeline.training.material import CODE
 from pipeline.workspace import home, stage_files
 
 LOG, FAILED = "log.txt", "failed.json"

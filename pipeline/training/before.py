@@ -19,7 +19,8 @@ from pipeline.progress import track
 from pipeline.training.data import check_taught
 from pipeline.training.distributed import first, rank, world
 from pipeline.training.exchange import from_first, wait
-from pipeline.training.fit import Material, Trained, as_model, checkpoints, fit
+from pipeline.training.fit import checkpoints, fit
+from pipeline.training.material import Material, Trained, as_model
 from pipeline.training.watching import WATCHED
 from pipeline.volumes.store import SUFFIX, StoredCase
 

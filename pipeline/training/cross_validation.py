@@ -10,7 +10,7 @@ from pipeline.inference.cleaning import Cleaning, adopt, candidates, tried
 from pipeline.labels import UNKNOWN
 from pipeline.progress import console, track
 from pipeline.training.data import unknown_classes
-from pipeline.training.fit import Material, Trained, as_model
+from pipeline.training.material import Material, Trained, as_model
 from pipeline.volumes.cases import class_indices
 from pipeline.volumes.store import SUFFIX, StoredCase
 

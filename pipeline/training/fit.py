@@ -1,27 +1,22 @@
 """One network from what the stages before have made: its configuration, its training, its weights."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline.atomic import sha256_code, sha256_json
 from pipeline.errors import ParamsError
-from pipeline.inference.composition import FULL, Given, Gives
-from pipeline.inference.model import Model, build
+from pipeline.inference.composition import Given
+from pipeline.inference.model import build
 from pipeline.losses.on_data import loss_on
-from pipeline.networks import plan_network
 from pipeline.networks.base import Form, Network
-from pipeline.networks.weights import load_weights, stored
+from pipeline.networks.weights import stored
 from pipeline.params import AugmentParams, TrainParams
 from pipeline.progress import console
 from pipeline.registry.folders import champions_in
-from pipeline.sampling.split import RULE
 from pipeline.training.allocation import memory_kept
 from pipeline.training.batch_statistics import told_if_too_small
 from pipeline.training.beginning import begin
@@ -29,6 +24,7 @@ from pipeline.training.data import PatchReader
 from pipeline.training.distributed import part, world
 from pipeline.training.exchange import agree
 from pipeline.training.loop import Curve, train
+from pipeline.training.material import Material, Trained, channels_of, config_of, key_of
 from pipeline.training.micro_batches import told_if_no_memory
 from pipeline.training.profile import Profile, choose_profile, device, precision, reading_threads
 from pipeline.training.regularisation import drop_outputs
@@ -36,61 +32,8 @@ from pipeline.training.schedule import Schedule
 from pipeline.training.setting import Setting
 from pipeline.training.views import VIEWS, Volume, rows_within
 from pipeline.training.watching import affordable, looked_at, watched_dice
-from pipeline.validation.drift import FINGERPRINT
 from pipeline.volumes.store import SUFFIX, StoredCase
 from pipeline.workspace import home, project_root
-
-CODE = (
-    "training",
-    "networks",
-    "losses",
-    "augmentation",
-    "sampling",
-    "inference",
-    "metrics",
-    "stages/train.py",
-)
-
-
-@dataclass(frozen=True)
-class Material:
-    """What all networks of a training are made from."""
-
-    organ: str
-    plan: dict[str, Any]
-    policy: dict[str, Any]
-    """Of augmentation."""
-    table: pd.DataFrame
-    """All patches."""
-    volumes: Path
-    fingerprint: Mapping[str, Any]
-    """Of the data, for the model's configuration."""
-    split_rule: str
-    """By which patients were dealt to folds."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A network that has been trained."""
-
-    config: dict[str, Any]
-    """All that is needed to use it, and what it was made of."""
-    weights: dict[str, Tensor]
-    curve: Curve
-    key: str
-    """Hash of all it was made of."""
-    before: tuple["Trained", ...] = ()
-    """Those whose predictions it is given."""
-    folds: tuple["Trained", ...] = ()
-    """Those that learned from other folds; the model is the mean of all."""
-
-
-def as_model(trained: Trained) -> Model:
-    """The model, ready for use."""
-    network = build(trained.config)
-    load_weights(network, trained.weights)
-    before, folds = (tuple(map(as_model, others)) for others in (trained.before, trained.folds))
-    return Model(trained.config, network.eval(), before, folds)
 
 
 def checkpoints(organ: str) -> Path:
@@ -127,12 +70,12 @@ def fit(
     params = params.model_copy(update={"learning_rate": profile.learning_rate, "loss": loss})
     torch.manual_seed(params.seed)
     plan = material.plan
-    config = _config(material, params, profile, before)
+    config = config_of(material, params, profile, before)
     network = build(config)
     with told_if_too_small(config["patch_size"]):
         begin(network, params, config, champions_in(home(project_root())))
     computed = _precision(network, params)
-    key = _key(config, material, learned, f"{where.type} {computed}")
+    key = key_of(config, material, learned, f"{where.type} {computed}")
     agree(key)
     setting = Setting(
         params=params,
@@ -182,8 +125,8 @@ def check_follows(material: Material, params: TrainParams) -> None:
             "set train.before.gives to maps, or train one network alone",
         )
     profile = choose_profile(params, material.plan.get("batch_size"))
-    config = _config(material, params.model_copy(update={"before": None}), profile, ())
-    config["normalisation"] = _channels(material.plan, gives)
+    config = config_of(material, params.model_copy(update={"before": None}), profile, ())
+    config["normalisation"] = channels_of(material.plan, gives)
     network = build(config)
     # Batch normalisation needs two values, be they of two patches.
     patches = min(2, profile.batch_size if params.micro_batch == "auto" else params.micro_batch)
@@ -194,18 +137,6 @@ def check_follows(material: Material, params: TrainParams) -> None:
         drop_outputs(network, params.dropout)
         with torch.no_grad():
             network(seen)
-
-
-def _channels(plan: Mapping[str, Any], gives: Gives) -> list[dict[str, Any]]:
-    """What a network sees after others: the images, and maps as further ones."""
-    channels: list[dict[str, Any]] = list(plan["normalisation"])
-    if gives == "maps":
-        images = plan["recipe"]["channels"]
-        channels += [
-            {"image": images + number, "clip": [0.0, FULL], "mean": FULL / 2, "std": FULL / 2}
-            for number in range(len(plan["labels"]))
-        ]
-    return channels
 
 
 def _reader(
@@ -266,52 +197,3 @@ def _volumes(
         return dict(plain)
     view = VIEWS[params.before.gives]
     return {case: view(volume, handed[case]) for case, volume in plain.items()}
-
-
-def _config(
-    material: Material, params: TrainParams, profile: Profile, before: Sequence[Trained]
-) -> dict[str, Any]:
-    """All that is needed to use the model, and what it was made of."""
-    plan = material.plan
-    z, y, x = (int(material.table[f"size_{axis}"].iloc[0]) for axis in "zyx")
-    network, small = params.network, profile.name == "small"
-    options = plan_network(network.name, network.options, (z, y, x), plan["spacing"], small=small)
-    config = {
-        "organ": material.organ,
-        "modality": plan["modality"],
-        "labels": plan["labels"],
-        "recipe": plan["recipe"],
-        "spacing": plan["spacing"],
-        "patch_size": [z, y, x],
-        "normalisation": plan["normalisation"],
-        "network": {"name": network.name} | options,
-        "training": params.model_dump(mode="json", exclude={"inference", "ensemble", "network"})
-        | {"profile": profile.name, "steps": profile.steps, "batch_size": profile.batch_size}
-        | {"init": network.init, RULE: material.split_rule},
-        FINGERPRINT: material.fingerprint,
-    }
-    if params.before is None:
-        return config
-    # In full, as that of this network: what is planned is the same whether the parameters say it or not.
-    config["training"]["before"]["network"] = before[0].config["network"]
-    config["before"] = {
-        "gives": params.before.gives,
-        "grow_mm": params.before.grow_mm,
-        "models": len(before),
-        "keys": [one.key for one in before],
-    }
-    config["normalisation"] = _channels(plan, params.before.gives)
-    return config
-
-
-def _key(config: dict[str, Any], material: Material, learned: pd.DataFrame, arithmetic: str) -> str:
-    """Hash of all the training is made of; the tables carry the keys of the volumes.
-
-    Nothing is learned from the fingerprint, which changes with every case that is only tested with.
-    """
-    tables = [
-        pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes().hex()
-        for table in (material.table, learned)
-    ]
-    made_of = {name: value for name, value in config.items() if name != FINGERPRINT}
-    return sha256_json([made_of, material.policy, tables, arithmetic, sha256_code(*CODE)])[:32]

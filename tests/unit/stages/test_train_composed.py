@@ -17,7 +17,7 @@ from pipeline.params import TrainParams
 from pipeline.registry.artifacts import content_of
 from pipeline.stages.train import run
 from pipeline.training import cross_validation
-from pipeline.training.fit import as_model
+from pipeline.training.material import as_model
 from pipeline.volumes.store import SUFFIX, StoredCase, write_case
 from pipeline.workspace import stage_files
 
