@@ -65,8 +65,9 @@ def test_two_organs_may_start_from_a_champion_at_once(project, champion, home, m
     copytree = shutil.copytree
 
     def slow(*places):
-        copytree(*places)
+        copied = copytree(*places)
         time.sleep(0.3)
+        return copied
 
     monkeypatch.setattr(shutil, "copytree", slow)
     registered = ModelRegistry(project, home).champion("liver")
