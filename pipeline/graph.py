@@ -35,8 +35,6 @@ class Stage:
     plots: tuple[str, ...]
     needs: tuple[str, ...]
     """The stages that make what this one reads, in the order of the pipeline."""
-    persist: tuple[str, ...] = ()
-    """Those of its products that DVC does not remove before a run."""
     meta: dict[str, Any] = field(default_factory=dict)
     """What the file says for whoever runs the stage: `gpu`, whether it computes on one."""
 
@@ -126,14 +124,6 @@ def _stage(name: str, body: dict[str, Any], needs: tuple[str, ...]) -> Stage:
         metrics=paths_of(body, "metrics"),
         plots=paths_of(body, "plots"),
         needs=needs,
-        persist=tuple(
-            path
-            for kind in PRODUCTS
-            for entry in body.get(kind, [])
-            if isinstance(entry, dict)
-            for path, options in entry.items()
-            if (options or {}).get("persist")
-        ),
         meta=dict(body.get("meta") or {}),
     )
 

@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 SEED = 0
+RESAMPLES = 2000
 
 Indices = NDArray[np.intp]
 
@@ -26,7 +27,6 @@ def patient_numbers(cases: Sequence[str], patients: Mapping[str, str]) -> Indice
 def interval(
     values: NDArray[np.float64],
     confidence: float = 0.95,
-    resamples: int = 2000,
     patient: Indices | None = None,
 ) -> tuple[float, float] | None:
     """The percentile interval of the mean, by resampling the patients with replacement (Efron 1979).
@@ -34,7 +34,6 @@ def interval(
     Args:
         values: a case each; NaN is left out.
         confidence: of the interval.
-        resamples: how many.
         patient: the number of each case's; all of its cases are drawn together. None: each has its own.
 
     Returns:
@@ -47,7 +46,7 @@ def interval(
     if count < 2:
         return None
     sums, cases = np.bincount(numbers, values[known]), np.bincount(numbers)
-    drawn = np.random.default_rng(SEED).integers(count, size=(resamples, count))
+    drawn = np.random.default_rng(SEED).integers(count, size=(RESAMPLES, count))
     means = sums[drawn].sum(axis=1) / cases[drawn].sum(axis=1)
     outside = (1 - confidence) / 2
     low, high = np.quantile(means, [outside, 1 - outside])

@@ -43,8 +43,6 @@ BYTES_A_VOXEL = 28
 """Of memory at the peak, for each voxel of the original and of the volume made of it."""
 MEMORY_SHARE = 0.8
 """Of what is free, that the workers may hold together."""
-ANY = (1.0, 1.0, 1.0)
-"""A spacing where nothing can be read, and nothing is made."""
 Result = TypeVar("Result")
 
 

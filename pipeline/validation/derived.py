@@ -13,7 +13,6 @@ from pipeline.volumes.store import SUFFIX
 
 AXES = {"z": "feet to head", "y": "back to front", "x": "left to right"}
 WHOLE = ("patient", "key", "image_hash", "intensity_min", "intensity_max")
-NUMBERS = ("hu", "largest", "inside")
 
 
 def measured_columns(labels: Sequence[str]) -> list[str]:

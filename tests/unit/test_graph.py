@@ -37,13 +37,6 @@ def test_a_stage_is_told_as_the_file_has_it() -> None:
     assert train.desc.startswith("The network")
 
 
-def test_what_dvc_keeps_is_known() -> None:
-    stages = load_stages(ROOT)
-    assert stages["ingest"].persist == ("data/volumes/${key}",)
-    assert stages["register"].persist == ("registry/${key}.json",)
-    assert stages["train"].persist == ()
-
-
 def test_what_computes_on_a_gpu_is_known() -> None:
     stages = load_stages(ROOT)
     assert [name for name, stage in stages.items() if stage.meta.get("gpu")] == [

@@ -8,7 +8,7 @@ def test_the_interval_holds_the_mean_as_often_as_it_says():
     rng = np.random.default_rng(0)
     held = 0
     for _ in range(400):
-        low, high = interval(rng.normal(0.8, 0.1, 40), resamples=500)
+        low, high = interval(rng.normal(0.8, 0.1, 40))
         held += low <= 0.8 <= high
     assert held / 400 == pytest.approx(0.95, abs=0.04)
 
