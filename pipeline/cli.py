@@ -6,11 +6,13 @@ Nothing heavy is imported here, so that `--help` answers at once; each verb impo
 import errno
 import importlib
 import io
+import json
 import os
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,6 +20,9 @@ from pipeline.atomic import UNWRITABLE
 from pipeline.errors import HounsfieldError
 from pipeline.runs.cli import app as run_app
 from pipeline.workspace import STAGES, check_inputs, project_root, stage_files
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(
     help="Retrain organ segmentation when new scans arrive.",
@@ -79,6 +84,27 @@ def _end_with(error: HounsfieldError) -> None:
     console.print("[bold red]error[/]", end=" ")
     console.print(str(error), markup=False)
     sys.exit(error.exit_code)
+
+
+def _print_json(result: Any) -> None:
+    """Tell machines, on stdout; a dataclass becomes an object of its fields."""
+    print(json.dumps(result, default=asdict))
+
+
+def _tables() -> "Console":
+    """What tables are printed by, to people on stdout."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+def _say(*lines: str) -> None:
+    """Tell people, on stderr."""
+    from pipeline.progress import console
+
+    for line in lines:
+        # A name with brackets is no markup.
+        console.print(line, markup=False)
 
 
 def run_stage(stage: str, organ: str) -> None:
@@ -145,12 +171,11 @@ def add_organ(
         organ = onboarding.add_organ_from_prefix(
             root, name, source, modality=modality, labels=labels, console=console
         )
-        console.print(f"git add data/raw/{name}.s3.json as well: hounsfield fetch goes by it", markup=False)
+        _say(f"git add data/raw/{name}.s3.json as well: hounsfield fetch goes by it")
     else:
         folder = Path(source).absolute()
         organ = onboarding.add_organ(root, name, folder, modality=modality, labels=labels, console=console)
-    for line in organ.lines():
-        console.print(line, markup=False)
+    _say(*organ.lines())
 
 
 @app.command(rich_help_panel="Data and models")
@@ -165,17 +190,13 @@ def fetch(
     as_json: AsJson = False,
 ) -> None:
     """Fetch what is new or changed in the S3 prefix of an organ, and put it under DVC."""
-    import json
-
     from pipeline.onboarding import fetch_organ
-    from pipeline.progress import console
 
     done = fetch_organ(project_root(), organ, source, allow_removal=allow_removal)
     if as_json:
-        print(json.dumps(done.as_json()))
-        return
-    for line in done.lines():
-        console.print(line, markup=False)
+        _print_json(done.as_json())
+    else:
+        _say(*done.lines())
 
 
 @app.command(rich_help_panel="Data and models")
@@ -185,8 +206,6 @@ def locate(
     as_json: AsJson = False,
 ) -> None:
     """Say which files a case is made of: tables hold no paths, because these may name a person."""
-    import json
-
     from pipeline.volumes.locate import files_of
 
     paths = [str(path) for path in files_of(project_root(), organ, case)]
@@ -243,25 +262,20 @@ def lineage(
     as_json: AsJson = False,
 ) -> None:
     """Walk from a version back to its raw cases: commit, dvc.lock, data; ends with 0 if every link holds."""
-    import json
-
-    from rich.console import Console
-
-    from pipeline.progress import console
     from pipeline.registry.lineage import walk
     from pipeline.registry.links import as_table, cases_table
 
     found = walk(project_root(), organ, version, cases=cases)
     if as_json:
-        print(json.dumps(found.as_json(cases)))
+        _print_json(found.as_json(cases))
         raise typer.Exit(found.exit_code)
-    out = Console(highlight=False, soft_wrap=True)
+    out = _tables()
     out.print(as_table(found))
     if cases:
         out.print(cases_table(found))
     for command in found.commands:
         out.print(f"  {command}", markup=False)
-    console.print(found.sentence, markup=False)
+    _say(found.sentence)
     raise typer.Exit(found.exit_code)
 
 
@@ -273,33 +287,25 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a version as a MONAI bundle: safetensors, torch.export and ONNX, all of which agree."""
-    import json
-
     from pipeline.export.registered import export_version
-    from pipeline.progress import console
 
     done = export_version(project_root(), organ, target.absolute(), version)
     if as_json:
-        print(json.dumps(done.as_json()))
-        return
-    for line in done.lines():
-        console.print(line, markup=False)
+        _print_json(done)
+    else:
+        _say(*done.lines())
 
 
 @app.command(rich_help_panel="Data and models")
 def results(as_json: AsJson = False) -> None:
     """Show what came out: Dice of every organ, where the report is, which version is champion."""
-    import json
-
-    from rich.console import Console
-
     from pipeline import results as found
 
     collected = found.collect(project_root())
     if as_json:
-        print(json.dumps(found.as_json(collected)))
+        _print_json(collected)
         return
-    out = Console(highlight=False, soft_wrap=True)
+    out = _tables()
     out.print(found.as_table(collected))
     for result in collected:
         for sentence in found.sentences(result):
@@ -315,18 +321,14 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show spacing, patches, normalisation and network that were planned, why, and the keys to override."""
-    import json
-
-    from rich.console import Console
-
     from pipeline import planned
 
     fresh = planned.pin(project_root(), organ) if pin else []
     found = planned.choices(project_root(), organ)
     if as_json:
-        print(json.dumps({"plan": planned.as_json(found), "pinned": [one.key for one in fresh]}))
+        _print_json({"plan": found, "pinned": [one.key for one in fresh]})
         return
-    out = Console(highlight=False, soft_wrap=True)
+    out = _tables()
     out.print(planned.as_table(organ, found))
     if pin:
         out.print(
@@ -339,17 +341,13 @@ def plan(
 @app.command(rich_help_panel="Data and models")
 def drift(organ: Organ, as_json: AsJson = False) -> None:
     """Compare the data of now with those the champion was trained on; writes reports/ORGAN/drift.html."""
-    import json
-
-    from rich.console import Console
-
     from pipeline.drift import as_table, compare
 
     found = compare(project_root(), organ)
     if as_json:
-        print(json.dumps(found.record()))
+        _print_json(found.record())
         return
-    out = Console(highlight=False, soft_wrap=True)
+    out = _tables()
     if found.rows:
         out.print(as_table(found))
     for sentence in found.sentences():
@@ -364,12 +362,13 @@ def approve(
     reason: Annotated[str, typer.Option(help="Why; it is kept.")] = "",
 ) -> None:
     """Approve of a model that won, where params.yaml asks for it; register makes it the champion."""
-    from pipeline.progress import console
     from pipeline.registry import champions
 
     approved = champions.approve(project_root(), organ, version, by, reason)
-    console.print(f"{organ}: version {approved.number} is approved of by {by}", markup=False)
-    console.print(f"next: dvc repro --force --single-item register@{organ}", markup=False)
+    _say(
+        f"{organ}: version {approved.number} is approved of by {by}",
+        f"next: dvc repro --force --single-item register@{organ}",
+    )
 
 
 @app.command(rich_help_panel="Data and models")
@@ -382,17 +381,13 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Make a former champion the champion again; the one of now will not come back by itself."""
-    import json
-
-    from pipeline.progress import console
     from pipeline.registry import champions
 
     done = champions.rollback(project_root(), organ, reason, to=to, by=by, identifier=identifier)
     if as_json:
-        print(json.dumps(done.as_json()))
-        return
-    said = f"{organ}: version {done.champion} is the champion again, version {done.former} is withdrawn"
-    console.print(said, markup=False)
+        _print_json(done)
+    else:
+        _say(f"{organ}: version {done.champion} is the champion again, version {done.former} is withdrawn")
 
 
 @app.command("start-from", rich_help_panel="Data and models")
@@ -407,14 +402,13 @@ def start_from(
     ] = None,
 ) -> None:
     """Have an organ's training start from another organ's champion; writes it into params.yaml."""
-    from pipeline.progress import console
     from pipeline.runs.beginning import start_from
 
     content = start_from(project_root(), organ, other, transfer, frozen_share)
-    console.print(
-        f"{organ} starts from the champion of {other}, {content[:12]}, transfer {transfer}", markup=False
+    _say(
+        f"{organ} starts from the champion of {other}, {content[:12]}, transfer {transfer}",
+        f"next: dvc repro register@{organ}",
     )
-    console.print(f"next: dvc repro register@{organ}", markup=False)
 
 
 @app.command("hard-negatives", rich_help_panel="Data and models")
@@ -423,13 +417,13 @@ def hard_negatives(
     share: Annotated[float, typer.Option(help="Of all patches.")] = 0.2,
 ) -> None:
     """Have patches drawn where the champion finds the organ and it is not; writes it into params.yaml."""
-    from pipeline.progress import console
     from pipeline.runs.beginning import mine_from_champion
 
     content = mine_from_champion(project_root(), organ, share)
-    said = f"{organ}: a share of {share:g} of the patches lies where the champion, {content[:12]}, is wrong"
-    console.print(said, markup=False)
-    console.print(f"next: dvc repro register@{organ}", markup=False)
+    _say(
+        f"{organ}: a share of {share:g} of the patches lies where the champion, {content[:12]}, is wrong",
+        f"next: dvc repro register@{organ}",
+    )
 
 
 @app.command(rich_help_panel="Data and models")
@@ -441,15 +435,10 @@ def networks(
     as_json: AsJson = False,
 ) -> None:
     """Show the networks that may be trained, with their size and what a step of a patch costs here."""
-    import json
-
-    from rich.console import Console
-
     from pipeline.errors import ParamsError
     from pipeline.networks import check, option_names
     from pipeline.networks import names as catalogue
     from pipeline.networks.table import PATCH, as_table, rows
-    from pipeline.networks.table import as_json as as_objects
     from pipeline.progress import track
 
     asked = name or catalogue()
@@ -460,15 +449,15 @@ def networks(
             raise ParamsError(str(error)) from None
     measured = list(track(rows(asked, small=not full), "measure", len(asked)))
     if as_json:
-        print(json.dumps(as_objects(measured)))
+        _print_json(measured)
         return
-    console = Console(highlight=False)
-    console.print(as_table(measured))
-    console.print(f"of one patch of {' x '.join(map(str, PATCH))} voxels, in float32, forward and backward")
+    out = _tables()
+    out.print(as_table(measured))
+    out.print(f"of one patch of {' x '.join(map(str, PATCH))} voxels, in float32, forward and backward")
     for each in name or ():
         told = option_names(each) if each in catalogue() else None
         if told:
-            console.print(f"options of {each}: {', '.join(told)}", markup=False)
+            out.print(f"options of {each}: {', '.join(told)}", markup=False)
 
 
 @app.command(rich_help_panel="Data and models")
@@ -489,14 +478,9 @@ def leaderboard(
     as_json: AsJson = False,
 ) -> None:
     """Train and judge many systems under one budget; writes a page. Run again, it goes on where it was."""
-    import json
-
-    from rich.console import Console
-
     from pipeline.errors import ParamsError
     from pipeline.leaderboard import board, page
     from pipeline.leaderboard.systems import Budget
-    from pipeline.progress import console
 
     amounts = {"steps": steps, "seconds": seconds, "voxels": voxels}
     given = [Budget(kind, amount) for kind, amount in amounts.items() if amount]
@@ -511,15 +495,13 @@ def leaderboard(
         root, organ, system or [], budget, profile=profile, jobs=jobs, target=root / target, command=command
     )
     if as_json:
-        print(json.dumps([{key: value for key, value in row.items() if key != "folder"} for row in rows]))
+        _print_json([{key: value for key, value in row.items() if key != "folder"} for row in rows])
     else:
-        Console(highlight=False, soft_wrap=True).print(page.as_table(rows))
-        console.print(f"{organ}: the page is {written}", markup=False)
+        _tables().print(page.as_table(rows))
+        _say(f"{organ}: the page is {written}")
     failed = [row for row in rows if "error" in row]
     for row in failed:
-        console.print(
-            f"{row['system']} failed: {row['error']}; its log is {row['folder']}/{board.LOG}", markup=False
-        )
+        _say(f"{row['system']} failed: {row['error']}; its log is {row['folder']}/{board.LOG}")
     if failed:
         raise typer.Exit(2)
 
@@ -527,17 +509,13 @@ def leaderboard(
 @app.command(rich_help_panel="Data and models")
 def doctor(as_json: AsJson = False) -> None:
     """Say what is there and what is missing, with the command that mends it."""
-    import json
-
-    from rich.console import Console
-
     from pipeline import doctor as examination
 
     checks = examination.examine(project_root())
     if as_json:
-        print(json.dumps(examination.as_json(checks)))
+        _print_json(checks)
     else:
-        Console(highlight=False).print(examination.as_table(checks))
+        _tables().print(examination.as_table(checks))
     raise typer.Exit(examination.exit_code(checks))
 
 

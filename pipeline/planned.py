@@ -6,7 +6,7 @@ data nor another machine changes it.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -183,11 +183,6 @@ def _choice(key: str, value: Any, reason: str, pinned: bool) -> Choice:
 def _plain(value: Any) -> Any:
     """Tuples as lists, as YAML and JSON have them."""
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
-
-
-def as_json(found: list[Choice]) -> list[dict[str, Any]]:
-    """For machines."""
-    return [asdict(choice) for choice in found]
 
 
 def as_table(organ: str, found: list[Choice]) -> Table:

@@ -1,7 +1,7 @@
 """What came out, organ by organ: Dice on the test cases, the report, the champion."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +110,3 @@ def sentences(result: Result) -> list[str]:
     if result.why:
         said.append(f"{result.organ}: why, challenger beside champion: {result.why}")
     return said
-
-
-def as_json(results: list[Result]) -> list[dict[str, object]]:
-    """For machines."""
-    return [asdict(result) for result in results]

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pipeline.doctor import machine, project
-from pipeline.doctor.check import Check, as_json, as_table, exit_code
+from pipeline.doctor.check import Check, as_table, exit_code
 
-__all__ = ["Check", "as_json", "as_table", "examine", "exit_code"]
+__all__ = ["Check", "as_table", "examine", "exit_code"]
 
 LOOKS: tuple[Callable[[Path], Check | list[Check]], ...] = (
     machine.python,

@@ -1,6 +1,6 @@
 """The answer to one question about machine or project, and how answers are shown."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
@@ -39,11 +39,6 @@ def as_table(checks: list[Check]) -> Table:
         # Text, because a path may hold what rich takes for markup.
         table.add_row(check.name, status, Text(check.found), Text(check.remedy))
     return table
-
-
-def as_json(checks: list[Check]) -> list[dict[str, str]]:
-    """The checks, for a program: objects with name, status, found and remedy."""
-    return [asdict(check) for check in checks]
 
 
 def installed(package: str) -> str | None:

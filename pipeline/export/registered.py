@@ -1,7 +1,7 @@
 """Versions of the registry as bundles: into a folder, and kept with the version that won."""
 
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,6 @@ class Exported:
     folder: str
     agreement: dict[str, dict[str, dict[str, float | int]]]
     """By network and artefact; see `pipeline.export.artefacts.Agreement`."""
-
-    def as_json(self) -> dict[str, Any]:
-        """For machines."""
-        return asdict(self)
 
     def lines(self) -> list[str]:
         """For people."""

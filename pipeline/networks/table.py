@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from rich.table import Table
@@ -104,8 +103,3 @@ def as_table(measured: list[Row]) -> Table:
             f"{row.seconds:.2f} s",
         )
     return table
-
-
-def as_json(measured: list[Row]) -> list[dict[str, Any]]:
-    """The rows, for a program."""
-    return [asdict(row) for row in measured]

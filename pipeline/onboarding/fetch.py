@@ -7,7 +7,7 @@ fetched from where, and is committed beside `data/raw/ORGAN.dvc`.
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Fetched:
         """For machines."""
         return {
             "organ": self.organ,
-            **self.sync.as_json(),
+            **asdict(self.sync),
             "versioned": self.versioned,
             "next": self.next_command,
         }

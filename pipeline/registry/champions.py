@@ -8,7 +8,6 @@ import getpass
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import DataError, MissingError, ParamsError
 from pipeline.registry.models import ModelRegistry
@@ -30,10 +29,6 @@ class Rollback:
     """UTC, ISO 8601."""
     identifier: str
     """Of whoever asked: given again with the same, it is the same rollback."""
-
-    def as_json(self) -> dict[str, Any]:
-        """For machines."""
-        return asdict(self)
 
 
 def somebody() -> str:
@@ -100,7 +95,7 @@ def rollback(
         found = next((entry for entry in begun if entry.identifier == identifier), None)
         if found is None:
             found = _planned(registry, organ, reason.strip(), to, by.strip() or somebody(), identifier)
-            registry.log_rollback(organ, found.as_json())
+            registry.log_rollback(organ, asdict(found))
         elif found != begun[-1] or registry.champion_version(organ) not in (found.former, found.champion):
             # A task that is cleared weeks later would take the champion of now out of use.
             raise DataError(

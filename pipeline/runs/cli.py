@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,7 +84,7 @@ def publish(
     """Push what the run made: data to the DVC remote; dvc.lock, metrics and decision as a tagged commit."""
     from pipeline.runs.publishing import publish_run
 
-    _tell(**publish_run(_settings(), organ, run_id, branch).as_json())
+    _tell(**asdict(publish_run(_settings(), organ, run_id, branch)))
 
 
 @app.command()
@@ -113,7 +114,7 @@ def receive(organ: Organ) -> None:
     if received is None:
         console.print(f"{organ}: nothing new has arrived", markup=False)
         raise typer.Exit(NOTHING_CHANGED)
-    _tell(**received.as_json())
+    _tell(**asdict(received))
 
 
 @app.command()

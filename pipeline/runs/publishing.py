@@ -7,7 +7,6 @@ again, a commit of the same content is the same commit, a tag that is there stay
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.atomic import atomic_path, locked, read_json, write_json
 from pipeline.errors import Unfinished
@@ -45,10 +44,6 @@ class Published:
     decision: str
     """The page about the decision of the gate, likewise."""
 
-    def as_json(self) -> dict[str, Any]:
-        """For machines."""
-        return asdict(self)
-
 
 def publish_run(settings: Settings, organ: str, run_id: str, branch: str = "") -> Published:
     """Push what a run made, and say where it is.
@@ -85,7 +80,7 @@ def _published(settings: Settings, run: Run, branch: str) -> Published:
         console.print(f"{error}; the run is left as the branch {target}", markup=False)
         commit = _push(settings, run, ours, target, force=True)
     done = Published(organ, run.name, target, commit, run.tag, **keep_pages(settings, run))
-    write_json(run.folder / PUBLISHED, done.as_json())
+    write_json(run.folder / PUBLISHED, asdict(done))
     return done
 
 

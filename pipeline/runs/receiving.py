@@ -8,9 +8,8 @@ import json
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -55,10 +54,6 @@ class Received:
     scans: str
     """DVC's hash of them."""
     commit: str
-
-    def as_json(self) -> dict[str, Any]:
-        """For machines."""
-        return asdict(self)
 
 
 def receive(settings: Settings, organ: str, params: AirflowParams) -> Received | None:

@@ -6,9 +6,8 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.progress import DownloadColumn
 
@@ -42,10 +41,6 @@ class SyncSummary:
     skipped: int
     """Objects that are no files: markers of folders, and hidden ones."""
     fetched_bytes: int
-
-    def as_json(self) -> dict[str, Any]:
-        """For machines."""
-        return asdict(self)
 
 
 def sync_prefix(

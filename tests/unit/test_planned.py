@@ -1,6 +1,7 @@
 import io
 import json
 import threading
+from dataclasses import asdict
 
 import pytest
 import yaml
@@ -186,7 +187,7 @@ def test_the_table_shows_all_keys(project):
     assert table.row_count == len(found)
     values = list(table.columns[1].cells)
     assert "3 x 0.8 x 0.8" in values
-    assert json.dumps(planned.as_json(found))
+    assert json.dumps(found, default=asdict)
 
 
 def test_no_key_is_cut_where_the_terminal_is_narrow(project):

@@ -1,9 +1,7 @@
-import json
-
 import pytest
 from rich.console import Console
 
-from pipeline.doctor import Check, as_json, as_table, check, exit_code
+from pipeline.doctor import Check, as_table, check, exit_code
 
 OK = Check("disk", "ok", "[bold]80[/] GiB free")
 WARNING = Check("DVC remote", "warning", "none", "dvc remote add -d storage s3://bucket/path")
@@ -20,12 +18,6 @@ def test_the_table_shows_what_was_found_as_it_is(capsys: pytest.CaptureFixture[s
     shown = capsys.readouterr().out
     assert "[bold]80[/] GiB free" in shown
     assert "dvc init" in shown
-
-
-def test_json_holds_every_field() -> None:
-    assert json.loads(json.dumps(as_json([WARNING]))) == [
-        {"name": "DVC remote", "status": "warning", "found": "none", "remedy": WARNING.remedy}
-    ]
 
 
 def test_packages_are_looked_up_by_name() -> None:

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from pipeline.networks.base import ANY_SIZE, Network
-from pipeline.networks.table import PATCH, as_json, measure, rows
+from pipeline.networks.table import PATCH, measure, rows
 
 
 class Twice(Network):
@@ -31,7 +31,7 @@ def test_a_network_is_measured():
 @pytest.mark.parametrize("small", [True, False])
 def test_rows_are_those_that_were_asked_for(monkeypatch, small):
     monkeypatch.setattr("pipeline.networks.table.PATCH", (8, 16, 16))
-    (row,) = as_json(list(rows(["unet"], small=small)))
-    assert row["name"] == "unet"
-    assert row["receptive_field"] == (117, 117, 117) if small else row["parameters"] > 19_000_000
+    (row,) = rows(["unet"], small=small)
+    assert row.name == "unet"
+    assert row.receptive_field == (117, 117, 117) if small else row.parameters > 19_000_000
     assert torch.is_grad_enabled()
