@@ -1,14 +1,12 @@
 """The report on a model: how well it does on patients it has never seen, and how it came to be."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline.atomic import write_text
 from pipeline.metrics.bootstrap import interval, patient_numbers
 from pipeline.metrics.calibration import expected_error, overconfidence
 from pipeline.reports.charts import line_chart, reliability_chart, strip_chart
@@ -40,38 +38,6 @@ EMPTY_MASKS = (
 )
 
 
-def write_report(
-    path: Path,
-    organ: str,
-    config: Mapping[str, Any],
-    per_case: pd.DataFrame,
-    curves: pd.DataFrame | None,
-    worst: Sequence[tuple[str, bytes]],
-    nsd_tolerance_mm: float,
-    groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
-    calibration: pd.DataFrame | None = None,
-    patients: Mapping[str, str] = MappingProxyType({}),
-) -> None:
-    """Write the report as one offline HTML file.
-
-    Args:
-        path: of the file.
-        organ: its name.
-        config: the model's config.json.
-        per_case: a row a (case, label), the columns of cases.csv.
-        curves: step, loss and dice (empty where not measured); None if there are none.
-        worst: case and overlay (PNG), the worst first.
-        nsd_tolerance_mm: within which NSD takes two surfaces for one.
-        groups: cases that are alike in something, by the name of their group.
-        calibration: what the probabilities are worth, as `pipeline.metrics.calibration.as_table` tells it.
-        patients: whose a case is; one that is not named is of a patient of its own.
-    """
-    html = report_page(
-        organ, config, per_case, curves, worst, nsd_tolerance_mm, groups, calibration, patients
-    )
-    write_text(path, html)
-
-
 def report_page(
     organ: str,
     config: Mapping[str, Any],
@@ -83,7 +49,19 @@ def report_page(
     calibration: pd.DataFrame | None = None,
     patients: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """The report as HTML; arguments as of `write_report`."""
+    """The report as one offline HTML file.
+
+    Args:
+        organ: its name.
+        config: the model's config.json.
+        per_case: a row a (case, label), the columns of cases.csv.
+        curves: step, loss and dice (empty where not measured); None if there are none.
+        worst: case and overlay (PNG), the worst first.
+        nsd_tolerance_mm: within which NSD takes two surfaces for one.
+        groups: cases that are alike in something, by the name of their group.
+        calibration: what the probabilities are worth, as `pipeline.metrics.calibration.as_table` tells it.
+        patients: whose a case is; one that is not named is of a patient of its own.
+    """
     blocks = [_headline(per_case), _dice_by_label(per_case, patients), _surfaces(per_case, nsd_tolerance_mm)]
     if groups:
         blocks.append(_by_group(per_case, groups, patients))

@@ -6,7 +6,7 @@ from statistics import fmean
 import numpy as np
 import pandas as pd
 
-from pipeline.atomic import atomic_path, write_json
+from pipeline.atomic import atomic_path, write_json, write_text
 from pipeline.errors import DataError
 from pipeline.inference.judge import Calibration, judge_cases, predictions
 from pipeline.inference.model import Model, load_model
@@ -15,7 +15,7 @@ from pipeline.metrics.case_table import JUDGED, subject_of
 from pipeline.metrics.subgroups import patients_of, subgroups
 from pipeline.params import EvaluateParams
 from pipeline.progress import console
-from pipeline.reports.evaluation import write_report
+from pipeline.reports.evaluation import report_page
 from pipeline.reports.overlay import display_window, overlay_png
 from pipeline.volumes.geometry import to_canonical
 
@@ -62,8 +62,7 @@ def run(
         per_case.to_csv(temporary, index=False, float_format="%.6g")
     write_json(metrics, figures | {"cases": len(test), JUDGED: subject_of(models, test)})
     pictures = worst_pictures(model, per_case, test, raw, params.worst_cases)
-    write_report(
-        report,
+    html = report_page(
         organ,
         model.config,
         per_case,
@@ -74,6 +73,7 @@ def run(
         bins,
         patients_of(test),
     )
+    write_text(report, html)
     labels = ", ".join(f"{name} {value:.3f}" for name, value in figures["dice"].items())
     # A label with brackets is no markup.
     console.print(f"{organ}: Dice on {len(test)} test cases: {labels}; report in {report}", markup=False)

@@ -12,7 +12,7 @@ from pipeline.params import RegisterParams
 from pipeline.registry.comparison import paired_dice
 from pipeline.registry.gate import decide
 from pipeline.reports.decision import decision_page
-from pipeline.reports.evaluation import write_report
+from pipeline.reports.evaluation import report_page
 from pipeline.reports.overlay import overlay_png
 
 pytestmark = pytest.mark.skipif(
@@ -56,7 +56,8 @@ def report(tmp_path):
     path = tmp_path / "report.html"
     per_case = pd.DataFrame(rows)
     groups = {"scanner of a manufacturer with a long name": [rows[0]["case"]]}
-    write_report(path, "abdomen", config, per_case, curves, [(rows[0]["case"], png)], 1.0, groups, bins)
+    page = report_page("abdomen", config, per_case, curves, [(rows[0]["case"], png)], 1.0, groups, bins)
+    path.write_text(page)
     return path
 
 
