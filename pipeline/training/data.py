@@ -111,8 +111,7 @@ class PatchReader:
     def batch(self, step: int) -> Floats:
         """The batch of a step: image channels and label, (B, C + 1, z, y, x)."""
         batch: Floats = torch.empty(self.shape, pin_memory=self._pinned).numpy()
-        for offset, patch in zip(self.part, batch, strict=True):
-            row = self._row(step * self.batch_size + offset)
+        for row, patch in zip(self._rows(step), batch, strict=True):
             opened = self._open(self._cases[row])
             inner = patch_start(self._centres[row], self._output, opened.shape)
             z, y, x = (first - side for first, side in zip(inner, self.margin, strict=True))
@@ -123,13 +122,11 @@ class PatchReader:
         """Which classes nobody looked for in the patches of a step, (B, classes + 1); None if in none."""
         if not self._unknown.any():
             return None
-        first = step * self.batch_size
-        return self._unknown[[self._row(first + offset) for offset in self.part]]
+        return self._unknown[self._rows(step)]
 
     def cases(self, step: int) -> list[str]:
         """The cases of the patches of a step, in their order."""
-        first = step * self.batch_size
-        return [self._cases[self._row(first + offset)] for offset in self.part]
+        return [self._cases[row] for row in self._rows(step)]
 
     def batches(self, start: int, stop: int) -> Iterator[tuple[int, Floats]]:
         """Steps from `start` to before `stop` with their batches, the next ones being read meanwhile."""
@@ -144,6 +141,10 @@ class PatchReader:
                 yield step, ready
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def _rows(self, step: int) -> list[int]:
+        """The rows of the table that are read of a step's batch."""
+        return [self._row(step * self.batch_size + offset) for offset in self.part]
 
     def _row(self, position: int) -> int:
         epoch, offset = divmod(position, len(self._cases))
