@@ -206,7 +206,7 @@ def locate(
     as_json: AsJson = False,
 ) -> None:
     """Say which files a case is made of: tables hold no paths, because these may name a person."""
-    from pipeline.volumes.locate import files_of
+    from pipeline.locate import files_of
 
     paths = [str(path) for path in files_of(project_root(), organ, case)]
     print(json.dumps(paths) if as_json else "\n".join(paths))

@@ -155,8 +155,8 @@ def _label(model: Model, one: Input, written_as: Format, maker: str) -> None:
     if written_as == "nifti":
         write_labels(one.output, labels, model.given(one.name, scans)[0].geometry)
         return
-    from pipeline.volumes.writers.rtstruct import write_rtstruct
-    from pipeline.volumes.writers.segmentation import write_segmentation
+    from pipeline.writers.rtstruct import write_rtstruct
+    from pipeline.writers.segmentation import write_segmentation
 
     write = write_segmentation if written_as == "dicom-seg" else write_rtstruct
     write(one.output, labels, first, model.recipe.labels, maker)

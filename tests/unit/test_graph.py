@@ -1,3 +1,4 @@
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,32 @@ def test_what_computes_on_a_gpu_is_known() -> None:
         "evaluate",
         "register",
     ]
+
+
+def test_all_of_pipeline_volumes_is_code_that_ingest_runs() -> None:
+    """Every volume is made anew when code of that folder changes."""
+    folder = ROOT / "pipeline/volumes"
+    # Layouts and formats are loaded by name.
+    by_name = [*folder.glob("layouts/*.py"), *folder.glob("readers/*.py")]
+    loaded = imported_by(ROOT / "pipeline/stages/ingest.py", *by_name)
+    assert set(folder.rglob("*.py")) - loaded == set()
+
+
+def imported_by(*files: Path) -> set[Path]:
+    """The files of the package that these lead to, themselves and those that functions import included."""
+    seen: set[Path] = set()
+    ahead = list(files)
+    while ahead:
+        file = ahead.pop()
+        if not file.is_file() or file in seen:
+            continue
+        seen.add(file)
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline"):
+                places = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+                ahead += [ROOT / f"{place.replace('.', '/')}.py" for place in places]
+                ahead += [ROOT / place.replace(".", "/") / "__init__.py" for place in places]
+    return seen
 
 
 def test_a_stage_stands_behind_what_it_needs_wherever_it_is_written(tmp_path: Path) -> None:

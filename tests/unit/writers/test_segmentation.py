@@ -11,7 +11,7 @@ from pipeline.errors import DataError
 from pipeline.volumes.geometry import Geometry
 from pipeline.volumes.readers import read_geometry, read_scan
 from pipeline.volumes.readers.segmentation import Segments
-from pipeline.volumes.writers.segmentation import write_segmentation
+from pipeline.writers.segmentation import write_segmentation
 
 DATA = os.environ.get("HOUNSFIELD_DATA")
 PATIENTS = sorted(Path(DATA, "sarcoma_dicom").glob("*/")) if DATA else []

@@ -13,7 +13,7 @@ from pipeline.atomic import output_path
 from pipeline.errors import DataError
 from pipeline.volumes.readers.dicom_files import reading
 from pipeline.volumes.readers.dicom_planes import Plane
-from pipeline.volumes.writers.study import MAKER, STUDY, repeat_study, sources, write_in_utf_8
+from pipeline.writers.study import MAKER, STUDY, repeat_study, sources, write_in_utf_8
 
 SERIES_NUMBER = 900
 """Behind the series of the scanner."""

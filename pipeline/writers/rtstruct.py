@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pipeline.atomic import output_path
 from pipeline.volumes.readers.dicom_files import RTSTRUCT, reading
 from pipeline.volumes.readers.dicom_planes import Plane
-from pipeline.volumes.writers.study import MAKER, repeat_study, sources, write_in_utf_8
+from pipeline.writers.study import MAKER, repeat_study, sources, write_in_utf_8
 
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167))
 """That colour-blind people tell apart (Okabe and Ito 2008)."""

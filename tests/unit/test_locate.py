@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import MissingError
-from pipeline.volumes.locate import files_of
+from pipeline.locate import files_of
 
 PARAMS = """
 defaults: {}
@@ -22,7 +22,7 @@ organs:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     (tmp_path / "params.yaml").write_text(PARAMS)
-    (tmp_path / "dvc.yaml").write_bytes((Path(__file__).parents[3] / "dvc.yaml").read_bytes())
+    (tmp_path / "dvc.yaml").write_bytes((Path(__file__).parents[2] / "dvc.yaml").read_bytes())
     for name in ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesTr/b.nii.gz"):
         path = tmp_path / "data/raw/liver" / name
         path.parent.mkdir(parents=True, exist_ok=True)

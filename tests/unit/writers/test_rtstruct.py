@@ -9,8 +9,8 @@ from pipeline.errors import DataError
 from pipeline.volumes.geometry import Geometry
 from pipeline.volumes.readers import read_geometry, read_scan
 from pipeline.volumes.readers.rtstruct import rasterise
-from pipeline.volumes.writers.rtstruct import outlines, write_rtstruct
-from pipeline.volumes.writers.segmentation import write_segmentation
+from pipeline.writers.rtstruct import outlines, write_rtstruct
+from pipeline.writers.segmentation import write_segmentation
 
 DATA = os.environ.get("HOUNSFIELD_DATA")
 PATIENTS = sorted(Path(DATA, "sarcoma_dicom").glob("*/")) if DATA else []
