@@ -516,7 +516,11 @@ class KubernetesParams(Section):
     resources: dict[str, dict[str, dict[str, str]]] = {}
     """By stage, or `default`: requests and limits."""
     node_selector: dict[str, str] = {}
+    """Of the nodes that any stage may run on."""
     tolerations: tuple[dict[str, Any], ...] = ()
+    gpu_node_selector: dict[str, str] = {}
+    """What the nodes have besides that stages which compute on a GPU run on: those that `dvc.yaml` marks."""
+    gpu_tolerations: tuple[dict[str, Any], ...] = ()
     volumes: tuple[dict[str, Any], ...] = ()
     volume_mounts: tuple[dict[str, Any], ...] = ()
     nodes: Annotated[int, Field(ge=1)] = 1

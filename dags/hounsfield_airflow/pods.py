@@ -69,13 +69,14 @@ def pod_task(
         organ = command[-1]
         manifest = train_job_of(image, organ, cwd, deployment.home, kubernetes, env)
         return TrainJob(task_id=task_id, manifest=manifest, **arguments)
-    network = bool(load_stages(project())[stage].meta.get("network"))
+    meta = load_stages(project())[stage].meta
+    gpu, network = bool(meta.get("gpu")), bool(meta.get("network"))
     return StagePod(
         task_id=task_id,
         name=f"hounsfield-{stage}",
         namespace=kubernetes.namespace,
         env_vars=dict(env),
-        pod_template_dict=pod_of(image, command, cwd, deployment.home, kubernetes, stage, network),
+        pod_template_dict=pod_of(image, command, cwd, deployment.home, kubernetes, stage, gpu, network),
         **arguments,
     )
 
@@ -182,6 +183,7 @@ def pod_of(
     home: Path,
     params: KubernetesParams,
     stage: str,
+    gpu: bool = False,
     network: bool = False,
 ) -> dict[str, Any]:
     """The pod of a stage; `folder` is the workspace, on the volume that holds `home`."""
@@ -207,8 +209,7 @@ def pod_of(
             "automountServiceAccountToken": False,
             "restartPolicy": "Never",
             "securityContext": POD_SECURITY,
-            "nodeSelector": params.node_selector,
-            "tolerations": list(params.tolerations),
+            **_nodes(params, gpu),
             "volumes": _volumes(params),
             "containers": [container],
         },
@@ -234,8 +235,7 @@ def train_job_of(
     pod = {
         "serviceAccountName": params.service_account,
         "securityContext": POD_SECURITY,
-        "nodeSelector": params.node_selector,
-        "tolerations": list(params.tolerations),
+        **_nodes(params, gpu=True),
         "volumes": _volumes(params),
         "containers": [
             {"name": NODE, "securityContext": SECURITY, "volumeMounts": _mounts(home, params)},
@@ -281,6 +281,14 @@ def _registry() -> list[dict[str, Any]]:
     """Where a stage is told of the registry's server; of a variable that both have, the last counts."""
     sources = {"configMapRef": CONFIGURATION, "secretRef": SECRET}
     return [{kind: {"name": name, "optional": True}} for kind, name in sources.items()]
+
+
+def _nodes(params: KubernetesParams, gpu: bool) -> dict[str, Any]:
+    """Where a pod may run: nodes with a GPU are for what computes on one."""
+    return {
+        "nodeSelector": params.node_selector | (params.gpu_node_selector if gpu else {}),
+        "tolerations": [*params.tolerations, *(params.gpu_tolerations if gpu else ())],
+    }
 
 
 def _volumes(params: KubernetesParams) -> list[dict[str, Any]]:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
-from hounsfield_airflow.pods import StagePod, TrainJob, pod_of, train_job_of
+from hounsfield_airflow.pods import StagePod, TrainJob, pod_of, pod_task, train_job_of
 from kubernetes.client import ApiClient, V1Pod
 
-from pipeline.params import KubernetesParams
+from pipeline.params import AirflowParams, KubernetesParams
 from tests.conftest import ROOT
 from tests.integration.containers.kubeflow_models import refused_by_kubeflow
 
@@ -25,8 +25,10 @@ PARAMS = KubernetesParams(
         "default": {"requests": {"cpu": "1"}},
         "train": {"limits": {"nvidia.com/gpu": "1", "memory": "16Gi"}},
     },
-    node_selector={"pool": "gpu"},
-    tolerations=({"key": "nvidia.com/gpu", "operator": "Exists"},),
+    node_selector={"zone": "a"},
+    tolerations=({"key": "lab", "operator": "Exists"},),
+    gpu_node_selector={"pool": "gpu"},
+    gpu_tolerations=({"key": "nvidia.com/gpu", "operator": "Exists"},),
     volumes=({"name": "shm", "emptyDir": {"medium": "Memory"}},),
     volume_mounts=({"name": "shm", "mountPath": "/dev/shm"},),
     nodes=2,
@@ -38,7 +40,7 @@ CONTEXT = {"ti": SimpleNamespace(dag_id="retrain_spleen", run_id="r1", task_id="
 
 
 def stage_pod(stage: str = "train", network: bool = False, **options: Any) -> StagePod:
-    template = pod_of("hounsfield/train:v1", COMMAND, FOLDER, HOME, PARAMS, stage, network)
+    template = pod_of("hounsfield/train:v1", COMMAND, FOLDER, HOME, PARAMS, stage, network=network)
     return StagePod(
         task_id="train",
         name="spleen-train",
@@ -67,8 +69,6 @@ def test_pod_runs_the_stage_in_its_workspace_with_what_params_ask_for() -> None:
     assert mounts == {"/srv/hounsfield": "home", "/tmp": "tmp", "/dev/shm": "shm"}
     claims = {volume["name"]: volume.get("persistentVolumeClaim") for volume in pod["spec"]["volumes"]}
     assert claims == {"home": {"claimName": "scans"}, "tmp": None, "shm": None}
-    assert pod["spec"]["nodeSelector"] == {"pool": "gpu"}
-    assert pod["spec"]["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
     assert pod["metadata"]["namespace"] == "lab"
 
 
@@ -114,6 +114,26 @@ def test_a_pod_waits_for_a_gpu_node_that_has_yet_to_start_and_to_fetch_the_image
     # Airflow would give each of them up after two minutes.
     assert pod.schedule_timeout_seconds >= 3600
     assert pod.startup_timeout_seconds >= 1800
+
+
+@pytest.mark.parametrize(
+    ("stage", "gpu"), [("ingest", False), ("patches", False), ("train", True), ("evaluate", True)]
+)
+def test_only_what_computes_on_a_gpu_is_sent_to_the_nodes_that_have_one(stage: str, gpu: bool) -> None:
+    params = AirflowParams(kubernetes=PARAMS.model_copy(update={"nodes": 1}))
+    spec = requested(pod_task(stage, COMMAND, FOLDER, stage, {}, params))["spec"]
+    assert spec["nodeSelector"] == {"zone": "a"} | ({"pool": "gpu"} if gpu else {})
+    assert [toleration["key"] for toleration in spec["tolerations"]] == (
+        ["lab", "nvidia.com/gpu"] if gpu else ["lab"]
+    )
+
+
+def test_a_training_over_several_nodes_is_sent_to_those_with_a_gpu() -> None:
+    (patch,) = job()["spec"]["runtimePatches"]
+    (node,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    spec = node["template"]["spec"]["template"]["spec"]
+    assert spec["nodeSelector"] == {"zone": "a", "pool": "gpu"}
+    assert [toleration["key"] for toleration in spec["tolerations"]] == ["lab", "nvidia.com/gpu"]
 
 
 def test_resources_of_a_stage_that_none_are_written_for_are_the_default_ones() -> None:
