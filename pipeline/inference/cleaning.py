@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.metrics.bootstrap import interval
+from pipeline.metrics.bootstrap import Indices, interval
 from pipeline.metrics.overlap import overlap
 from pipeline.volumes.boxes import foreground_box
 from pipeline.volumes.geometry import Triple
@@ -141,7 +141,9 @@ def tried(
     return found
 
 
-def adopt(steps: Sequence[Cleaning], dice: NDArray[np.float64]) -> dict[str, Any] | None:
+def adopt(
+    steps: Sequence[Cleaning], dice: NDArray[np.float64], patient: Indices | None = None
+) -> dict[str, Any] | None:
     """What of `steps` is done to a label; None if nothing helps.
 
     A step is taken if the mean Dice gains and, with a confidence of 95 %, does not fall; of several the
@@ -150,17 +152,19 @@ def adopt(steps: Sequence[Cleaning], dice: NDArray[np.float64]) -> dict[str, Any
     Args:
         steps: nothing first.
         dice: (cases, steps), of cases that the network has not learned from; NaN where undefined.
+        patient: the number of each case's; a patient with many cases speaks for one. None: each has its own.
 
     Returns:
         The fields of `Cleaning`, the mean gain and the number of cases.
     """
     # A label rightly emptied has no Dice any more: that is as good as it can be.
-    known = dice[~np.isnan(dice).all(axis=1)]
+    defined = ~np.isnan(dice).all(axis=1)
+    known, whose = dice[defined], None if patient is None else patient[defined]
     known = np.where(np.isnan(known), 1.0, known)
     best, taken = 0.0, None
     for number in range(1, len(steps)):
         gains = known[:, number] - known[:, 0]
-        ends = interval(gains, 1 - 2 * (1 - CONFIDENCE))
+        ends = interval(gains, 1 - 2 * (1 - CONFIDENCE), patient=whose)
         # Rounded, so that of two that do the same the first is taken, whatever the order of the sum.
         gain = round(float(gains.mean()), DIGITS) if len(gains) else 0.0
         if ends is not None and ends[0] >= 0 and gain >= LEAST_GAIN and gain > best:

@@ -12,6 +12,12 @@ RESAMPLES = 2000
 Indices = NDArray[np.intp]
 
 
+def patients_of(table: pd.DataFrame) -> dict[str, str]:
+    """Whose each case is; of rows of the accepted table."""
+    whose = table["patient"] if "patient" in table else table["case"]
+    return dict(zip(table["case"], whose, strict=True))
+
+
 def patient_numbers(cases: Sequence[str], patients: Mapping[str, str]) -> Indices:
     """The number of each case's patient, 0…n - 1, in the order in which they come.
 

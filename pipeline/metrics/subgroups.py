@@ -7,12 +7,6 @@ Groups = dict[str, list[str]]
 """Cases by the name of their group."""
 
 
-def patients_of(table: pd.DataFrame) -> dict[str, str]:
-    """Whose each case is; of rows of the accepted table."""
-    whose = table["patient"] if "patient" in table else table["case"]
-    return dict(zip(table["case"], whose, strict=True))
-
-
 def subgroups(test: pd.DataFrame) -> Groups:
     """The test cases by scanner, by distance of slices, and by size of what was labelled.
 

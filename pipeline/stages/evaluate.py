@@ -10,9 +10,10 @@ from pipeline.atomic import atomic_path, write_json, write_text
 from pipeline.errors import DataError
 from pipeline.inference.judge import Calibration, judge_cases, predictions
 from pipeline.inference.model import Model, load_model
+from pipeline.metrics.bootstrap import patients_of
 from pipeline.metrics.calibration import as_table, expected_error, nothing
 from pipeline.metrics.case_table import JUDGED, subject_of
-from pipeline.metrics.subgroups import patients_of, subgroups
+from pipeline.metrics.subgroups import subgroups
 from pipeline.params import EvaluateParams
 from pipeline.progress import console
 from pipeline.reports.evaluation import report_page

@@ -16,6 +16,7 @@ from pipeline.augmentation.sides import check_mirrors
 from pipeline.errors import DataError
 from pipeline.inference.model import BEFORE, CONFIG, FOLDS, WEIGHTS, parts
 from pipeline.inference.rule_out import labelled_range
+from pipeline.metrics.bootstrap import patients_of
 from pipeline.params import TrainParams
 from pipeline.registry.folders import champions_in
 from pipeline.sampling.split import RULE
@@ -95,7 +96,7 @@ def run(
     if len(members) > 1:
         trained.config.update(folds=len(members), fold_dice=_dice_by_fold(members))
     if params.inference.clean == "auto" and outlined:
-        trained.config["clean"] = helpful_cleaning(members, material)
+        trained.config["clean"] = helpful_cleaning(members, material, patients_of(cases))
     _save(models, trained)
     _save_curve(curves, trained.curve)
 

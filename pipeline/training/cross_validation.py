@@ -1,6 +1,6 @@
 """What helps a model, by the cases that its networks have not learned from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 
 from pipeline.inference.cleaning import Cleaning, adopt, candidates, tried
 from pipeline.labels import UNKNOWN
+from pipeline.metrics.bootstrap import patient_numbers
 from pipeline.progress import console, track
 from pipeline.training.data import unknown_classes
 from pipeline.training.material import Material, Trained, as_model
@@ -17,7 +18,9 @@ from pipeline.volumes.store import SUFFIX, StoredCase
 Dice = dict[str, list[list[float]]]
 
 
-def helpful_cleaning(members: Sequence[Trained], material: Material) -> dict[str, dict[str, Any]]:
+def helpful_cleaning(
+    members: Sequence[Trained], material: Material, patients: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
     """How label maps are tidied up: for each label that gains by it, what is done and what spoke for it.
 
     Every case of a fold that was left out is predicted by the network that has not learned from it, at the
@@ -26,11 +29,13 @@ def helpful_cleaning(members: Sequence[Trained], material: Material) -> dict[str
     Args:
         members: networks, each with its own fold left out (`config["training"]["fold"]`).
         material: what they were made from.
+        patients: whose a case is.
     """
     classes = list(class_indices(material.plan["labels"]))
     volumes = material.fingerprint.get("volumes", {})
     steps = {name: candidates(min(volumes.get(name) or [0.0])) for name in classes}
     dice: Dice = {name: [] for name in classes}
+    judged: dict[str, list[str]] = {name: [] for name in classes}
     cases = material.table.drop_duplicates("case")
     for member in members:
         model = as_model(member)
@@ -44,8 +49,13 @@ def helpful_cleaning(members: Sequence[Trained], material: Material) -> dict[str
             for value, name in enumerate(classes, start=1):
                 if not nobody[value]:
                     spacing = tuple(material.plan["spacing"])
+                    judged[name].append(str(row.case))
                     dice[name].append(tried(truth == value, found == value, steps[name], spacing, unknown))
-    taken = {name: adopt(steps[name], np.array(dice[name])) for name in classes if dice[name]}
+    taken = {
+        name: adopt(steps[name], np.array(dice[name]), patient_numbers(judged[name], patients))
+        for name in classes
+        if dice[name]
+    }
     return _told({name: how for name, how in taken.items() if how is not None})
 
 

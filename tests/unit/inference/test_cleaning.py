@@ -92,6 +92,14 @@ def test_a_step_that_helps_on_average_and_may_do_harm_is_not_taken():
     assert adopt(steps, dice) is None
 
 
+def test_many_cases_of_one_patient_speak_for_one():
+    """Of three patients one was scanned eight times: of cases it looks sure, of patients not."""
+    steps, gains = [NOTHING, LARGEST], np.array([0.1] * 8 + [-0.05, -0.05])
+    dice = np.stack([np.full(10, 0.5), 0.5 + gains], axis=1)
+    assert adopt(steps, dice) is not None
+    assert adopt(steps, dice, np.array([0] * 8 + [1, 2])) is None
+
+
 def test_of_two_that_do_the_same_the_first_is_taken():
     steps = [NOTHING, LARGEST, Cleaning(largest=True, fill_holes=True)]
     how = adopt(steps, np.array([[0.8, 0.9, 0.9]] * 4))

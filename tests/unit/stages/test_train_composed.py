@@ -318,6 +318,21 @@ def test_what_helps_the_folds_left_out_is_done_to_label_maps(train, monkeypatch)
     assert "clean" not in load_model(MODEL).config
 
 
+def test_what_helps_one_patient_alone_is_not_done_to_label_maps(train, monkeypatch):
+    asked = []
+
+    def adopted(steps, dice, patient):
+        asked.append((len(dice), patient.tolist()))
+
+    monkeypatch.setattr(cross_validation, "adopt", adopted)
+    path = Path("data/accepted") / f"{ORGAN}.parquet"
+    table = pd.read_parquet(path)
+    # Judged by folds: case_0, then case_1 and case_3, then case_2.
+    table.assign(patient=table["case"].map({"case_3": "case_1"}).fillna(table["case"])).to_parquet(path)
+    train(before=None, ensemble=3)
+    assert asked == [(4, [0, 1, 1, 2])] * 2
+
+
 def test_what_lies_under_the_marks_of_slices_says_nothing_of_how_a_model_is_used(train):
     plan = Path("data/plans") / f"{ORGAN}.json"
     told = json.loads(plan.read_text())
