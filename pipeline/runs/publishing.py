@@ -172,6 +172,9 @@ def _pushed(run: Run, theirs: str) -> str:
         tagged = git(run.folder, "rev-parse", "--verify", f"refs/tags/{run.tag}^{{commit}}")
     except Refused:
         return ""
+    # An attempt that was killed before its push has left the tag here alone.
+    if not git(run.folder, "ls-remote", "--tags", "origin", f"refs/tags/{run.tag}"):
+        return ""
     return tagged if follows(run.folder, theirs, tagged) else ""
 
 

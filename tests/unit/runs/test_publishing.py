@@ -85,6 +85,13 @@ def test_publishing_again_after_others_have_pushed_leaves_the_tag_where_it_is(to
     assert toy.git("rev-parse", "HEAD") == last
 
 
+def test_a_run_that_changed_nothing_and_was_killed_before_its_push_gets_its_tag(ran_toy: Toy) -> None:
+    run = opened(ran_toy, run_id="two", force=True)
+    call(run.folder, "git", "tag", run.tag)
+    published = publish_run(ran_toy.settings(), "liver", "two")
+    assert ran_toy.git("rev-parse", "liver/two") == published.commit == run.base
+
+
 def test_data_go_to_the_remote_and_the_commit_to_the_server(toy: Toy, bare: Path, tmp_path: Path) -> None:
     settings = toy.settings(HOUNSFIELD_PROJECT=str(bare))
     run = open_run(settings, "liver", "one")
