@@ -10,6 +10,8 @@ WORD = re.compile(rf"[{UPPER}]?[{LOWER}]+\d*|[{UPPER}]+(?![{LOWER}])\d*")
 """Of a label's name: LeftKidney has two, and so have left_kidney, Kidney-Left and KIDNEY_L."""
 SIDE = re.compile(r"(?:left|right)\d*|[lr]t?", re.IGNORECASE)
 """Written in full, or as radiotherapy does (AAPM TG-263): Kidney_L, Lt Kidney; not the vertebra L1."""
+LYMPH = re.compile(r"\bLNodes?(?![a-z])")
+"""The L of lymph nodes is no side."""
 
 
 def check_mirrors(parameter: str, axes: Iterable[str], labels: Iterable[str]) -> None:
@@ -23,7 +25,7 @@ def check_mirrors(parameter: str, axes: Iterable[str], labels: Iterable[str]) ->
     Raises:
         ParamsError: naming the labels that would become the other side.
     """
-    sided = [name for name in labels if any(map(SIDE.fullmatch, WORD.findall(name)))]
+    sided = [name for name in labels if any(map(SIDE.fullmatch, WORD.findall(LYMPH.sub("", name))))]
     if "x" in axes and sided:
         raise ParamsError(
             f"{parameter} has x, but {', '.join(sided)} would become the other side", "remove x"

@@ -91,7 +91,7 @@ def test_a_case_without_foreground_is_shown_by_another_patch(augment):
     "name",
     [
         *("left_kidney", "kidney_left", "Right Kidney", "kidney-right", "left", "LEFT KIDNEY", "left2"),
-        *("LeftKidney", "kidneyLeft", "Kidney_L", "parotid_r", "RKidney", "Lung Lt", "rt lung"),
+        *("LeftKidney", "kidneyLeft", "Kidney_L", "parotid_r", "RKidney", "LNodes_L", "Lung Lt", "rt lung"),
     ],
 )
 def test_left_and_right_are_not_mirrored_into_each_other(augment, name):
@@ -109,6 +109,6 @@ def test_other_axes_may_be_mirrored_in_spite_of_sides(augment):
 
 
 def test_a_side_within_a_word_is_none(augment):
-    name_labels("bright_spot", "cleft", "vertebra_L1", "LV", "für_alle", "Öl")
+    name_labels("bright_spot", "cleft", "vertebra_L1", "LV", "für_alle", "Öl", "LNodes", "LNode_neck")
     augment(mirror_axes=("x",))
     assert POLICY.exists()
