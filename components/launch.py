@@ -61,6 +61,9 @@ def _hand_over(made: Path, artifact: Path) -> None:
     # A killed attempt's.
     shutil.rmtree(partial, ignore_errors=True)
     shutil.move(made, partial)
+    if artifact.is_dir():
+        # Empty, and no file takes the place of a folder.
+        artifact.rmdir()
     partial.replace(artifact)
 
 

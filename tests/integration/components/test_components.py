@@ -263,6 +263,13 @@ def test_launch_fills_an_empty_folder_and_leaves_nothing_of_a_killed_attempt(tmp
     assert [path.name for path in (tmp_path / "made").rglob("*")] == ["model", "weights"]
 
 
+def test_launch_puts_a_file_in_the_place_of_an_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    done = launch(tmp_path, f"--output=out.txt={tmp_path / 'made'}", "echo cases > out.txt")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "made").read_text() == "cases\n"
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_launch_lays_inputs_out_and_takes_outputs_away(tmp_path: Path, fails: bool) -> None:
     for name in ("launch.py", "dvc.yaml"):
