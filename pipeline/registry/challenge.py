@@ -9,8 +9,8 @@ import pandas as pd
 
 from pipeline.atomic import read_json, sha256_code, sha256_file, sha256_json
 from pipeline.errors import DataError, MissingError
-from pipeline.metrics.case_table import JUDGED, read_cases, subject_of
 from pipeline.metrics.bootstrap import patients_of
+from pipeline.metrics.case_table import JUDGED, read_cases, subject_of
 from pipeline.params import RegisterParams
 
 CODE = (
