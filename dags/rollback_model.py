@@ -1,6 +1,6 @@
 """`rollback_model`: a former champion becomes the champion again, with a reason that is kept.
 
-The champion of now will not come back by itself, whatever is retrained on the same data.
+The current champion will not come back by itself, whatever is retrained on the same data.
 """
 
 from airflow.sdk import DAG, Param

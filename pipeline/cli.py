@@ -340,7 +340,7 @@ def plan(
 
 @app.command(rich_help_panel="Data and models")
 def drift(organ: Organ, as_json: AsJson = False) -> None:
-    """Compare the data of now with those the champion was trained on; writes reports/ORGAN/drift.html."""
+    """Compare the current data with those the champion was trained on; writes reports/ORGAN/drift.html."""
     from pipeline.drift import as_table, compare
 
     found = compare(project_root(), organ)
@@ -380,7 +380,7 @@ def rollback(
     identifier: Annotated[str, typer.Option("--id", hidden=True)] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Make a former champion the champion again; the one of now will not come back by itself."""
+    """Make a former champion the champion again; the current one will not come back by itself."""
     from pipeline.registry import champions
 
     done = champions.rollback(project_root(), organ, reason, to=to, by=by, identifier=identifier)

@@ -1,4 +1,4 @@
-"""The data of now beside those the champion of an organ was trained on."""
+"""The current data of an organ beside those its champion was trained on."""
 
 from dataclasses import dataclass
 from pathlib import Path

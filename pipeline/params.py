@@ -85,17 +85,17 @@ class Channel(Section):
     """A channel that a network sees: an image, clipped, then shifted and scaled."""
 
     image: Annotated[int, Field(ge=0)] = 0
-    """Of a case that has several."""
+    """Which image, of a case that has several."""
     clip: Window
     """HU, or z-scores of an MR."""
     mean: float
     """What becomes 0."""
     std: Positive
-    """What becomes 1, from there."""
+    """The distance from the mean that becomes 1."""
 
 
 class Normalisation(Section):
-    """What a network sees, a channel each: windows of HU scaled to -1 to 1, or what is written in full."""
+    """The channels a network sees: windows of HU, each scaled to -1 to 1, or channels written in full."""
 
     windows: tuple[Window, ...] = ()
     channels: tuple[Channel, ...] = ()
@@ -108,14 +108,14 @@ class Normalisation(Section):
 
 
 class AnnotationParams(Section):
-    """What the masks of the cases say: all that is there, or less."""
+    """How complete the masks of the cases are."""
 
     kind: Literal["full", "sparse", "points", "image"] = "full"
     """sparse: some slices; points: a voxel marks an organ or lesion; image: only which slices hold it."""
     unlabelled: Literal["auto"] | Annotated[int, Field(ge=1, le=255)] = "auto"
-    """sparse: the value of voxels nobody looked at; auto: of every axial slice without a label."""
+    """sparse: the value of voxels that nobody looked at; auto: these are all axial slices without a label."""
     size_mm: tuple[Positive, Positive, Positive] | None = None
-    """points: how large what they mark is, as (z, y, x)."""
+    """points: the size (z, y, x) of what they mark."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "AnnotationParams":
@@ -208,7 +208,7 @@ class ValidateParams(Section):
     """Share of the patients in the frozen test set, chosen by a hash of the patient."""
     folds: Annotated[int, Field(ge=2)] = 5
     split_seed: Seed = 0
-    """Another one, another test set and other folds."""
+    """Another value draws another test set and other folds."""
     min_cases: Annotated[int, Field(ge=3)] = 8
     """Fewer accepted cases stop the run."""
     max_quarantined_share: Share = 0.5
@@ -261,21 +261,21 @@ class PatchesParams(Section):
     """Which patches are drawn from each case."""
 
     mode: Literal["random", "grid"] = "random"
-    """grid: patches that cover every voxel of a case; how many, its size says."""
+    """grid: patches that cover every voxel of a case; their number follows from their size."""
     per_case: Annotated[int, Field(ge=1)] = 32
-    """Of a case, where they are random."""
+    """Patches of a case, where the mode is random."""
     size: Auto | tuple[Voxels, Voxels, Voxels] = "auto"
     """Voxels as (z, y, x) at the planned spacing; auto: as the plan says."""
     overlap: Rate = 0.5
-    """Of its edge, the least by which a patch of a grid overlaps the next one."""
+    """The least share of its edge by which a patch of a grid overlaps the next one."""
     shares: Shares = Shares()
     balance: dict[str, NonNegative] = {}
-    """By label, what it counts among the foreground centres; those that are left out: 1."""
+    """How much each label counts among the foreground centres; 1 for one that is not named."""
     views: Annotated[int, Field(ge=1)] = 1
     """Patches around each foreground or hard centre, moved at random by up to a quarter of their edge."""
     hard_negatives: HardNegatives = HardNegatives()
     supervoxels: Literal[0] | Annotated[float, Field(gt=0)] = 0
-    """Millimetres; centres are drawn by supervoxels of this edge, one as likely as another; 0: by voxels."""
+    """Millimetres: the edge of supervoxels that centres are drawn from, each as likely as another; 0: none."""
     seed: Seed = 0
 
 
@@ -295,7 +295,7 @@ class AugmentParams(Section):
     intensity_probability: Share = 0.3
     """Chance of each of noise, blur, brightness, contrast and gamma."""
     noise_std: NonNegativeRange = (0.0, 0.1)
-    """Of noise that is added; here as below of images as a network sees them."""
+    """Of noise that is added; it and the values below are in units of the normalised image."""
     blur_sigma: Annotated[PositiveRange, AfterValidator(_at_most_one)] = (0.5, 1.0)
     """Voxels, at most 1: the kernel ends at three."""
     brightness: Range = (-0.2, 0.2)
@@ -313,11 +313,11 @@ class NetworkParams(Section):
 
     name: str = "residual_unet"
     init: Literal["default", "normal"] = "default"
-    """What kernels are drawn from; normal: of a width by which activations keep their variance."""
+    """How kernels are drawn; normal: so that activations keep their variance through the layers."""
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the network is told; what is `auto` is left to its plan."""
+        """The network's own options; one that is `auto` is left to its plan."""
         return dict(self.__pydantic_extra__ or {})
 
     @model_validator(mode="after")
@@ -335,16 +335,16 @@ class LossSample(Section):
 
 
 class BoundaryWeights(Section):
-    """How much heavier voxels between two objects are: w0 exp(-(d1 + d2)^2 / (2 sigma^2)), added."""
+    """How much more voxels between two objects weigh: w0 exp(-(d1 + d2)^2 / (2 sigma^2)) is added."""
 
     w0: NonNegative = 0.0
-    """0: no heavier; 10 in the U-Net's paper."""
+    """0: no more; 10 in the U-Net's paper."""
     sigma: Positive = 5.0
     """Millimetres."""
 
 
 class LossParams(Section):
-    """What the network is told to make small: Dice and cross-entropy, added."""
+    """The loss: a term of Dice plus the cross-entropy."""
 
     dice_weight: Annotated[float, Field(ge=0)] = 1.0
     """0: cross-entropy alone."""
@@ -353,14 +353,14 @@ class LossParams(Section):
     cross_entropy_weight: Annotated[float, Field(ge=0)] = 1.0
     """0: Dice alone."""
     weights: dict[str, NonNegative] = {}
-    """What a voxel counts in the cross-entropy, by its label or `background`; those that are left out: 1."""
+    """Weight of a voxel in the cross-entropy, by its label or `background`; 1 for one that is not named."""
     boundary_weights: BoundaryWeights = BoundaryWeights()
     """Added to `weights`."""
     focal_gamma: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Of the focal loss: how little a voxel counts that is right already; 0: as much as any other."""
+    """Of the focal loss: the higher, the less a voxel counts that is right already; 0: all count the same."""
     sample: LossSample = LossSample()
     presence: Share = 0.0
-    """Above 0, only which classes a slice holds is learned from; a class covers so much of it, roughly."""
+    """Above 0, only which classes a slice holds is learned; roughly the share of it that a class covers."""
 
     @model_validator(mode="after")
     def _teaches(self) -> "LossParams":
@@ -379,22 +379,22 @@ class BeforeParams(Section):
     steps: Auto | Annotated[int, Field(ge=1)] = "auto"
     """Of each of its trainings; auto: as many as the next network has."""
     gives: Literal["maps", "region", "box"] = "maps"
-    """maps: probabilities, as images; region: the only voxels that count; box: what the image is cut to."""
+    """maps: probabilities, as channels; region: the voxels to look at; box: what the image is cut to."""
     grow_mm: NonNegative = 5.0
-    """Around what was found, of a region or box."""
+    """Margin of a region or box around what was found."""
     folds: Annotated[int, Field(ge=2)] = 2
-    """It is trained so many times, each time without a share of the cases, which it then predicts."""
+    """It is trained this many times, each time without a part of the cases, which it then predicts."""
 
 
 class InferenceParams(Section):
-    """How a trained network is used; no other training follows from it."""
+    """How a trained network is used; its training does not depend on it."""
 
     clean: Literal["auto", "none"] = "auto"
-    """auto: small pieces dropped, the largest alone kept, holes filled where that helps folds left out."""
+    """auto: drop small pieces, keep only the largest, or fill holes, where that helps on folds left out."""
     rule_out: bool = False
-    """Leave out where the intensity is that of no labelled voxel: faster where much of a scan is air."""
+    """Skip regions whose intensity no labelled voxel has: faster where much of a scan is air."""
     mirror_axes: tuple[Literal["z", "y", "x"], ...] = ()
-    """An image is looked at mirrored along them, too, and the mean taken: twice the time for each axis."""
+    """Axes along which an image is predicted mirrored as well, for the mean: twice the time for each."""
 
     @field_validator("mirror_axes")
     @classmethod
@@ -412,18 +412,18 @@ class TrainParams(Section):
     network: NetworkParams = NetworkParams()
     loss: LossParams = LossParams()
     before: BeforeParams | None = None
-    """A network whose predictions this one is given; each case's by one that has not learned from it."""
+    """A network whose predictions this one is given; in training, of cases that it has not learned from."""
     inference: InferenceParams = InferenceParams()
     start: Literal["scratch"] | Annotated[str, Field(pattern=HASH)] = "scratch"
-    """What the weights begin as: random, or those of a registered model, by the hash of its files."""
+    """Initial weights: random, or those of a registered model, by the hash of its files."""
     transfer: Literal["full", "partial", "zero"] = "full"
-    """What of the model that `start` names is trained on: all, all but its first layers, or nothing."""
+    """Which weights of the model that `start` names are trained further: all, all but the first, or none."""
     frozen_share: Share = 0.5
-    """Of the layers, from the image on: how many stay as they are where the transfer is partial."""
+    """With a partial transfer: the share of the layers, from the image on, that stay as they are."""
     fold: Annotated[int, Field(ge=0)] = 0
     """The fold that is not trained on but watched."""
     ensemble: Annotated[int, Field(ge=1)] = 1
-    """So many networks, each without another fold, from `fold` on; their mean is the model."""
+    """Number of networks, each trained without another fold, from `fold` on; their mean is the model."""
     steps: Auto | Annotated[int, Field(ge=1)] = "auto"
     patience: Annotated[int, Field(ge=1)] | None = None
     """Looks without a gain after which the training ends early; None: it takes all its steps."""
@@ -444,7 +444,7 @@ class TrainParams(Section):
     gradient_clip: Annotated[float, Field(gt=0)] = 12.0
     """The largest norm that the gradient of a step may have; a longer one is scaled down to it."""
     checkpoint_every: Auto | Annotated[int, Field(ge=1)] = "auto"
-    """Steps between checkpoints; auto: 200, or what five minutes suffice for, on a GPU a minute at least."""
+    """Steps between checkpoints; auto: 200, or fewer that take five minutes; on a GPU a minute at least."""
     validate_every: Auto | Annotated[int, Field(ge=1)] = "auto"
     """Steps between looks at the watched fold; auto: ten looks a training."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -478,7 +478,7 @@ class EvaluateParams(Section):
     worst_cases: Annotated[int, Field(ge=0)] = 4
     """How many of the worst are shown with an overlay in the report."""
     nsd_tolerance_mm: NonNegative = 1.0
-    """How far apart two surfaces may lie that NSD takes for one: what observers differ by."""
+    """Distance within which NSD counts two surfaces as one: that by which observers differ."""
 
 
 class RegisterParams(Section):
@@ -497,7 +497,7 @@ class RegisterParams(Section):
     approval: Literal["none", "required"] = "none"
     """required: a model that won waits, as challenger, until a person approves."""
     on_drift: Literal["tell", "approve"] = "tell"
-    """approve: so does one whose data drifted far from the champion's; tell: that is only said."""
+    """approve: it also waits if its data drifted far from the champion's; tell: drift is only reported."""
 
     @property
     def may_wait(self) -> bool:

@@ -97,7 +97,7 @@ def _write(registry: ModelRegistry, version: Version, model: Path, target: Path)
 
 
 def _card(registry: ModelRegistry, version: Version) -> str | None:
-    """The model card; versions of before have none."""
+    """The model card; old versions have none."""
     from pipeline.registry.card import NAME
 
     try:

@@ -31,7 +31,7 @@ NOWHERE = -1
 
 @dataclass
 class Calibration:
-    """Counts, over cases, of how often what the model says with a probability is so, at its own spacing."""
+    """Counts, over cases, of how often the model is right at each probability, at its own spacing."""
 
     counted: Tally
 

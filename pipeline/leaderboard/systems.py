@@ -15,8 +15,8 @@ from pipeline.params import TrainParams, first_problem, merge
 OWN = ("network", "before", "loss", "start", "transfer", "steps", "profile", "validate_every")
 """Keys of `train` that a system has of its own, whatever the organ says."""
 SHARED = ("steps", "profile", "before.steps", "network.steps", "start")
-"""Keys of `train` that are the same for all systems, or their budget would not be: what a model that a
-training starts from has learned is none of it."""
+"""Keys of `train` that are the same for all systems, so that the budget is; what the model of `start` has
+learned before is not part of it."""
 
 
 @dataclass(frozen=True)

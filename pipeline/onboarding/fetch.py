@@ -35,7 +35,7 @@ class Fetched:
 
     @property
     def next_command(self) -> str:
-        """What to run next; nothing, if the scans are those of before."""
+        """What to run next; nothing, if the scans have not changed."""
         return f"dvc repro register@{self.organ}" if self.versioned else ""
 
     def as_json(self) -> dict[str, Any]:

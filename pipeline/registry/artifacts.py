@@ -31,7 +31,7 @@ def where_now(recorded: Path, home: Path, depth: int) -> Path:
 
     Args:
         recorded: where it was when it was made.
-        home: of now.
+        home: where the home is now.
         depth: folders from the home to it, itself among them.
     """
     moved = home.joinpath(*recorded.parts[-depth:])

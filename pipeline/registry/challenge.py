@@ -77,7 +77,7 @@ def dice_in(cases: Path, test: pd.DataFrame) -> pd.DataFrame:
 def check_judged(organ: str, measured: dict[str, Any], models: Path, test: pd.DataFrame) -> None:
     """Refuse figures of another model: a stage that is run by itself does not run those before it.
 
-    Metrics of before do not say what they are about.
+    Old metrics do not say what they are about.
     """
     if measured.get(JUDGED) not in (None, subject_of(models, test)):
         raise DataError(

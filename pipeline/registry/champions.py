@@ -71,13 +71,13 @@ def approve(root: Path, organ: str, number: int, by: str, reason: str = "") -> V
 def rollback(
     root: Path, organ: str, reason: str, *, to: int | None = None, by: str = "", identifier: str = ""
 ) -> Rollback:
-    """Make a former champion the champion again; the one of now will not come back by itself.
+    """Make a former champion the champion again; the current one will not come back by itself.
 
     Args:
         root: the project.
         organ: whose champion it is.
         reason: why, in a sentence; it is kept.
-        to: the version; None: the champion before the one of now.
+        to: the version; None: the one before the current champion.
         by: who says so; '': as the system knows them.
         identifier: of the request; a rollback of the same identifier is completed, not made again.
 
@@ -97,7 +97,7 @@ def rollback(
             found = _planned(registry, organ, reason.strip(), to, by.strip() or somebody(), identifier)
             registry.log_rollback(organ, asdict(found))
         elif found != begun[-1] or registry.champion_version(organ) not in (found.former, found.champion):
-            # A task that is cleared weeks later would take the champion of now out of use.
+            # A task that is cleared weeks later would take the current champion out of use.
             raise DataError(
                 f"{organ}: this rollback to version {found.champion} was made at {found.at}, and the "
                 "champion has changed since",
@@ -122,7 +122,7 @@ def _planned(
         raise DataError(f"{organ}: version {now} is the champion", "choose another version with --to")
     version = registry.version(organ, target)
     decision = (version.decision or {}).get("decision", "none")
-    # A registry of before has no reigns, only decisions; who was made champion by hand has neither.
+    # An old registry has decisions but no reigns; a champion that was set by hand has neither.
     replaced = (registry.version(organ, now).reign or {}).get("replaced")
     if version.reign is None and decision != PROMOTED and target != replaced:
         raise DataError(
@@ -135,7 +135,7 @@ def _planned(
 
 
 def _before(registry: ModelRegistry, organ: str, now: int) -> int:
-    """The champion that the one of now took the place of."""
+    """The champion that the current one, version `now`, took the place of."""
     version = registry.version(organ, now)
     if version.reign is not None:
         before = version.reign["replaced"]

@@ -1,7 +1,7 @@
 """On which cases a challenger and a champion can be compared: those that neither has learned from.
 
 The test set is frozen, but not for ever: another `validate.test_share` or `validate.split_seed` draws it
-anew, and a champion of before has then learned from some of it, and would look better there than it is.
+anew. An earlier champion may have learned from some of it, and would look better there than it is.
 """
 
 import json
@@ -20,14 +20,14 @@ def learned_cases(
 ) -> set[str]:
     """The cases whose patients the champion has learned from, or a model that one of the two began with.
 
-    What an evidence that somebody deleted would say is not known, nor what models of other organs saw, which
-    learned other labels. A lineage of before names cases alone, and not what a training began with.
+    Cases are missed where somebody deleted the evidence. Models of other organs are passed over, as they
+    learned other labels. An old lineage names cases alone, and not what a training began with.
 
     Args:
         registry: that knows the models.
-        champion: of now.
+        champion: the current one.
         config: of the challenger.
-        patients: whose a case is, of all cases of now.
+        patients: whose a case is, of all current cases.
 
     Raises:
         MissingError: the registry cannot be used.
@@ -60,10 +60,10 @@ def _patient(record: Mapping[str, Any], patients: Mapping[str, str]) -> str:
 
 
 def cannot_be_judged(champion: RegisteredModel, config: Mapping[str, Any], left: int) -> str:
-    """Why the champion cannot be judged on the test cases of now; '' if it can.
+    """Why the champion cannot be judged on the current test cases; '' if it can.
 
     Args:
-        champion: of now.
+        champion: the current one.
         config: of the challenger, which has learned from cases as they are now.
         left: test cases that can be compared.
     """

@@ -2,7 +2,7 @@
 
     model files -> dvc.lock -> commit -> train <- patches, augment <- validate <- ingest <- raw scans -> cases
 
-What was taken down when the version was registered (`lineage.json`) is held against what is there now: the
+What was recorded when the version was registered (`lineage.json`) is compared with what is there now: the
 files in the registry, the history of git, the cache of DVC.
 """
 
@@ -38,7 +38,7 @@ def walk(root: Path, organ: str, number: int | None = None, *, cases: bool = Fal
         cases: look for the raw files of every case as well.
 
     Raises:
-        MissingError: there is no such version, nothing was taken down about it, or the project is not
+        MissingError: there is no such version, nothing was recorded about it, or the project is not
             under DVC. A link that does not hold is told, not raised.
     """
     registry = ModelRegistry(root)
@@ -64,7 +64,7 @@ class Walk:
 
     @cached_property
     def chain(self) -> Chain:
-        """The stages that were taken down."""
+        """The stages that were recorded."""
         return Chain(self.organ, self.known["stages"] or {})
 
     @property
@@ -190,7 +190,7 @@ class Walk:
         return Link("raw scans", "whole", what)
 
     def cases(self) -> Link:
-        """The cases taken down, against the table of accepted cases that the training read."""
+        """The recorded cases, against the table of accepted cases that the training read."""
         recorded = self.known["cases"]
         test = sum(case["split"] == "test" for case in recorded)
         said = f"{len(recorded)}: {len(recorded) - test} to learn from, {test} of the test"
@@ -202,10 +202,10 @@ class Walk:
         import pandas as pd
 
         now = case_records(pd.read_parquet(kept))
-        # A lineage of before names no patients.
+        # An old lineage names no patients.
         alike = [{key: one[key] for key in then} == then for then, one in zip(recorded, now, strict=False)]
         if len(now) != len(recorded) or not all(alike):
-            told = f"the cases taken down are not those of {table} ({md5}), from which it was trained"
+            told = f"the cases recorded are not those of {table} ({md5}), from which it was trained"
             return Link("cases", "differs", told, self._repro("register"))
         return Link("cases", "whole", f"{said}, as in {table}")
 

@@ -16,7 +16,7 @@ CODES: dict[State, int] = {
     "differs": DataError.exit_code,
 }
 SHOWN = ("torch", "numpy", "monai")
-"""Packages that a person is shown; JSON has all that were taken down."""
+"""Packages that a person is shown; JSON has all that were recorded."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Lineage:
     """Whose dvc.lock names what the version was made from; None if there is none."""
     links: list[Link]
     known: dict[str, Any]
-    """What was taken down at the registration."""
+    """What was recorded at the registration."""
     commands: list[str]
     """That bring the state back."""
     raw_files: dict[str, RawFiles] = field(default_factory=dict)

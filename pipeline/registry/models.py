@@ -145,7 +145,7 @@ class ModelRegistry:
         self._store_evidence(version.run, evidence)
         text = json.dumps(decision, sort_keys=True, allow_nan=False)
         if len(text) > LONGEST:
-            # By its hash: until the tag says so, the decision of before stands, with its own file.
+            # Named by its hash: until the tag is set, the earlier decision stands, with its own file.
             name = f"decision-{sha256(text.encode()).hexdigest()[:12]}.json"
             with tempfile.TemporaryDirectory() as scratch:
                 whole = Path(scratch) / name

@@ -79,18 +79,18 @@ def line_chart(points: Sequence[tuple[float, float]], low: float, high: float, n
 
 
 def reliability_chart(points: Sequence[tuple[float, float, float]], name: str) -> Html:
-    """A reliability diagram: dots of (probability, what is so, voxels), and the line where both are the same.
+    """A reliability diagram: dots of (probability, observed share, voxels), and the line where both agree.
 
     Args:
         points: the first two from 0 to 1; a dot grows with the logarithm of its voxels.
         name: of what the probability is.
     """
-    parts = _square(0, (0, 0.2, 0.4, 0.6, 0.8, 1), ("is so, by", "probability"))
+    parts = _square(0, (0, 0.2, 0.4, 0.6, 0.8, 1), ("observed, by", "probability"))
     for said, so, voxels in points:
         radius = 2 + math.log10(max(voxels, 1))
-        tip = f"<title>says {said:.0%}, is so in {so:.0%} of {voxels:,.0f} voxels</title>"
+        tip = f"<title>predicted {said:.0%}, observed {so:.0%} of {voxels:,.0f} voxels</title>"
         parts.append(f'<circle class="dot" {_in_square(said, so)} r="{radius:.1f}">{tip}</circle>')
-    return _svg(SQUARE_BOTTOM + 26, f"{name}: what is so, by the probability that the model says", parts)
+    return _svg(SQUARE_BOTTOM + 26, f"{name}: observed share by predicted probability", parts)
 
 
 def difference_chart(rows: Sequence[tuple[str, float, float]], margin: float, name: str) -> Html:

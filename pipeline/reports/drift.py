@@ -1,4 +1,4 @@
-"""The page about drift: a table and a plot of the data of now beside those of the champion."""
+"""The page about drift: a table and a plot of the current data beside those of the champion."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -81,7 +81,7 @@ def _histogram(axes: Any, now: Fingerprint, then: Fingerprint) -> None:
 def _ranges(
     axes: Any, words: str, now: Mapping[str, Sequence[float]], then: Mapping[str, Sequence[float]]
 ) -> None:
-    """A bar from the 5th to the 95th percentile, with the median as a dot, of then above that of now."""
+    """Bars from the 5th to the 95th percentile with the median as a dot: then above, now below."""
     names = list(now)[:20]
     for row, name in enumerate(names):
         for part, colour, above in ((then, THEN, 0.15), (now, NOW, -0.15)):

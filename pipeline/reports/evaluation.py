@@ -27,7 +27,7 @@ SETTINGS = {
 }
 """Keys of config.json that are shown, and how they are called."""
 SLIGHT = 0.01
-"""Within which a mean probability and what is so are the same."""
+"""A mean probability and an observed share that differ by less count as the same."""
 SURE = "95 % interval"
 EMPTY_MASKS = (
     "Dice, IoU and the other overlaps compare two masks. Where a case has an organ and the prediction has "
@@ -173,7 +173,7 @@ def _calibration(bins: pd.DataFrame) -> Html:
         rows.append([str(label), *shares, f"{own['missed'].iloc[0]:,}", verdict])
         points = zip(own["confidence"], own["observed"], voxels, strict=True)
         drawn.append(chart(reliability_chart(list(points), str(label)), str(label)))
-    columns = ["label", "says", "is so", "calibration error", "voxels missed", "on average"]
+    columns = ["label", "predicted", "observed", "calibration error", "voxels missed", "on average"]
     return section(
         "What its probabilities are worth",
         table(columns, rows, numbers=columns[1:-1]),

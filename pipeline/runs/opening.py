@@ -26,7 +26,7 @@ from pipeline.runs.workspaces import (
 LACKS = ("No such file", "Errno 2", "NoSuchKey", "404", "Not Found", "do not exist", "missing")
 """How DVC says that a remote can be reached and does not have a file."""
 BROUGHT = Path(".dvc/tmp/brought")
-"""Is there once a workspace has had what the last run made."""
+"""Exists once a workspace was given what the last run made."""
 PUBLISHED = Path(".dvc/tmp/published.json")
 """Written when a run has been published: what a run did is safe then."""
 
@@ -86,7 +86,7 @@ def _opened(settings: Settings, organ: str, name: str, start: str, force: bool) 
 
 
 def _begin(run: Run, start: str) -> None:
-    """Have `train` begin as it is wanted, by way of `params.yaml`: a model is what its files say."""
+    """Write into `params.yaml` what `train` shall start from, as a training depends on files alone."""
     if start == "as_is":
         return
     from pipeline.runs.beginning import begin_with

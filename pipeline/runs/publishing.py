@@ -97,7 +97,7 @@ def push_data(root: Path, organ: str) -> None:
 
 
 def commit_changes(run: Run, subject: str) -> str:
-    """Commit what a run changed of what git keeps, and return the commit; that of before, if nothing."""
+    """Commit what a run changed of the files that git keeps; return the commit, the old one if nothing."""
     root = run.folder
     paths = [path for path in _kept_by_git(root, run.organ) if (root / path).exists()]
     git(root, "add", "--", *paths)

@@ -43,7 +43,7 @@ BROUGHT = Path(".dvc/tmp/scans.json")
 TAKING = Path(".dvc/tmp/taking.json")
 """Names in the folder that files are copied from, until they are taken in."""
 PUSHED = Path(".dvc/tmp/pushed.json")
-"""Which version of the scans was pushed, until it has been told."""
+"""Which version of the scans was pushed; removed once the caller was told."""
 
 
 @dataclass(frozen=True)

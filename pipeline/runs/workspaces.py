@@ -34,7 +34,7 @@ PLACES = (
     *("url", "keyfile", "credentialpath", "configpath", "cert_path", "key_path"),
     *("gdrive_user_credentials_file", "gdrive_service_account_json_file_path"),
 )
-"""Settings of a remote that DVC takes for paths, from the folder of the file that has them."""
+"""Settings of a remote that are paths to DVC, relative to the file that holds them."""
 LONGEST = 180
 """Characters of a run's name, which becomes a folder and part of a tag."""
 
@@ -110,8 +110,8 @@ def hold(settings: Settings, organ: str, name: str, by: str = "") -> None:
         settings: of the deployment.
         organ: whose run it is.
         name: of the run.
-        by: who opens it, if that one runs one at a time: then an open run of its own is over, however
-            it ended, and gives way.
+        by: who opens it, if their runs come one at a time, as those of a DAG do: an open run of theirs is
+            then over, however it ended, and gives way.
 
     Raises:
         Busy: another run is open.
@@ -182,7 +182,7 @@ def make_workspace(settings: Settings, organ: str, name: str) -> Run:
 
 
 def share_cache(settings: Settings, clone: Path) -> None:
-    """Have a clone use the cache of all runs, and the project's remotes with the credentials of now.
+    """Have a clone use the cache of all runs, and the project's remotes with their current credentials.
 
     Raises:
         ParamsError: the default remote is a path, and nobody knows from where.
@@ -209,7 +209,7 @@ def share_cache(settings: Settings, clone: Path) -> None:
 
 
 def _whole_places(settings: Settings, clone: Path) -> list[tuple[str, str, str]]:
-    """What remotes name from the project's folder, as it is called from anywhere: a clone lies elsewhere."""
+    """The relative paths of the project's remotes, made absolute, because a clone lies elsewhere."""
     local = settings.local
     if local is None or not (local / ".dvc").is_dir():
         _check_whole(clone)
@@ -231,7 +231,7 @@ def _check_whole(clone: Path) -> None:
 
 
 def _partial_places(*files: Path) -> list[tuple[str, str, str]]:
-    """Section, key and value of what remotes name by a path that does not begin at the root."""
+    """Section, key and value of each setting of a remote that is a relative path."""
     config = _dvc_config(*files)
     named = [
         (section, key, config.get(section, key))
@@ -243,7 +243,7 @@ def _partial_places(*files: Path) -> list[tuple[str, str, str]]:
 
 
 def _project_remote(settings: Settings) -> list[tuple[str, str, str]]:
-    """Scans that a person put under DVC in the project lie in its own cache: a remote to a run."""
+    """The project's own cache as a remote of a run: scans that a person added there lie in it."""
     local = settings.local
     if local is None or not (local / ".dvc").is_dir():
         return []

@@ -111,7 +111,7 @@ def _outcome(
     challenge: Challenge, version: Version, models_known: ModelRegistry, judge: Judge
 ) -> dict[str, Any]:
     """The decision about `version`: replayed while it stands, else made; the aliases follow it."""
-    # One that a person made champion again by hand in MLflow is that.
+    # Unless a person made it champion again by hand in MLflow.
     if version.withdrawn is not None and models_known.champion_version(challenge.organ) != version.number:
         return _kept_back(challenge, version, models_known)
     # A second round is only needed where another machine changed the champion meanwhile.
@@ -168,7 +168,7 @@ def _approved(challenge: Challenge, version: Version, models_known: ModelRegistr
 
 
 def _stands(decision: dict[str, Any] | None, challenge: Challenge, champion: int | None) -> bool:
-    """Whether a recorded decision was made from the same, and the champion is as before or after it."""
+    """Whether a recorded decision was made from the same, and the champion is the one before or after it."""
     if decision is None or decision["inputs"] != challenge.inputs:
         return False
     return champion in (decision["compared_with"], decision["champion_version"])

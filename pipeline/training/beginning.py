@@ -36,9 +36,9 @@ def begin(network: Network, params: TrainParams, config: Mapping[str, Any], cham
 
     Raises:
         MissingError: the model that `params.start` names is not there.
-        ParamsError: nothing is to be trained, but not every weight is the model's, or others came before
-            it; the first layers are all; or weights are to stay that have learned from the fold that is
-            watched.
+        ParamsError: with transfer zero, a weight would be random, or the model needs others before it; with
+            partial, no layer would be left to learn; or weights would stay that have learned from the
+            watched fold.
     """
     if params.network.init == "normal":
         draw_normal(network)

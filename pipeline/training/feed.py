@@ -20,7 +20,7 @@ from pipeline.training.setting import Setting
 DRAWN_AT_ONCE = 32
 """Steps whose augmentation is drawn together: drawing costs as much for one as for all of them."""
 IN_FLIGHT = 3
-"""Steps that a GPU may have before it that it has not finished; more would only hold memory."""
+"""Steps that may wait for a GPU; more would only hold memory."""
 
 
 @dataclass(frozen=True)

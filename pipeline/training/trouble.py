@@ -23,7 +23,7 @@ from pipeline.training.schedule import FOUND, Schedule
 from pipeline.training.setting import Setting
 
 FELL = 0.5
-"""Of the best Dice: what is below it, at so many looks in a row, is no chance."""
+"""Share of the best Dice: a training has collapsed that is below it at `LOOKS` looks in a row."""
 LOOKS = 2
 
 

@@ -165,5 +165,5 @@ def test_what_probabilities_are_worth_is_told_by_label(per_case):
     told = [re.sub(r"<[^>]+>", " ", cell).split() for cell in cells if "%" in cell]
     assert ["liver", "80.0%", "60.0%", "0.200", "12", "over-confident"] in told
     assert ["spleen", "35.0%", "35.2%", "0.002", "0", "true"] in told
-    assert page.count("says 95%, is so in 70% of 100 voxels") == 1
+    assert page.count("predicted 95%, observed 70% of 100 voxels") == 1
     assert "worth" not in report_page("abdomen", CONFIG, per_case, None, [], 1.5)
