@@ -275,7 +275,7 @@ class PatchesParams(Section):
     """Patches around each foreground or hard centre, moved at random by up to a quarter of their edge."""
     hard_negatives: HardNegatives = HardNegatives()
     supervoxels: Literal[0] | Annotated[float, Field(gt=0)] = 0
-    """Millimetres: the edge of supervoxels, each as likely as another, that centres are drawn from; 0: none."""
+    """Edge in millimetres of supervoxels, each as likely as another, that centres are drawn from; 0: none."""
     seed: Seed = 0
 
 

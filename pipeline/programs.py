@@ -1,6 +1,7 @@
-"""What other programs of this machine say when they are asked."""
+"""What other programs of this machine say when they are asked, and which packages are installed."""
 
 import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ANSWER_WITHIN = 5.0
@@ -16,3 +17,11 @@ def ask(*command: str, folder: Path | None = None) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def installed(package: str) -> str | None:
+    """The version of an installed package, without importing it."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

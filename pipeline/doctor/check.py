@@ -1,7 +1,6 @@
 """The answer to one question about machine or project, and how answers are shown."""
 
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from rich.table import Table
@@ -39,11 +38,3 @@ def as_table(checks: list[Check]) -> Table:
         # Text, because a path may hold what rich takes for markup.
         table.add_row(check.name, status, Text(check.found), Text(check.remedy))
     return table
-
-
-def installed(package: str) -> str | None:
-    """The version of an installed package, without importing it."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

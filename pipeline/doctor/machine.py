@@ -8,9 +8,9 @@ import sys
 import tomllib
 from pathlib import Path
 
-from pipeline.doctor.check import Check, installed
+from pipeline.doctor.check import Check
 from pipeline.gpus import cards, torch_has_cuda
-from pipeline.programs import ask
+from pipeline.programs import ask, installed
 
 GIB = 2**30
 LITTLE_MEMORY = 4 * GIB

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from pipeline.doctor.check import Check, installed
+from pipeline.doctor.check import Check
 from pipeline.errors import HounsfieldError
 from pipeline.lockfile import cut_short
 from pipeline.onboarding.embedded import ORGAN as EMBEDDED
 from pipeline.params import load_organ, read_params
-from pipeline.programs import ANSWER_WITHIN, ask
+from pipeline.programs import ANSWER_WITHIN, ask, installed
 from pipeline.registry.connection import check_address, is_local, tracking_uri
 from pipeline.workspace import home
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import DataError, HounsfieldError, MissingError
+from pipeline.errors import DataError, HounsfieldError
 from pipeline.lockfile import LOCK
 from pipeline.registry.artifacts import files_of
 from pipeline.registry.chain import Chain
@@ -20,10 +20,9 @@ from pipeline.registry.dvc_cache import Cache, changed_at, opened
 from pipeline.registry.links import Lineage, Link, State
 from pipeline.registry.missing import missing_champion
 from pipeline.registry.models import ModelRegistry
-from pipeline.registry.origin import NAME, case_records, locked_stages, raw_version
+from pipeline.registry.origin import NAME, ask_git, case_records, locked_stages, raw_version
 from pipeline.registry.raw_cases import RawFiles, raw_files
 from pipeline.registry.version import Version
-from pipeline.runs.commands import Refused, git
 
 FETCH = "git fetch --all --tags, or ask in the clone it was registered in"
 
@@ -259,7 +258,4 @@ class Walk:
         return locked_stages(self._git("show", f"{commit}:{LOCK}"), self.organ)
 
     def _git(self, *arguments: str) -> str | None:
-        try:
-            return git(self.root, *arguments)
-        except (Refused, MissingError):
-            return None
+        return ask_git(self.root, *arguments)

@@ -8,7 +8,6 @@ import hashlib
 import os
 import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import yaml
 from pipeline.atomic import sha256_file
 from pipeline.errors import MissingError
 from pipeline.lockfile import LOCK
+from pipeline.programs import installed
 from pipeline.runs.commands import Refused, git
 from pipeline.runs.settings import IMAGE
 
@@ -59,7 +59,7 @@ def origin(root: Path, organ: str, cases: "pd.DataFrame", start: str = SCRATCH) 
     """
     return {
         "organ": organ,
-        "commit": _ask_git(root, "rev-parse", "HEAD"),
+        "commit": ask_git(root, "rev-parse", "HEAD"),
         "changed": _changed(root, organ),
         "raw": raw_version(root, organ),
         "stages": locked_stages(_text(root / LOCK), organ),
@@ -116,11 +116,12 @@ def dataset_digest(known: Mapping[str, Any]) -> str:
 
 def _changed(root: Path, organ: str) -> list[str] | None:
     """Which of the files the pipeline reads are not as in the commit; None: no git tells."""
-    said = _ask_git(root, "status", "--porcelain", "--", *READ, f"{RAW}/{organ}.dvc")
+    said = ask_git(root, "status", "--porcelain", "--", *READ, f"{RAW}/{organ}.dvc")
     return None if said is None else sorted(line[3:] for line in said.splitlines())
 
 
-def _ask_git(root: Path, *arguments: str) -> str | None:
+def ask_git(root: Path, *arguments: str) -> str | None:
+    """What git says in `root`; None where it fails, or is not there."""
     try:
         return git(root, *arguments)
     except (Refused, MissingError):
@@ -133,7 +134,7 @@ def _environment(root: Path) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": " ".join([platform.system(), platform.machine(), *platform.libc_ver()]).strip(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {name: found for name in PACKAGES if (found := installed(name))},
         "requirements": sha256_file(requirements) if requirements.is_file() else None,
         "device": _device(),
         "image": os.environ.get(IMAGE) or None,
@@ -144,13 +145,6 @@ def _device() -> str:
     import torch
 
     return f"cuda, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "cpu"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _text(path: Path) -> str | None:

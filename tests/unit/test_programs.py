@@ -13,3 +13,8 @@ def test_a_program_that_hangs_or_fails_or_is_not_there_says_nothing(monkeypatch:
     assert programs.ask("false") == ""
     assert programs.ask("no-such-program") == ""
     assert programs.ask("echo", "here") == "here"
+
+
+def test_packages_are_looked_up_by_name() -> None:
+    assert programs.installed("pytest") == pytest.__version__
+    assert programs.installed("no-such-package") is None

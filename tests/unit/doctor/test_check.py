@@ -1,7 +1,7 @@
 import pytest
 from rich.console import Console
 
-from pipeline.doctor import Check, as_table, check, exit_code
+from pipeline.doctor import Check, as_table, exit_code
 
 OK = Check("disk", "ok", "[bold]80[/] GiB free")
 WARNING = Check("DVC remote", "warning", "none", "dvc remote add -d storage s3://bucket/path")
@@ -18,8 +18,3 @@ def test_the_table_shows_what_was_found_as_it_is(capsys: pytest.CaptureFixture[s
     shown = capsys.readouterr().out
     assert "[bold]80[/] GiB free" in shown
     assert "dvc init" in shown
-
-
-def test_packages_are_looked_up_by_name() -> None:
-    assert check.installed("pytest") == pytest.__version__
-    assert check.installed("no-such-package") is None
