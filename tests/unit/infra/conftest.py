@@ -7,8 +7,6 @@ import pytest
 
 from tests.conftest import ROOT
 
-INFRA = ROOT / "infra"
-
 
 @pytest.fixture(scope="session")
 def linters() -> Path:
