@@ -17,9 +17,9 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from kubernetes.client import ApiException
 
 from hounsfield_airflow.deployment import project, settings
-from hounsfield_airflow.runners import FINAL
 from pipeline.graph import load_stages
 from pipeline.params import AirflowParams, KubernetesParams
+from pipeline.runs.errors import FINAL
 from pipeline.runs.settings import IMAGE
 
 USER = 10001

@@ -18,12 +18,10 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from hounsfield_airflow.deployment import settings
 from pipeline.params import AirflowParams
-from pipeline.runs.errors import NOTHING_CHANGED
+from pipeline.runs.errors import FINAL, NOTHING_CHANGED
 
 PYTHON = "python"
 """Stands for the interpreter that has Hounsfield: here, or in the image."""
-FINAL = (2, 3, 4)
-"""Exit codes of errors that a person has to mend: they are not tried again."""
 TAIL = 100
 """Lines of output that are kept to find the reason of a failure in."""
 

@@ -4,7 +4,6 @@ What may be chosen is read off the files: none is imported before its network is
 """
 
 import ast
-import difflib
 import functools
 import importlib
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ParamsError
-from pipeline.networks.compositions import NAMED
+from pipeline.networks.compositions import NAMED, nearest
 
 if TYPE_CHECKING:
     from pipeline.networks.base import Index, Network
@@ -63,7 +62,7 @@ def check(name: str, options: Options) -> None:
     if name not in names():
         there = [*names(), *NAMED]
         raise ValueError(
-            f"there is no network '{name}'{_nearest(name, there)}. There is: {', '.join(names())}; composed: "
+            f"there is no network '{name}'{nearest(name, there)}. There is: {', '.join(names())}; composed: "
             f"{', '.join(NAMED)}; and {MONAI}<Class> of monai.networks.nets"
         )
     known = option_names(name)
@@ -71,7 +70,7 @@ def check(name: str, options: Options) -> None:
     if stray:
         assert known is not None
         raise ValueError(
-            f"the network '{name}' has no '{stray[0]}'{_nearest(stray[0], known)}. It has: {', '.join(known)}"
+            f"the network '{name}' has no '{stray[0]}'{nearest(stray[0], known)}. It has: {', '.join(known)}"
         )
 
 
@@ -149,8 +148,3 @@ def _cannot_be_built(name: str, options: Options, error: Exception) -> ParamsErr
     # What a package says that MONAI lacks goes on for lines.
     reason = str(error).partition("\n")[0]
     return ParamsError(f"the network '{name}' cannot be built with {given}: {reason}")
-
-
-def _nearest(word: str, known: Sequence[str]) -> str:
-    found = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f" (did you mean '{found[0]}'?)" if found else ""

@@ -16,7 +16,7 @@ In all of them the second network learns from predictions of cases that the firs
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,8 +57,7 @@ def written_out(train: Mapping[str, Any]) -> dict[str, Any]:
         return dict(train)
     stray = [option for option in network if option not in ("name", *OPTIONS)]
     if stray:
-        near = difflib.get_close_matches(stray[0], OPTIONS, n=1, cutoff=0.5)
-        meant = f" (did you mean '{near[0]}'?)" if near else ""
+        meant = nearest(stray[0], OPTIONS)
         raise ValueError(f"the composition '{name}' has no '{stray[0]}'{meant}. It has: {', '.join(OPTIONS)}")
     if train.get("before") is not None:
         raise ValueError(f"the composition '{name}' says itself what comes before it: leave out 'before'")
@@ -70,3 +69,9 @@ def written_out(train: Mapping[str, Any]) -> dict[str, Any]:
         "before": {"network": network.get("first", chosen.first), "gives": chosen.gives, "loss": loss} | own,
         "loss": {**chosen.loss, **loss} if isinstance(loss, Mapping) else loss,
     }
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """For an error about `word`: the one of `known` that was probably meant; '' if none is near."""
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" (did you mean '{found[0]}'?)" if found else ""

@@ -4,17 +4,16 @@ import os
 import re
 from pathlib import Path
 
-from pipeline.errors import DataError, MissingError, ParamsError, Unfinished
+from pipeline.errors import ParamsError, Unfinished
 from pipeline.graph import load_stages
 from pipeline.lockfile import mend
 from pipeline.params import load_organ
 from pipeline.runs.attempts import Ended, only_attempt
 from pipeline.runs.commands import dvc_command, dvc_environment
+from pipeline.runs.errors import FINAL
 from pipeline.runs.workspaces import find_run
 from pipeline.workspace import check_inputs
 
-FINAL = {kind.exit_code for kind in (DataError, ParamsError, MissingError)}
-"""Exit codes of what another attempt would not mend."""
 EXITED = re.compile(r"exited with (-?\d+)")
 """How DVC tells the exit code of a stage's command."""
 
