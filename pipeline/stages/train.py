@@ -26,9 +26,9 @@ from pipeline.training.cross_validation import helpful_cleaning
 from pipeline.training.data import check_taught
 from pipeline.training.distributed import first, processes
 from pipeline.training.fit import check_follows, fit
-from pipeline.training.loop import Curve
 from pipeline.training.material import Material, Trained
 from pipeline.training.profile import device
+from pipeline.training.state import Curve
 from pipeline.training.watching import WATCHED
 from pipeline.validation.drift import fingerprint
 from pipeline.volumes.cases import Recipe

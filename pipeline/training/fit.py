@@ -23,13 +23,14 @@ from pipeline.training.beginning import begin
 from pipeline.training.data import PatchReader
 from pipeline.training.distributed import part, world
 from pipeline.training.exchange import agree
-from pipeline.training.loop import Curve, train
+from pipeline.training.loop import train
 from pipeline.training.material import Material, Trained, channels_of, config_of, key_of
 from pipeline.training.micro_batches import told_if_no_memory
 from pipeline.training.profile import Profile, choose_profile, device, precision, reading_threads
 from pipeline.training.regularisation import drop_outputs
 from pipeline.training.schedule import Schedule
 from pipeline.training.setting import Setting
+from pipeline.training.state import Curve
 from pipeline.training.views import VIEWS, Volume, rows_within
 from pipeline.training.watching import affordable, looked_at, watched_dice
 from pipeline.volumes.store import SUFFIX, StoredCase

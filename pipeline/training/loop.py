@@ -14,7 +14,6 @@ weights, and the first one saves them (`distributed`).
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from pipeline.networks.channels_last import prepare
 from pipeline.networks.weights import load_weights, stored
 from pipeline.progress import bar, console
 from pipeline.training.batch_statistics import share_statistics
-from pipeline.training.checkpoint import Checkpoint, common_checkpoint, save_checkpoint
+from pipeline.training.checkpoint import Checkpoint, save_checkpoint
 from pipeline.training.data import PatchReader
 from pipeline.training.distributed import first, rank, several
 from pipeline.training.exchange import add_gradients, wait
@@ -38,10 +37,9 @@ from pipeline.training.micro_batches import MicroBatches, gradient
 from pipeline.training.regularisation import drop_outputs, drop_weights, kernels
 from pipeline.training.schedule import Schedule, highest
 from pipeline.training.setting import Setting
+from pipeline.training.state import Curve, learning, resume, tensors_of
 from pipeline.training.trouble import Watchman, check_collapse
 
-Curve = list[dict[str, Any]]
-ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 READ_EVERY = 50
 """Steps between two looks at the losses on a GPU; each waits until the GPU has caught up."""
 CHECKPOINT_STEPS, CHECKPOINT_SECONDS, AT_MOST_SECONDS = 200, 60.0, 300.0
@@ -78,7 +76,7 @@ def train(
     share_statistics(network)
     optimizer = _optimizer(network, setting)
     average = {name: tensor.detach().clone() for name, tensor in stored(network).items()}
-    start, curve, losses = _resume(network, optimizer, average, setting.checkpoints)
+    start, curve, losses = resume(network, optimizer, average, setting.checkpoints)
     schedule = Schedule(params, steps, curve)
     watchman = Watchman(network, reader, setting, schedule)
     learn = _learner(network, optimizer, average, setting, reader.shape[0])
@@ -117,7 +115,7 @@ def train(
                 look_at(done)
                 ending = request.agreed()
             if keep or ending:
-                tensors = watchman.finite(_tensors(network, optimizer, average), done)
+                tensors = watchman.finite(tensors_of(network, optimizer, average), done)
                 record = {"curve": curve, "losses": losses}
                 if first():
                     save_checkpoint(setting.checkpoints, Checkpoint(done, tensors, record))
@@ -136,17 +134,12 @@ def _optimizer(network: Network, setting: Setting) -> torch.optim.AdamW:
     """AdamW in one kernel; on a GPU its learning rate is a tensor, which a recorded step reads anew."""
     rate = highest(setting.params)
     return torch.optim.AdamW(
-        _learning(network).values(),
+        learning(network).values(),
         lr=torch.tensor(rate, device=setting.device) if setting.on_gpu else rate,
         weight_decay=setting.params.weight_decay,
         fused=True,
         capturable=setting.on_gpu,
     )
-
-
-def _learning(network: Network) -> dict[str, nn.Parameter]:
-    """The weights that are not frozen."""
-    return {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
 
 
 def _learner(
@@ -164,20 +157,9 @@ def _learner(
     params, micro = setting.params, MicroBatches(network, batch_size, setting.params)
     tensors = stored(network)
     averages, own = [average[name] for name in tensors], list(tensors.values())
-    parameters, connections = list(_learning(network).values()), kernels(network)
+    parameters, connections = list(learning(network).values()), kernels(network)
     weight = torch.zeros((), device=setting.device)
-
-    def loss_of(
-        image: Tensor,
-        label: Tensor,
-        unknown: Tensor | None,
-        boundary: Tensor | None,
-        outputs: Callable[[Tensor], Any] = network,
-    ) -> Tensor:
-        with torch.autocast(setting.device.type, setting.precision, setting.precision != torch.float32):
-            given = outputs(image)
-        return supervised_loss(given, network.form.outputs, label, params.loss, unknown, boundary)
-
+    loss_of = _loss_of(network, setting)
     loss_function = compiled(loss_of) if setting.on_gpu else loss_of
     in_parts = partial(loss_of, outputs=micro.outputs)
 
@@ -216,6 +198,23 @@ def _learner(
         return micro.fitting(once)
 
     return learn
+
+
+def _loss_of(network: Network, setting: Setting) -> Callable[..., Tensor]:
+    """The loss of a batch, by what the network says of it, or by what `outputs` gives in its place."""
+
+    def loss_of(
+        image: Tensor,
+        label: Tensor,
+        unknown: Tensor | None,
+        boundary: Tensor | None,
+        outputs: Callable[[Tensor], Any] = network,
+    ) -> Tensor:
+        with torch.autocast(setting.device.type, setting.precision, setting.precision != torch.float32):
+            given = outputs(image)
+        return supervised_loss(given, network.form.outputs, label, setting.params.loss, unknown, boundary)
+
+    return loss_of
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -260,41 +259,3 @@ def _with_weights(network: Network, weights: dict[str, Tensor], watch: Callable[
         return watch(network.eval())
     finally:
         load_weights(network.train(), own)
-
-
-def _tensors(
-    network: Network, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]
-) -> dict[str, Tensor]:
-    """Everything a training goes on from, by name."""
-    tensors = {f"average/{name}": value for name, value in average.items()}
-    tensors |= {f"weight/{name}": tensor for name, tensor in stored(network).items()}
-    for name, parameter in _learning(network).items():
-        # Of a weight that no loss reaches there is none: an output is passed over where slices are judged.
-        state = optimizer.state.get(parameter, {})
-        tensors |= {f"{key}/{name}": state[key] for key in ADAM_STATE if key in state}
-    return tensors
-
-
-def _resume(
-    network: Network, optimizer: torch.optim.Optimizer, average: dict[str, Tensor], folder: Path
-) -> tuple[int, Curve, list[float]]:
-    """Bring everything to the state of the last checkpoint; steps done, curve, losses since its last row."""
-    checkpoint = common_checkpoint(folder)
-    if checkpoint is None:
-        return 0, [], []
-    tensors = checkpoint.tensors
-    load_weights(network, {name: tensors[f"weight/{name}"] for name in average})
-    for name, moved in average.items():
-        moved.copy_(tensors[f"average/{name}"])
-    for name, parameter in _learning(network).items():
-        if f"{ADAM_STATE[0]}/{name}" not in tensors:
-            continue
-        # The layout of the weights matters to the last bit of the update.
-        optimizer.state[parameter] = {
-            key: tensors[f"{key}/{name}"].to(parameter.device)
-            if key == "step"
-            else torch.empty_like(parameter).copy_(tensors[f"{key}/{name}"])
-            for key in ADAM_STATE
-        }
-    console.print(f"going on from step {checkpoint.step}")
-    return checkpoint.step, checkpoint.record["curve"], checkpoint.record["losses"]

@@ -15,8 +15,8 @@ from pipeline.networks import plan_network
 from pipeline.networks.weights import load_weights
 from pipeline.params import TrainParams
 from pipeline.sampling.split import RULE
-from pipeline.training.loop import Curve
 from pipeline.training.profile import Profile
+from pipeline.training.state import Curve
 from pipeline.validation.drift import FINGERPRINT
 
 CODE = (
