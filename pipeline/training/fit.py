@@ -129,11 +129,13 @@ def check_follows(material: Material, params: TrainParams) -> None:
     config = config_of(material, params.model_copy(update={"before": None}), profile, ())
     config["normalisation"] = channels_of(material.plan, gives)
     network = build(config)
-    # Batch normalisation needs two values, be they of two patches.
-    patches = min(2, profile.batch_size if params.micro_batch == "auto" else params.micro_batch)
+    # Batch normalisation needs two values, be they of two patches, or of two processes.
+    at_once = profile.batch_size if params.micro_batch == "auto" else params.micro_batch * world()
+    patches = min(2, at_once)
     size = network.form.input_size(network.form.fit(config["patch_size"]))
     seen = torch.zeros(patches, len(config["normalisation"]), *size, device=device())
-    with told_if_no_memory(), told_if_too_small(config["patch_size"]):
+    # What it starts from is said when it does.
+    with told_if_no_memory(), told_if_too_small(config["patch_size"]), console.capture():
         begin(network, params, config, champions_in(home(project_root())))
         drop_outputs(network, params.dropout)
         with torch.no_grad():

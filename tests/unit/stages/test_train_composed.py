@@ -15,8 +15,9 @@ from pipeline.inference.composition import given_by
 from pipeline.inference.model import load_model
 from pipeline.params import TrainParams
 from pipeline.registry.artifacts import content_of
+from pipeline.stages import train as stage_train
 from pipeline.stages.train import run
-from pipeline.training import cross_validation
+from pipeline.training import cross_validation, fit
 from pipeline.training.material import as_model
 from pipeline.volumes.store import SUFFIX, StoredCase, write_case
 from pipeline.workspace import stage_files
@@ -203,6 +204,35 @@ def test_what_the_second_network_cannot_be_is_said_before_the_first_is_trained(t
     with pytest.raises(HounsfieldError, match=said):
         train(**params)
     assert not (tmp_path / "home" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_patches_of_all_processes_are_normalised_together_and_looked_at_so_before(
+    train, monkeypatch, processes
+):
+    class Looked(Exception):
+        pass
+
+    def trained(*_):
+        raise Looked
+
+    monkeypatch.setattr(fit, "world", lambda: processes)
+    monkeypatch.setattr(stage_train, "fit_before", trained)
+    # A single voxel in the deepest layer, with batch normalisation.
+    network = {"name": "unet", "width": 0.05, "norm": "batch"}
+    with pytest.raises(Looked if processes == 2 else ParamsError):
+        train(network=network, micro_batch=1)
+
+
+def test_what_the_second_network_starts_from_is_said_when_it_starts(train, tmp_path, capsys):
+    train(before=None)
+    content = content_of(MODEL)
+    shutil.copytree(MODEL, tmp_path / "home" / "champions" / content)
+    capsys.readouterr()
+    train(start=content)
+    said = capsys.readouterr().err
+    assert said.count("starting from") == 1
+    assert "steps of" in said.partition("starting from")[0]
 
 
 @pytest.mark.parametrize(("gives", "annotation"), [("region", "full"), ("region", "image"), ("box", "image")])
