@@ -610,7 +610,7 @@ def _organ_of(content: dict[str, Any], organ: str) -> OrganParams:
     organs = content["organs"]
     if organ not in organs:
         raise ParamsError(
-            f"params.yaml has no organ '{organ}'{_nearest(organ, organs)}. It has: "
+            f"params.yaml has no organ '{organ}'{_nearest(organ, organs)} It has: "
             f"{', '.join(organs) or 'none'}. Add one: hounsfield add-organ {organ} --source PATH"
         )
     own = organs[organ] or {}
@@ -696,7 +696,7 @@ def _explain(error: ValidationError, organ: str) -> str:
     if first["type"] == "extra_forbidden":
         known = _keys_at(location[:-1])
         return (
-            f"params.yaml: '{place}' (of organ '{organ}') is not a parameter{_nearest(location[-1], known)}. "
+            f"params.yaml: '{place}' (of organ '{organ}') is not a parameter{_nearest(location[-1], known)} "
             f"Known there: {', '.join(known)}."
         )
     if first["type"] == "missing":
@@ -732,5 +732,6 @@ def _keys_at(location: list[str]) -> list[str]:
 
 
 def _nearest(word: str, known: Any) -> str:
+    """How a sentence ends about a word that is not known."""
     found = difflib.get_close_matches(word, [str(name) for name in known], n=1, cutoff=0.5)
-    return f": did you mean '{found[0]}'?" if found else ""
+    return f": did you mean '{found[0]}'?" if found else "."
