@@ -474,7 +474,10 @@ def leaderboard(
     voxels: Annotated[float | None, typer.Option(min=1, help="Instead of steps: seen by each.")] = None,
     profile: Annotated[str, typer.Option(help="small, or full for a GPU.")] = "small",
     jobs: Annotated[int, typer.Option(min=1, help="Systems at a time.")] = 1,
-    target: Annotated[Path, typer.Option("--out", help="Folder of the pages.")] = Path("docs/leaderboard"),
+    target: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of the pages; docs/leaderboard of the project by default."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train and judge many systems under one budget; writes a page. Run again, it goes on where it was."""
@@ -491,8 +494,9 @@ def leaderboard(
     budget = given[0] if given else Budget("steps", 200)
     root = project_root()
     command = " ".join(["hounsfield", *sys.argv[1:]])
+    pages = target.absolute() if target else root / "docs" / "leaderboard"
     rows, written = board.make(
-        root, organ, system or [], budget, profile=profile, jobs=jobs, target=root / target, command=command
+        root, organ, system or [], budget, profile=profile, jobs=jobs, target=pages, command=command
     )
     if as_json:
         _print_json([{key: value for key, value in row.items() if key != "folder"} for row in rows])

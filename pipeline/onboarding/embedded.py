@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.errors import DataError
 from pipeline.onboarding.add import RAW
 from pipeline.onboarding.versioning import run_dvc
 from pipeline.progress import bar, console
@@ -20,12 +21,16 @@ def make_default_data(root: Path, patients: int, seed: int, size: float) -> None
 
     with bar() as progress:
         task = progress.add_task("phantom", total=patients)
-        make_phantom(
-            root / RAW / ORGAN,
-            patients,
-            seed,
-            size=size,
-            progress=lambda done, _: progress.update(task, completed=done),
-        )
+        try:
+            make_phantom(
+                root / RAW / ORGAN,
+                patients,
+                seed,
+                size=size,
+                progress=lambda done, _: progress.update(task, completed=done),
+            )
+        except DataError as error:
+            # It is the organ's own folder: there is no other to choose.
+            raise DataError(error.reason, "move it elsewhere or remove it, and the phantom is made") from None
     run_dvc(root, "add", str(RAW / ORGAN))
     console.print(f"{patients} phantom patients in {RAW / ORGAN}, under DVC; next: dvc repro")

@@ -213,6 +213,32 @@ def test_what_is_no_want_of_room_or_permission_keeps_its_traceback(monkeypatch):
         cli.main()
 
 
+@pytest.mark.parametrize(("out", "expected"), [(None, "docs/leaderboard"), (Path("pages"), "notes/pages")])
+def test_pages_of_a_leaderboard_go_to_where_the_person_stands(project, monkeypatch, out, expected):
+    from pipeline.leaderboard import board
+
+    asked = []
+
+    def make(*_, target, **__):
+        asked.append(target)
+        return [], target
+
+    monkeypatch.setattr(board, "make", make)
+    (project / "notes").mkdir()
+    monkeypatch.chdir(project / "notes")
+    cli.leaderboard("spleen", target=out)
+    assert asked == [project / expected]
+
+
+def test_a_phantom_in_the_place_of_other_scans_is_refused_with_what_can_be_done(project):
+    scan = project / "data" / "raw" / "abdomen" / "scan.nii.gz"
+    scan.parent.mkdir(parents=True)
+    scan.touch()
+    line = assert_one_sentence(hounsfield(project, "phantom"), 2)
+    assert "holds something that is not the phantom: move it elsewhere or remove it" in line
+    assert scan.exists()
+
+
 def test_a_letter_that_a_terminal_lacks_is_no_traceback():
     code = "from pipeline import cli; cli.app = lambda: print('1 \u00d7 1'); cli.main()"
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
