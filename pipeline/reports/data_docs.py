@@ -7,6 +7,7 @@ out.
 
 import re
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 from pipeline.reports.page import Html, markup, page, paragraph, table
@@ -43,6 +44,9 @@ NEEDLESS = [
         re.S,
     ),
 ]
+STAND_INS = {letter: chr(0xE000 + number) for number, letter in enumerate("<>&\"'$")}
+"""What names of labels hold while the page is drawn: some texts are escaped there, and some are not."""
+MEANT = str.maketrans({stand_in: escape(letter) for letter, stand_in in STAND_INS.items()})
 ELSEWHERE = re.compile(r'<a\b[^>]*\bhref="(?!#)[^"]*"[^>]*>(.*?)</a>', re.S)
 """A link to a page that is not here; its words stay."""
 
@@ -72,8 +76,24 @@ def _suite_page(organ: str, suite: str, outcome: Any) -> str:
     from great_expectations.render.renderer import ValidationResultsPageRenderer
     from great_expectations.render.view import DefaultJinjaPageView
 
-    drawn = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(outcome))
-    return offline(drawn, f"{organ}: {suite}")
+    shown = _read_back(_changed(outcome.to_json_dict(), str.maketrans(STAND_INS)))
+    drawn = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(shown))
+    return offline(drawn, f"{organ}: {suite}").translate(MEANT)
+
+
+def _changed(content: Any, letters: Mapping[int, str]) -> Any:
+    """JSON with letters of its texts changed."""
+    if isinstance(content, str):
+        return content.translate(letters)
+    if isinstance(content, dict):
+        return {key: _changed(value, letters) for key, value in content.items()}
+    return [_changed(value, letters) for value in content] if isinstance(content, list) else content
+
+
+def _read_back(outcome: dict[str, Any]) -> Any:
+    from great_expectations.core.expectation_validation_result import ExpectationSuiteValidationResultSchema
+
+    return ExpectationSuiteValidationResultSchema().load(outcome)
 
 
 def offline(drawn: str, title: str) -> str:

@@ -33,6 +33,16 @@ def test_the_same_outcome_gives_the_same_bytes(outcomes):
     assert data_docs("abdomen", outcomes) == data_docs("abdomen", outcomes)
 
 
+def test_names_of_labels_are_text_whatever_they_hold():
+    names = ["<svg onload=alert(1)>", "lesion & oedema", "p$q"]
+    rows = pd.DataFrame({"case": ["a", "b"], "patient": ["a", "b"], "annotated": ""})
+    rows = rows.assign(**{f"ml_{name}": [1500.0, 0] for name in names})
+    drawn = data_docs("abdomen", judge_dataset(rows, 4, names, ValidateParams()).outcomes)["dataset.html"]
+    assert "<svg" not in drawn
+    for shown in ("&lt;svg onload=alert(1)&gt;", "lesion &amp; oedema", "p$q"):
+        assert f"\n{shown} is labelled in some case\n" in drawn
+
+
 def test_what_differs_from_run_to_run_is_numbered():
     first = "0d9b6d50-3c4e-4d7e-9a8a-1d5f0c4b2a11"
     second = "1d9b6d50-3c4e-4d7e-9a8a-1d5f0c4b2a11"
