@@ -102,12 +102,12 @@ def test_an_exception_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> No
 
 
 def test_the_temporary_is_hidden_beside_the_target_and_keeps_its_suffix(tmp_path: Path) -> None:
-    with atomic_path(tmp_path / "new" / "scan.nii.gz") as temporary:
-        assert temporary.parent == tmp_path / "new"
+    with atomic_path(tmp_path / "very" / "new" / "scan.nii.gz") as temporary:
+        assert temporary.parent == tmp_path / "very" / "new"
         assert temporary.name.startswith(".")
         assert temporary.name.endswith(".nii.gz")
         temporary.touch()
-    assert _names(tmp_path / "new") == ["scan.nii.gz"]
+    assert _names(tmp_path / "very" / "new") == ["scan.nii.gz"]
 
 
 def test_another_user_may_read_what_a_careful_user_wrote(tmp_path: Path) -> None:
@@ -138,6 +138,8 @@ def test_json_refuses_nan_and_keeps_the_old_file(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", 1)
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.json", {"dice": float("nan")})
+    with pytest.raises(ValueError, match="JSON"):
+        sha256_json({"dice": float("nan")})
     assert read_json(tmp_path / "a.json") == 1
 
 
@@ -192,23 +194,82 @@ def test_hash_of_code_looks_at_nothing_but_its_sources(
     assert code_hash("sampling") == before
 
 
+def test_hash_of_code_is_the_same_in_whatever_order_a_disk_lists_the_files(
+    copied_package: tuple[Path, Callable[[str], str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, code_hash = copied_package
+    before, listed = code_hash("sampling"), Path.rglob
+    monkeypatch.setattr(Path, "rglob", lambda folder, pattern: reversed(list(listed(folder, pattern))))
+    assert code_hash("sampling") == before
+
+
 def test_hash_of_code_takes_single_files() -> None:
     assert sha256_code("atomic.py") != sha256_code("errors.py")
     assert sha256_code("atomic.py", "errors.py") == sha256_code("atomic.py", "errors.py")
 
 
-def test_a_full_disk_is_told_with_the_file_that_has_no_room(tmp_path):
-    target = tmp_path / "table.csv"
-    with pytest.raises(OSError, match="No space left") as raised, atomic_path(target):
-        raise OSError(errno.ENOSPC, "No space left on device")
-    assert raised.value.filename == str(target)
+@pytest.fixture
+def order(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was brought to the disk, by its name, and when something was renamed."""
+    done = []
+    sync, replace = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        done.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        sync(descriptor)
+
+    def replaced(old: Path, new: Path) -> None:
+        done.append("renamed")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    return done
+
+
+def test_a_power_cut_finds_the_bytes_on_the_disk_before_the_name_and_the_name_before_the_end(tmp_path, order):
+    with atomic_path(tmp_path / "file.txt") as temporary:
+        temporary.write_text("whole")
+    assert order == [str(temporary), "renamed", str(tmp_path)]
+    order.clear()
+    with new_folder(tmp_path / "there") as folder:
+        (folder / "below").mkdir()
+        (folder / "below" / "file").touch()
+    inside = [folder, folder / "below", folder / "below" / "file"]
+    assert sorted(order[:3]) == [str(path) for path in inside]
+    assert order[3:] == ["renamed", str(tmp_path)]
+
+
+def test_a_night_of_writing_leaves_no_file_open(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(50):
+        write_text(tmp_path / f"{number}.txt", "text")
+    assert len(os.listdir("/proc/self/fd")) < before + 50
+
+
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        ((errno.ENOSPC, "No space left on device"), "table.csv"),
+        ((errno.ENOSPC, "No space left on device", "copied.csv"), "copied.csv"),
+        ((errno.EIO, "Input/output error"), None),
+    ],
+)
+def test_a_full_disk_is_told_with_the_file_that_has_no_room(tmp_path, monkeypatch, fault, named):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match=fault[1]) as raised, atomic_path(Path("table.csv")):
+        raise OSError(*fault)
+    assert raised.value.filename == named
 
 
 def test_a_new_folder_is_whole_or_absent_and_replaces_only_an_empty_one(tmp_path):
-    target = tmp_path / "there"
+    target = tmp_path / "new" / "parent" / "there"
 
     def fill(fault=None):
         with new_folder(target) as folder:
+            # Of the same disk, or the rename could not be one.
+            assert target.parent in folder.parents
+            assert all(path.name.startswith(".") for path in target.parent.iterdir() if path != target)
             (folder / "below").mkdir()
             (folder / "below" / "file").write_text("whole")
             assert not target.exists() or not any(target.iterdir())
@@ -218,15 +279,17 @@ def test_a_new_folder_is_whole_or_absent_and_replaces_only_an_empty_one(tmp_path
     # A copy that finds the disk full names the file that it copies.
     with pytest.raises(MissingError, match=rf"{target} cannot be written \(No space left on device\)"):
         fill(OSError(errno.ENOSPC, "No space left on device", "weights"))
-    assert list(tmp_path.iterdir()) == []
+    assert list(target.parent.iterdir()) == []
     target.mkdir()
     fill()
     assert (target / "below" / "file").read_text() == "whole"
-    assert list(tmp_path.iterdir()) == [target]
+    assert list(target.parent.iterdir()) == [target]
     with pytest.raises(MissingError, match="cannot be written"):
         new_folder(target / "below" / "file" / "in").__enter__()
     with pytest.raises(DataError, match="is there already"):
         fill()
+    with pytest.raises(DataError, match="is there already"):
+        new_folder(target / "below" / "file").__enter__()
 
 
 def test_a_new_folder_that_somebody_else_has_written_meanwhile_stays_theirs(tmp_path):
