@@ -87,6 +87,12 @@ def test_spacing_and_shape_belong_to_the_same_axes() -> None:
     assert geometry.canonical_shape == SHAPE
 
 
+def test_a_tilted_scan_has_the_spacing_it_was_taken_with() -> None:
+    # i leads to the left, j to the back, k up.
+    np.testing.assert_allclose(_oblique().spacing, EDGES[::-1])
+    np.testing.assert_allclose(_oblique().stored_spacing, EDGES)
+
+
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_stored_spacing_is_that_of_the_files_axes(orientation: str) -> None:
     assert _geometry(orientation).stored_spacing == EDGES

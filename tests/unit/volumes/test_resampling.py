@@ -155,6 +155,16 @@ def test_spacings_that_differ_by_rounding_are_not_interpolated() -> None:
     assert resample_labels(labels, ONE, (1.0, 1.0000001, 0.9999)) is labels
 
 
+def test_another_spacing_is_interpolated_though_the_number_of_voxels_stays() -> None:
+    image, target = _ramp((12, 12, 12), ONE), (1.03, 1.03, 1.03)
+    resampled = resample_image(image, ONE, target)
+    assert resampled.shape == image.shape
+    np.testing.assert_allclose(resampled[:11, :11, :11], _ramp((11, 11, 11), target), atol=1e-3)
+    # The last of the new centres lies in the last but one of the old voxels.
+    labels = np.arange(100).reshape(1, 1, 100).astype(np.uint8)
+    assert resample_labels(labels, ONE, (1.0, 1.0, 0.99), (1, 1, 100)).ravel()[-1] == 98
+
+
 def test_a_thin_volume_keeps_a_voxel_on_each_axis() -> None:
     image = np.full((1, 10, 3), 7, np.float32)
     for kinds in (LINEAR, CUBIC):
