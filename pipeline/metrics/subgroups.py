@@ -34,7 +34,7 @@ def _halves(test: pd.DataFrame, values: "pd.Series[float]", what: str, unit: str
     """The cases up to the median, and those above it; only its name is rounded."""
     middle = float(values.median())
     above = values > middle
-    if not above.any() or above.all():
+    if not above.any():
         return {}
     told = f"{np.round(middle, 3):g}"
     return {
