@@ -42,8 +42,8 @@ def assert_same(found, expected):
 
 
 def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path):
-    save_checkpoint(tmp_path / "key", state(7))
-    assert_same(load_checkpoint(tmp_path / "key"), state(7))
+    save_checkpoint(tmp_path / "organ" / "key", state(7))
+    assert_same(load_checkpoint(tmp_path / "organ" / "key"), state(7))
 
 
 def test_without_a_checkpoint_there_is_none(tmp_path):
@@ -114,11 +114,12 @@ def test_the_checkpoint_of_another_key_is_not_used(tmp_path):
 
 def test_leftovers_of_a_killed_writer_are_neither_read_nor_kept(tmp_path):
     save_checkpoint(tmp_path, state(10))
-    leftover = tmp_path / ".0.partial.checkpoint"
-    leftover.write_bytes(files(tmp_path)[0].read_bytes()[:100])
+    leftovers = [tmp_path / f".{name}" for name in ("0.partial.checkpoint", "7.partial.broken_step_9")]
+    for leftover in leftovers:
+        leftover.write_bytes(files(tmp_path)[0].read_bytes()[:100])
     assert_same(load_checkpoint(tmp_path), state(10))
     save_checkpoint(tmp_path, state(20))
-    assert not leftover.exists()
+    assert not any(leftover.exists() for leftover in leftovers)
     assert_same(load_checkpoint(tmp_path), state(20))
 
 
