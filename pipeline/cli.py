@@ -363,12 +363,16 @@ def approve(
 ) -> None:
     """Approve of a model that won, where params.yaml asks for it; register makes it the champion."""
     from pipeline.registry import champions
+    from pipeline.registry.artifacts import content_of
 
-    approved = champions.approve(project_root(), organ, version, by, reason)
-    _say(
-        f"{organ}: version {approved.number} is approved of by {by}",
-        f"next: dvc repro --force --single-item register@{organ}",
-    )
+    root = project_root()
+    approved = champions.approve(root, organ, version, by, reason)
+    said = [f"{organ}: version {approved.number} is approved of by {by}"]
+    models = stage_files(root, "register", organ)["models"]
+    if content_of(root / models) != approved.content:
+        back = f"hounsfield lineage {organ} --version {version} tells how to bring it back"
+        said.append(f"{models} holds another model, which register would take: {back}")
+    _say(*said, f"next: dvc repro --force --single-item register@{organ}")
 
 
 @app.command(rich_help_panel="Data and models")

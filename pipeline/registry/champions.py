@@ -44,7 +44,7 @@ def approve(root: Path, organ: str, number: int, by: str, reason: str = "") -> V
 
     Raises:
         MissingError: there is no such version.
-        DataError: it does not wait for approval.
+        DataError: it does not wait for approval, or it won against another champion than there is now.
         ParamsError: nobody is named.
     """
     if not by.strip():
@@ -62,10 +62,24 @@ def approve(root: Path, organ: str, number: int, by: str, reason: str = "") -> V
                 f"see registry/{organ}.json for the version that does",
             )
         assert version.decision is not None, "it was just read"
+        _check_champion(registry, version, version.decision["compared_with"])
         held = {key: version.decision[key] for key in ("inputs", "compared_with")}
         said = {"by": by.strip(), "reason": reason.strip()} | held
         registry.note(version, APPROVAL, said)
         return registry.version(organ, number)
+
+
+def _check_champion(registry: ModelRegistry, version: Version, beaten: int | None) -> None:
+    """Refuse an approval that `register` would not count, as the version won against another champion."""
+    now = registry.champion_version(version.organ)
+    if now != beaten:
+        organ = version.organ
+        was, is_now = (f"version {one}" if one is not None else "none" for one in (beaten, now))
+        raise DataError(
+            f"{organ}: version {version.number} won when the champion was {was}, and it is {is_now} now",
+            f"bring its files back to models/{organ} and have it judged anew: "
+            f"dvc repro --force --single-item register@{organ}",
+        )
 
 
 def rollback(

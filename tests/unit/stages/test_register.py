@@ -1,6 +1,7 @@
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 
 import pipeline
+from pipeline.cli import approve
 from pipeline.errors import DataError, MissingError, ParamsError
 from pipeline.metrics.case_table import JUDGED, subject_of
 from pipeline.params import RegisterParams
@@ -540,6 +542,33 @@ def test_only_what_waits_can_be_approved_of(project):
         champions.approve(project.root, "liver", 7, "somebody")
     with pytest.raises(ParamsError, match="--by"):
         champions.approve(project.root, "liver", 1, " ")
+
+
+def test_who_won_against_a_champion_of_before_cannot_be_approved_of(project):
+    project.train("first", level(0.8))
+    project.register(APPROVED)
+    project.train("other", level(0.85))
+    project.register()
+    with pytest.raises(DataError, match="version 1 won when the champion was none, and it is version 2 now"):
+        champions.approve(project.root, "liver", 1, "Dr. Rö")
+    assert ModelRegistry(project.root).version("liver", 1).approval is None
+
+
+def test_who_approves_of_another_model_than_the_one_that_is_there_is_told_how_to_bring_it_back(
+    project, capsys
+):
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(Path(pipeline.__file__).parents[1] / name, project.root)
+    project.train("first", level(0.8))
+    project.register(APPROVED)
+    shutil.copytree("models", "kept")
+    shutil.move("kept", "models/liver")
+    approve("liver", 1, by="Dr. Rö")
+    said = "models/liver holds another model, which register would take: hounsfield lineage liver --version 1"
+    assert said not in capsys.readouterr().err
+    Path("models/liver/weights.safetensors").write_text("other")
+    approve("liver", 1, by="Dr. Rö")
+    assert said in capsys.readouterr().err
 
 
 def promote_two(project):
