@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pipeline.atomic import output_folder
 from pipeline.errors import DataError, HounsfieldError, MissingError
 from pipeline.inference.model import CONFIG, WEIGHTS, Model, load_model
-from pipeline.inference.scans import Input, check_target, dicom_path, image_files, inputs_in
+from pipeline.inference.scans import DICOM, WRITTEN, Input, check_target, dicom_path, image_files, inputs_in
 from pipeline.params import load_organ
 from pipeline.progress import console, track
 from pipeline.volumes.readers import begins_as_dicom, read_scan
@@ -65,7 +65,7 @@ def predict_scans(
         MissingError: there is no model, no such source, or nothing can be written there.
         DataError: the folder holds no scan, or the target cannot be a label map.
     """
-    check_target(source, target)
+    check_target(source, target, WRITTEN if written_as == "nifti" else (DICOM,))
     model, name = current_model(root, organ, which)
     inputs, left_out = inputs_in(source, target, model.recipe.channels)
     if written_as != "nifti":

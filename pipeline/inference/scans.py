@@ -19,6 +19,8 @@ from pipeline.volumes.readers import is_dicom
 
 WRITTEN = (".nii.gz", ".nii")
 """What label maps are written as."""
+DICOM = ".dcm"
+"""What segmentations and contours are written as."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +35,26 @@ class Input:
     """Why it must not be labelled, as far as its folder tells."""
 
 
-def check_target(source: Path, target: Path) -> None:
-    """Refuse, before a model is loaded, what can have no label map there."""
+def check_target(source: Path, target: Path, written: tuple[str, ...]) -> None:
+    """Refuse, before a model is loaded, what can have no label map there.
+
+    Args:
+        source: a scan, or a folder of scans.
+        target: where the label map goes, or a folder for them.
+        written: what the names of label maps end with.
+    """
     # Unlike pathlib, it takes a path that cannot be looked up for no file: writing will say why.
     is_file = os.path.isfile(target)
     if source.is_file():
-        if is_file and not target.name.endswith(WRITTEN):
+        if is_file and not target.name.endswith(written):
             raise DataError(
                 f"{target} is a file that cannot hold a label map",
-                f"give a folder, or a name that ends with {' or '.join(WRITTEN)}",
+                f"give a folder, or a name that ends with {' or '.join(written)}",
             )
         return
     if not source.is_dir():
         raise MissingError(f"{source} is not there", "give a scan or a folder of scans")
-    if target.name.endswith(WRITTEN) or is_file:
+    if target.name.endswith(written) or is_file:
         raise DataError(f"{source} is a folder, so {target} must be one too", "give a folder as OUT")
     if target.resolve() == source.resolve():
         raise DataError(f"label maps would overwrite the scans in {source}", "give another folder as OUT")
@@ -131,9 +139,9 @@ def _output_name(scan: Path) -> str:
 
 def dicom_path(source: Path, target: Path, label_map: Path) -> Path:
     """Where the DICOM object goes that is written in place of a label map."""
-    if source.is_file() and target.name.endswith(".dcm"):
+    if source.is_file() and target.name.endswith(DICOM):
         return target
-    return label_map.with_name(f"{stem(label_map).removesuffix('.dcm')}.dcm")
+    return label_map.with_name(f"{stem(label_map).removesuffix(DICOM)}{DICOM}")
 
 
 def image_files(paths: tuple[Path, ...]) -> tuple[Path, ...]:

@@ -460,6 +460,22 @@ def test_a_folder_does_not_go_into_a_file(trained, scans, tmp_path):
         predict_scans(trained, "liver", scans, tmp_path / "labels.nii.gz", "auto")
 
 
+@pytest.mark.parametrize("written_as", ["dicom-seg", "rtstruct"])
+def test_what_is_written_as_dicom_takes_the_place_of_the_file_of_before(
+    trained, tmp_path, monkeypatch, written_as
+):
+    monkeypatch.setattr(predict, "_label", lambda *_: None)
+    write_series(tmp_path / "study")
+    scan, target = tmp_path / "study" / "0.dcm", tmp_path / "found.dcm"
+    target.write_text("of before")
+    summary = predict_scans(trained, "liver", scan, target, "auto", written_as)
+    assert summary.written == [str(target)]
+    with pytest.raises(DataError, match=r"found\.dcm is a file that cannot hold .* ends with \.nii\.gz or"):
+        predict_scans(trained, "liver", scan, target, "auto")
+    with pytest.raises(DataError, match="must be one too"):
+        predict_scans(trained, "liver", tmp_path / "study", tmp_path / "new.dcm", "auto", written_as)
+
+
 @pytest.mark.parametrize("one", [True, False])
 def test_a_file_that_is_no_label_map_is_no_target(trained, scans, tmp_path, one):
     notes = tmp_path / "notes.txt"
