@@ -150,6 +150,11 @@ def _label(model: Model, one: Input, written_as: Format, maker: str) -> None:
             f"{one.name} is no DICOM series, which {written_as} would refer to",
             "write NIfTI, without --format",
         )
+    if written_as != "nifti" and one.output.is_file() and not _may_be_replaced(one.output):
+        raise DataError(
+            f"{one.name}: {one.output} is there already, and neither a segmentation nor contours",
+            "give another OUT",
+        )
     scans = [read_scan(*paths) if paths else None for paths in images]
     labels = model.predict(one.name, scans)
     if written_as == "nifti":
@@ -160,3 +165,13 @@ def _label(model: Model, one: Input, written_as: Format, maker: str) -> None:
 
     write = write_segmentation if written_as == "dicom-seg" else write_rtstruct
     write(one.output, labels, first, model.recipe.labels, maker)
+
+
+def _may_be_replaced(path: Path) -> bool:
+    """Whether it is DICOM as is written here; an image would be lost."""
+    from pipeline.volumes.readers.annotation import modality
+
+    try:
+        return modality(path) in ("SEG", "RTSTRUCT")
+    except DataError:
+        return False

@@ -464,8 +464,12 @@ def test_a_folder_does_not_go_into_a_file(trained, scans, tmp_path):
 def test_what_is_written_as_dicom_takes_the_place_of_the_file_of_before(
     trained, tmp_path, monkeypatch, written_as
 ):
-    monkeypatch.setattr(predict, "_label", lambda *_: None)
+    monkeypatch.setenv("HOUNSFIELD_SALT", "of this test")
     write_series(tmp_path / "study")
+    for _ in range(2):
+        summary = predict_scans(trained, "liver", tmp_path / "study", tmp_path / "out", "auto", written_as)
+        assert (summary.failed, len(summary.written)) == ({}, 1)
+    monkeypatch.setattr(predict, "_label", lambda *_: None)
     scan, target = tmp_path / "study" / "0.dcm", tmp_path / "found.dcm"
     target.write_text("of before")
     summary = predict_scans(trained, "liver", scan, target, "auto", written_as)
@@ -474,6 +478,18 @@ def test_what_is_written_as_dicom_takes_the_place_of_the_file_of_before(
         predict_scans(trained, "liver", scan, target, "auto")
     with pytest.raises(DataError, match="must be one too"):
         predict_scans(trained, "liver", tmp_path / "study", tmp_path / "new.dcm", "auto", written_as)
+
+
+@pytest.mark.parametrize("written_as", ["dicom-seg", "rtstruct"])
+def test_an_image_is_not_lost_to_what_is_written_as_dicom(trained, tmp_path, written_as):
+    write_series(tmp_path / "study")
+    scan, image = tmp_path / "study" / "0.dcm", tmp_path / "study" / "1.dcm"
+    notes, before = tmp_path / "notes.dcm", image.read_bytes()
+    notes.write_text("keep me")
+    for target in (image, notes):
+        summary = predict_scans(trained, "liver", scan, target, "auto", written_as)
+        assert "is there already, and neither a segmentation nor contours" in summary.failed["0.dcm"]
+    assert (image.read_bytes(), notes.read_text()) == (before, "keep me")
 
 
 @pytest.mark.parametrize("one", [True, False])
