@@ -54,6 +54,11 @@ def test_a_name_with_dollars_is_no_formula(now):
     assert drift_png(odd, odd).startswith(b"\x89PNG")
 
 
+def test_a_name_in_letters_that_the_font_of_pictures_lacks_warns_nobody(now):
+    odd = now | {"volumes": {"肝臓": [1.0] * 21}, "labelled": {"肝臓": 20}}
+    assert "肝臓" in drift_page("abdomen", drift(odd, odd), odd, odd, 1)
+
+
 def test_another_modality_has_no_picture(now):
     other = now | {"modality": "MR"}
     assert "<img" not in drift_page("abdomen", drift(now, other), now, other, 1)
