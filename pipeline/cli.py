@@ -243,15 +243,12 @@ def card(
     version: Annotated[int | None, typer.Option(help="Its number; by default the champion's.")] = None,
 ) -> None:
     """Print the model card of a version: what it is for, what it learned from, how good it is, its limits."""
+    from pipeline.registry.asked import asked_version
     from pipeline.registry.card import NAME
-    from pipeline.registry.missing import missing_champion
     from pipeline.registry.models import ModelRegistry
 
     registry = ModelRegistry(project_root())
-    number = version if version is not None else registry.champion_version(organ)
-    if number is None:
-        raise missing_champion(project_root(), organ)
-    print(registry.evidence(registry.version(organ, number), NAME), end="")
+    print(registry.evidence(asked_version(registry, project_root(), organ, version), NAME), end="")
 
 
 @app.command(rich_help_panel="Data and models")

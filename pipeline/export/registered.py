@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.atomic import sha256_code
 from pipeline.errors import DataError, MissingError
 from pipeline.progress import console
-from pipeline.registry.missing import missing_champion
+from pipeline.registry.asked import asked_version
 from pipeline.registry.models import ModelRegistry
 from pipeline.registry.version import EXPORT, Version
 
@@ -44,11 +44,9 @@ def export_version(root: Path, organ: str, target: Path, number: int | None = No
         DataError: its files are damaged, something is at `target`, or a network cannot be exported.
     """
     registry = ModelRegistry(root)
-    chosen = number if number is not None else registry.champion_version(organ)
-    if chosen is None:
-        raise missing_champion(root, organ)
-    version = registry.version(organ, chosen)
-    return Exported(organ, chosen, str(target), _write(registry, version, registry.verify(version), target))
+    version = asked_version(registry, root, organ, number)
+    agreement = _write(registry, version, registry.verify(version), target)
+    return Exported(organ, version.number, str(target), agreement)
 
 
 def keep_export(registry: ModelRegistry, organ: str, number: int) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 from pipeline.errors import DataError, HounsfieldError
 from pipeline.lockfile import LOCK
 from pipeline.registry.artifacts import files_of
+from pipeline.registry.asked import asked_version
 from pipeline.registry.chain import Chain
 from pipeline.registry.dvc_cache import Cache, changed_at, opened
 from pipeline.registry.links import Lineage, Link, State
-from pipeline.registry.missing import missing_champion
 from pipeline.registry.models import ModelRegistry
 from pipeline.registry.origin import NAME, ask_git, case_records, locked_stages, raw_version
 from pipeline.registry.raw_cases import RawFiles, raw_files
@@ -41,14 +41,11 @@ def walk(root: Path, organ: str, number: int | None = None, *, cases: bool = Fal
             under DVC. A link that does not hold is told, not raised.
     """
     registry = ModelRegistry(root)
-    champion = registry.champion_version(organ)
-    asked = champion if number is None else number
-    if asked is None:
-        raise missing_champion(root, organ)
-    version = registry.version(organ, asked)
+    version = asked_version(registry, root, organ, number)
     known = json.loads(registry.evidence(version, NAME))
     with opened(root) as cache:
-        return Walk(root, registry, version, known, cache).lineage(asked == champion, cases)
+        is_champion = version.number == registry.champion_version(organ)
+        return Walk(root, registry, version, known, cache).lineage(is_champion, cases)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from pipeline.errors import ParamsError
 from pipeline.params import TrainParams, first_problem, load_organ
 from pipeline.progress import console
+from pipeline.registry.asked import missing_champion
 from pipeline.registry.folders import fetched
-from pipeline.registry.missing import missing_champion
 from pipeline.registry.models import ModelRegistry
 from pipeline.registry.version import RegisteredModel
 from pipeline.runs.editing import change_params, with_values

@@ -1,10 +1,24 @@
-"""What a person is told who asks for the champion of an organ that has none."""
+"""The version that a person asks for: by its number, or as the champion."""
 
 from pathlib import Path
 
 from pipeline.atomic import read_json
 from pipeline.errors import MissingError
 from pipeline.params import load_organ, read_params
+from pipeline.registry.models import ModelRegistry
+from pipeline.registry.version import Version
+
+
+def asked_version(registry: ModelRegistry, root: Path, organ: str, number: int | None) -> Version:
+    """The version of a number; None: the champion, of the project at `root`.
+
+    Raises:
+        MissingError: there is none.
+    """
+    chosen = registry.champion_version(organ) if number is None else number
+    if chosen is None:
+        raise missing_champion(root, organ)
+    return registry.version(organ, chosen)
 
 
 def missing_champion(root: Path, organ: str) -> MissingError:
