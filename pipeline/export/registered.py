@@ -68,7 +68,7 @@ def keep_export(registry: ModelRegistry, organ: str, number: int) -> None:
         folder = Path(scratch) / organ
         try:
             _write(registry, version, model, folder)
-        except DataError as error:
+        except (DataError, MissingError) as error:
             refused = {"reason": error.reason} | ({} if _of_machine(error) else {"made_by": made_by})
             registry.note(version, EXPORT, refused)
             console.print(f"{organ}: version {number} is not exported: {error.reason}", markup=False)

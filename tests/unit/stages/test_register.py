@@ -469,6 +469,19 @@ def test_an_export_that_failed_for_what_the_machine_lacked_is_tried_again(real, 
     assert "content" in ModelRegistry(real.root).version("liver", 1).export
 
 
+def test_a_scratch_disk_without_room_for_the_export_is_no_failure_of_the_stage(real, monkeypatch, capsys):
+    def fail(*_given, **_named):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.export.bundle.write_artefacts", fail)
+        assert real.register()["champion_version"] == 1
+    assert "liver: version 1 is not exported: " in capsys.readouterr().err
+    assert "cannot be written (No space left" in ModelRegistry(real.root).version("liver", 1).export["reason"]
+    real.register()
+    assert "content" in ModelRegistry(real.root).version("liver", 1).export
+
+
 APPROVED = RegisterParams(resamples=200, approval="required")
 
 
