@@ -670,13 +670,14 @@ def check_name(organ: str) -> None:
 
 
 def merge(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """`own` over `defaults`, mapping by mapping; `labels`, and a network that is named, replace."""
+    """`own` over `defaults`, mapping by mapping; `labels`, `normalisation` and a named network replace."""
     merged = dict(defaults)
     for key, value in own.items():
         inherited = merged.get(key)
         merged[key] = value
         if isinstance(value, Mapping) and isinstance(inherited, Mapping):
-            replaced = key == "labels" or (key == "network" and "name" in value)
+            # Of a normalisation there is one key of two; a network has options of its own.
+            replaced = key in ("labels", "normalisation") or (key == "network" and "name" in value)
             merged[key] = value if replaced else merge(inherited, value)
     return merged
 

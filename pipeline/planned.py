@@ -126,8 +126,12 @@ def _of_data(params: OrganParams, plan: Mapping[str, Any]) -> list[Choice]:
         offset = plan["recipe"]["offset"]["hu"]
         found.append(_choice("ingest.hu_offset", offset, reasons["offset"], ingest.hu_offset != "auto"))
     channels = {"channels": plan["normalisation"]}
-    written = ingest.normalisation != "auto"
-    found.append(_choice("ingest.normalisation", channels, reasons["normalisation"], written))
+    wanted, key = ingest.normalisation, "ingest.normalisation"
+    if wanted != "auto" and not wanted.channels and plan["modality"] == "MR":
+        # Windows of HU say nothing of it, and what it is seen by follows from no data.
+        found.append(Choice(key, channels, reasons["normalisation"], pinned=True))
+    else:
+        found.append(_choice(key, channels, reasons["normalisation"], wanted != "auto"))
     planned = plan["patch_size"] if size == "auto" else list(size)
     found.append(_choice("patches.size", planned, reasons["patch_size"], size != "auto"))
     return found

@@ -47,6 +47,15 @@ def test_every_value_of_the_shipped_file_is_valid_and_reaches_its_organ() -> Non
             assert _said(untouched, merged[stage])
 
 
+def test_channels_of_an_organ_stand_in_for_the_windows_of_the_defaults(tmp_path: Path) -> None:
+    channel = {"clip": [-100, 300], "mean": 0, "std": 100}
+    ingest = SPLEEN["ingest"] | {"normalisation": {"channels": [channel]}}
+    windows = {"ingest": {"normalisation": {"windows": [[-160, 240]]}}}
+    found = load_organ(_write(tmp_path, {"ingest": ingest}, windows), "spleen").ingest.normalisation
+    assert not isinstance(found, str)
+    assert (found.windows, found.channels[0].clip) == ((), (-100, 300))
+
+
 def test_every_stage_has_its_section() -> None:
     params = load_organ(PROJECT / "params.yaml", next(iter(read_params(PROJECT / "params.yaml")["organs"])))
     sections = [params.section(stage) for stage in STAGES]

@@ -110,6 +110,14 @@ def test_what_was_planned_before_the_parameters_said_otherwise_is_not_pinned(pro
     assert (project / "params.yaml").read_text() == before
 
 
+def test_windows_of_hu_are_not_said_to_be_what_an_mr_is_seen_by(project):
+    (project / "data/plans/spleen.json").write_text(json.dumps(PLAN | {"modality": "MR"}))
+    configure(project, "ingest", modality="MR", normalisation={"windows": [[-100, 200]]})
+    found = by_key(planned.choices(project, "spleen"))["ingest.normalisation"]
+    assert found.reason == "why normalisation"
+    assert "ingest.normalisation" not in by_key(planned.pin(project, "spleen"))
+
+
 def test_a_patch_that_is_pinned_is_not_of_the_last_ingest(project):
     asked = {"spacing": "auto", "hu_offset": "auto", "normalisation": "auto", "train_memory_gb": None}
     (project / "data/plans/spleen.json").write_text(json.dumps(PLAN | {"asked": asked}))
