@@ -8,6 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
+from posixpath import normpath
 from typing import TYPE_CHECKING, Any
 
 from pipeline.registry.origin import RAW, dataset_digest
@@ -103,4 +104,6 @@ def _dataset(description: Description) -> Any:
 
 def _key(name: str) -> str:
     """`name` with the characters MLflow does not allow in keys replaced."""
-    return re.sub(r"[^/\w.\- :]", "_", name)
+    allowed = re.sub(r"[^/\w.\- :]", "_", name)
+    # Nor does it take what would be another name as a path, such as that of a label `spleen/`.
+    return allowed if normpath(allowed) == allowed else allowed.replace("/", "_")

@@ -21,8 +21,8 @@ def logged(client):
     """Describes a run, and gives it as MLflow has it then."""
     run = client.create_run(client.create_experiment("liver"))
 
-    def log(curves, known=KNOWN):
-        describe(client, run, description_of(CONFIG, METRICS, pd.DataFrame(curves), known))
+    def log(curves, known=KNOWN, metrics=METRICS):
+        describe(client, run, description_of(CONFIG, metrics, pd.DataFrame(curves), known))
         return client.get_run(run.info.run_id)
 
     return log
@@ -39,6 +39,19 @@ def test_the_page_has_parameters_figures_and_what_was_measured_by_step(logged, c
     assert history(client, run, "learning.loss") == [(3, 0.9), (7, 0.5)]
     assert history(client, run, "learning.dice") == [(7, 0.8)], "what was not measured is no point"
     assert run.data.tags["mlflow.source.git.commit"] == "abc123"
+
+
+def test_a_label_that_no_path_could_be_called_has_its_figures(logged):
+    labels = {"mean": 0.5, "spleen/": 0.1, "left//right": 0.2, "[/red] kidney": 0.3, "Milz, groß": 0.4}
+    run = logged({"step": [1], "loss": [1.0]}, metrics={"dice": labels})
+    assert run.data.metrics == {
+        "dice.mean": 0.5,
+        "dice.spleen_": 0.1,
+        "dice.left__right": 0.2,
+        "dice._/red_ kidney": 0.3,
+        "dice.Milz_ groß": 0.4,
+        "learning.loss": 1.0,
+    }
 
 
 def test_the_page_names_the_version_of_the_data_and_not_where_it_lies(logged):
