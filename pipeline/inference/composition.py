@@ -1,4 +1,4 @@
-"""What a network is given of the models before it: their maps as images, or where it shall look.
+"""What a network is given by the models before it: their maps as images, or where to look.
 
 As images (`maps`) it is auto-context (Tu and Bai, PAMI 32, 2010; Chen et al., NeuroImage 170, 2018): the
 network sees what was found, and corrects it. As a `region` it is coarse to fine (Roth et al., Computerized

@@ -1,4 +1,4 @@
-"""Where in an image nothing can be, by its intensity alone: such windows need not be computed.
+"""Where an image can hold no label, by its intensity alone: windows there need not be computed.
 
 After the step that rules out most of a scan before a network looks, in Anirudh et al., "Lung nodule detection
 using 3D convolutional neural networks trained on weakly labeled data", SPIE Medical Imaging 2016.

@@ -1,4 +1,4 @@
-"""The loss that the parameters ask for, on data of certain labels and kind of annotation."""
+"""The loss of the parameters, completed for the labels and the kind of annotation of the data."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The loss of all outputs of a network, each against what it is to tell."""
+"""The loss of all outputs of a network, each against its own target."""
 
 from collections.abc import Sequence
 

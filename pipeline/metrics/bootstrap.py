@@ -1,4 +1,4 @@
-"""How sure a mean over cases is, where scans of one patient are no independent witnesses."""
+"""The confidence interval of a mean over cases, by resampling patients: their scans are not independent."""
 
 from collections.abc import Mapping, Sequence
 

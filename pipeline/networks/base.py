@@ -1,4 +1,4 @@
-"""What a network says of itself; engine, sampling, losses and inference read it and ask for no name.
+"""A network's form: training, sampling, losses and inference go by it, and never by a network's name.
 
 The engine speaks of volumes alone: a network maps images (B, C, Z, Y, X) to logits (B, classes, Z', Y', X').
 A 2D network takes the slices of a patch as so many images. One that labels a voxel from what surrounds it

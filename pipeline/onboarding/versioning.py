@@ -1,4 +1,4 @@
-"""DVC, asked as a person would: by its command, with its own sentence when it refuses."""
+"""DVC's commands, with DVC's own sentence when one fails."""
 
 import subprocess
 import sys

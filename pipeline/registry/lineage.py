@@ -1,4 +1,4 @@
-"""From a version back to the raw cases, each link of the way looked at and not only read out.
+"""From a version back to its raw cases, with a check of each link on the way.
 
     model files -> dvc.lock -> commit -> train <- patches, augment <- validate <- ingest <- raw scans -> cases
 

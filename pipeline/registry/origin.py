@@ -1,4 +1,4 @@
-"""What a version was made from, recorded in the moment it is registered: `lineage.json` of its evidence.
+"""What a version was made from, recorded when it is registered: `lineage.json` of its evidence.
 
 It names content, never a place: commits, DVC's hashes, the keys of cases. No path of a raw file, no host
 and no user is in it. What was not known (no git, a stage run without DVC) is null.

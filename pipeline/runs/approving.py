@@ -1,4 +1,4 @@
-"""Between the gate and the champion: a person, where `params.yaml` asks for one."""
+"""A version that won and waits for a person: which one it is, and how it is promoted."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What of an organ is not up to date, told from hashes alone: a clone has no scans and no products."""
+"""Which stages of an organ are not up to date, by hashes alone: a clone has no scans and no products."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""git and DVC, asked as a person would: by their commands, with their own sentence when they refuse."""
+"""Commands of git and DVC, with their own sentence when one fails."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What the C library does with memory that a step frees."""
+"""Memory that a step frees is kept by the process, because the next step asks for the same."""
 
 import ctypes
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What helps a model, by the cases that its networks have not learned from."""
+"""How label maps are tidied up, chosen on the cases that the networks have not learned from."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

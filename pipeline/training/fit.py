@@ -1,4 +1,4 @@
-"""One network from what the stages before have made: its configuration, its training, its weights."""
+"""The training of one network on what the stages before have made."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a network is made from, the configuration that says so, and what a training gives."""
+"""What a network is made from, its configuration, and what a training gives."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

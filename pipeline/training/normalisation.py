@@ -1,4 +1,4 @@
-"""What a network sees of the intensities."""
+"""Intensities as a network sees them: clipped, shifted and scaled, channel by channel."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Volumes as a network sees them that comes after another one: with maps, within a region, in a box."""
+"""Volumes as the second network of a composition sees them: with maps, within a region, or in a box."""
 
 from collections.abc import Hashable, Mapping
 from typing import Any, Protocol

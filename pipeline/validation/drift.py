@@ -1,4 +1,4 @@
-"""Whether the data of now are like those a model was trained on.
+"""Whether the current data are like those a model was trained on.
 
 A fingerprint keeps of a data set what a comparison needs and no case of it: quantiles, one histogram,
 counts. It goes into the configuration of the model that is trained on the data.
