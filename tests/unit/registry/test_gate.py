@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 
@@ -75,19 +76,22 @@ def test_better_on_average_but_worse_on_one_class_is_refused():
     assert share_promoted([0.08, -0.03]) <= 0.01
 
 
-def test_the_reason_names_the_class_that_got_worse_with_its_figures():
+@pytest.mark.parametrize(("worse", "gains"), [("left", [-0.05, 0.1]), ("right", [0.1, -0.05])])
+def test_the_reason_names_the_class_that_got_worse_with_its_figures(worse, gains):
     champion = np.full((10, 2), 0.8)
-    decision = decide(figures(champion + np.array([0.1, -0.05])), figures(champion), PARAMS)
+    decision = decide(figures(champion + np.array(gains)), figures(champion), PARAMS)
     assert not decision.promoted
-    (reason,) = [reason for reason in decision.reasons if reason.startswith("right")]
-    assert "0.7500" in reason
+    (reason,) = [reason for reason, met in zip(decision.reasons, decision.met, strict=True) if not met]
+    assert reason.startswith(f"{worse}: Dice 0.7500 against the champion's 0.8000 in 10 cases")
     assert "-0.0500" in reason
     assert "may be worse" in reason
     assert decision.evidence["overall"]["difference"] == 0.025
 
 
 def test_the_first_model_needs_only_the_minimum():
-    assert decide(figures(np.full((1, 2), 0.5)), None, PARAMS).promoted
+    first = decide(figures(np.full((1, 2), 0.5)), None, PARAMS)
+    assert first.promoted
+    assert first.reasons[-1] == "There is no champion yet, so there is none to beat."
     refused = decide(figures(np.full((9, 2), 0.499)), None, PARAMS)
     assert not refused.promoted
     assert "0.4990, below the minimum of 0.5" in refused.reasons[0]
@@ -103,11 +107,45 @@ def test_the_same_figures_are_not_better():
     assert not decide(same, same, PARAMS).promoted
 
 
-def test_two_pairs_are_too_few():
-    champion = np.full((2, 2), 0.8)
-    decision = decide(figures(champion + 0.1), figures(champion), PARAMS)
+def test_two_pairs_are_too_few_and_three_may_do():
+    champion = np.full((3, 2), 0.8)
+    decision = decide(figures(champion[:2] + 0.1), figures(champion[:2]), PARAMS)
     assert not decision.promoted
     assert "only 2 test cases" in " ".join(decision.reasons)
+    assert decide(figures(champion + 0.1), figures(champion), PARAMS).promoted
+
+
+def test_the_bound_is_a_quantile_of_all_that_drawing_the_patients_again_can_give():
+    gains = np.array([[0.04, 0.01], [0.0, np.nan], [0.02, -0.03], [-0.01, 0.05], [0.03, 0.02], [0.06, 0.0]])
+    patient = [0, 0, 1, 2, 3, 4]
+    champion = np.where(np.isnan(gains), np.nan, 0.8)
+    whose = {f"case_{number:03}": f"patient {one}" for number, one in enumerate(patient)}
+    params = RegisterParams(resamples=50_000)
+    decision = decide(figures(champion + gains), figures(champion), params, patients=whose)
+    means = []
+    for drawn in itertools.product(range(5), repeat=5):
+        cases = np.concatenate([np.flatnonzero(np.equal(patient, one)) for one in drawn])
+        means.append(np.nanmean(gains[cases], axis=0))
+    level = expanded_level(params.confidence, 5)
+    found = decision.evidence["overall"]
+    assert found["lower_bound"] == pytest.approx(np.quantile(np.mean(means, axis=1), level), abs=5e-4)
+    assert found["difference"] == pytest.approx(np.nanmean(gains, axis=0).mean(), abs=1e-6)
+    assert (found["cases"], found["patients"]) == (6, 5)
+    for column, label in enumerate(["left", "right"]):
+        bound = decision.evidence["classes"][label]["lower_bound"]
+        assert bound == pytest.approx(np.quantile(np.array(means)[:, column], level), abs=5e-4)
+
+
+def test_of_three_patients_the_bound_is_that_of_student():
+    from scipy.stats import t
+
+    gains = np.array([0.02, 0.03, 0.04])
+    champion = np.full((3, 1), 0.8)
+    params = RegisterParams(resamples=50_000)
+    ours, theirs = figures(champion + gains[:, None], ["left"]), figures(champion, ["left"])
+    bound = decide(ours, theirs, params).evidence["overall"]["lower_bound"]
+    expected = gains.mean() - t.ppf(params.confidence, 2) * gains.std(ddof=1) / math.sqrt(3)
+    assert bound == pytest.approx(expected, abs=2e-4)
 
 
 def test_a_class_hardly_ever_there_is_too_few_though_the_others_are_many():
@@ -121,10 +159,12 @@ def test_a_class_hardly_ever_there_is_too_few_though_the_others_are_many():
 
 def test_a_pair_undefined_on_both_sides_is_left_out():
     champion = np.full((9, 2), 0.8)
-    champion[:4, 1] = math.nan
+    # In some of the resamples none of the three is drawn.
+    champion[:6, 1] = math.nan
     decision = decide(figures(champion + 0.1), figures(champion), PARAMS)
     assert decision.promoted
-    assert decision.evidence["classes"]["right"]["cases"] == 5
+    assert decision.evidence["overall"]["cases"] == 9
+    assert decision.evidence["classes"]["right"]["cases"] == 3
     assert decision.evidence["classes"]["right"]["difference"] == pytest.approx(0.1)
 
 
@@ -145,7 +185,9 @@ def test_a_class_the_challenger_lost_is_refused_and_a_new_one_is_welcome():
     lost = decide(figures(one, ["left"]), figures(both), PARAMS)
     assert not lost.promoted
     assert "right: the champion segments it, the challenger does not" in " ".join(lost.reasons)
-    assert decide(figures(both + 0.1), figures(one - 0.1, ["left"]), PARAMS).promoted
+    welcome = decide(figures(both + 0.1), figures(one - 0.1, ["left"]), PARAMS)
+    assert welcome.promoted
+    assert "right: new, the champion does not segment it." in welcome.reasons
 
 
 def test_the_order_of_rows_does_not_matter():
@@ -206,6 +248,17 @@ def test_better_on_average_but_collapsed_on_a_group_of_cases_is_refused_with_its
     assert (found["difference"], found["cases"]) == (0.06, 16)
     refused = [reason for reason, met in zip(decision.reasons, decision.met, strict=True) if not met]
     assert refused == [reason]
+    params = RegisterParams(resamples=500, margin=0.1, confidence=0.6, collapse=0.14)
+    assert decide(figures(challenger), figures(champion), params, groups).promoted, "not more than that"
+
+
+def test_three_cases_are_a_group_that_may_collapse():
+    champion = np.full((20, 2), 0.8)
+    challenger = champion + 0.1
+    challenger[:3] -= 0.4
+    params = RegisterParams(resamples=500, margin=0.1, confidence=0.6)
+    decision = decide(figures(challenger), figures(champion), params, {"thick": cases(0, 1, 2)})
+    assert not decision.promoted
 
 
 def test_what_is_undefined_in_one_model_is_compared_as_right_and_in_both_left_out():
@@ -226,7 +279,7 @@ def test_where_no_group_collapsed_the_worst_is_told():
     champion = np.full((20, 2), 0.8)
     challenger = champion + 0.05
     challenger[:5] -= 0.06
-    groups = {"thick": cases(*range(5)), "thin": cases(*range(5, 20)), "two": cases(0, 1)}
+    groups = {"thick": cases(*range(5)), "all": cases(*range(5, 20)), "two": cases(0, 1)}
     decision = decide(figures(challenger), figures(champion), PARAMS, groups)
     assert decision.promoted
     assert decision.reasons[-1] == (
@@ -251,6 +304,7 @@ def test_folds_that_differ_or_are_not_known_are_no_collapse(folds):
     assert decision.promoted
     told = any("Of 4 networks none collapsed; the least" in reason for reason in decision.reasons)
     assert told == (len(folds) == 4)
+    assert told == any(reason.endswith(" is 0.4500 (fold 3).") for reason in decision.reasons)
 
 
 def test_a_rank_test_stands_beside_the_bootstrap():
