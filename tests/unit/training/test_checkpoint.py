@@ -1,3 +1,5 @@
+import errno
+import hashlib
 import json
 import os
 import re
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 from pipeline.errors import Unfinished
-from pipeline.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pipeline.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, told_if_full
 from tests.unit.training.conftest import assert_same as assert_same_training
 from tests.unit.training.conftest import steps_on_disk, sum_of_weights
 
@@ -97,6 +99,25 @@ def test_what_is_loaded_does_not_hang_on_the_file(tmp_path):
     assert path.read_bytes() == before
 
 
+def test_a_checkpoint_that_was_written_whole_but_is_none_is_named_and_passed_over(tmp_path, capsys):
+    save_checkpoint(tmp_path, state(10))
+    content = b"of another program"
+    other = tmp_path / f"step_00000020_{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+    other.write_bytes(content)
+    assert_same(load_checkpoint(tmp_path), state(10))
+    assert not other.exists()
+    assert f"{other.name} cannot be read" in "".join(capsys.readouterr().err.split("\n"))
+
+
+def test_the_bytes_are_on_the_disk_before_the_name(tmp_path, monkeypatch):
+    order, sync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: order.append(os.fstat(file).st_size) or sync(file))
+    monkeypatch.setattr(os, "replace", lambda *names: order.append("renamed") or replace(*names))
+    save_checkpoint(tmp_path, state(10))
+    (path,) = files(tmp_path)
+    assert order == [path.stat().st_size, "renamed"]
+
+
 def test_damaged_checkpoints_do_not_push_out_whole_ones(tmp_path):
     for step in (20, 30):
         save_checkpoint(tmp_path, state(step))
@@ -178,6 +199,20 @@ def test_a_file_that_may_not_grow_so_large_is_told_and_those_before_stay(tmp_pat
     assert "(File too large): make room there" in done.stdout
     assert files(tmp_path) == [path]
     assert_same(load_checkpoint(tmp_path), state(10))
+
+
+def test_where_no_folder_could_be_made_the_room_of_the_disk_is_told(tmp_path):
+    with (
+        pytest.raises(Unfinished, match=r"a file of 10 bytes .* where [\d,]+ bytes are free \(No space"),
+        told_if_full(tmp_path / "organ" / "key", 10),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_file_in_the_place_of_the_folder_is_not_taken_for_a_full_disk(tmp_path):
+    (tmp_path / "key").touch()
+    with pytest.raises(FileExistsError):
+        save_checkpoint(tmp_path / "key", state(10))
 
 
 @pytest.fixture
