@@ -5,6 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
+from pipeline.volumes import calibration
 from pipeline.volumes.calibration import (
     AIR_HU,
     SOFT_TISSUE,
@@ -160,6 +161,14 @@ def test_the_padding_value_is_looked_for_before_the_offset_is_added() -> None:
     assert notes == ["HU offset -1024 added", "8.3% of voxels were padding, set to air"]
 
 
+def test_water_is_no_padding_where_the_header_names_0() -> None:
+    image = _ct()
+    image[:, :, 7] = 0
+    calibrated, notes = calibrate_ct("case_7", image, NONE, padding=0.0)
+    assert np.array_equal(calibrated, image)
+    assert notes == []
+
+
 def test_a_padding_value_that_is_nowhere_is_no_note() -> None:
     image, notes = calibrate_ct("case_7", _ct(), NONE, padding=-2000.0)
     assert np.array_equal(image, _ct())
@@ -253,6 +262,13 @@ def test_without_a_value_near_water_there_is_no_soft_tissue() -> None:
 
 def test_soft_tissue_lies_at_the_same_place_whatever_the_order_of_the_axes() -> None:
     assert soft_tissue_peak(_head().T) == soft_tissue_peak(_head())
+
+
+def test_of_a_large_scan_some_of_the_voxels_tell_where_soft_tissue_lies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calibration, "SAMPLE", 6000)
+    assert soft_tissue_peak(_head()) == pytest.approx(1040, abs=8)
 
 
 @pytest.mark.parametrize(
