@@ -1,7 +1,8 @@
 import numpy as np
+import pandas as pd
 import pytest
 
-from pipeline.metrics.bootstrap import interval, patient_numbers
+from pipeline.metrics.bootstrap import interval, patient_numbers, patients_of
 
 
 def test_the_interval_holds_the_mean_as_often_as_it_says():
@@ -38,3 +39,9 @@ def test_scans_of_one_patient_are_drawn_together():
 def test_a_case_without_a_patient_has_its_own():
     numbers = patient_numbers(["a", "b", "c", "d", "e"], {"a": "Eve", "c": "Eve", "d": "b"})
     assert numbers.tolist() == [0, 1, 0, 2, 3]
+
+
+def test_a_case_is_of_its_patient_and_where_none_is_known_of_one_called_like_the_case():
+    table = pd.DataFrame({"case": ["a", "b"], "patient": ["p", "p"]})
+    assert patients_of(table) == {"a": "p", "b": "p"}
+    assert patients_of(table[["case"]]) == {"a": "a", "b": "b"}

@@ -1,6 +1,6 @@
 import pandas as pd
 
-from pipeline.metrics.subgroups import patients_of, subgroups
+from pipeline.metrics.subgroups import subgroups
 
 TEST = pd.DataFrame(
     {
@@ -31,12 +31,6 @@ def test_two_scanners_make_two_groups_and_many_come_in_the_order_of_their_names(
     names = [f"model {letter}" for letter in "hgfedcba"]
     many = pd.DataFrame({"case": list("abcdefgh"), "scanner": names})
     assert list(subgroups(many)) == [f"scanner {name}" for name in sorted(names)]
-
-
-def test_a_case_is_of_its_patient_and_where_none_is_known_of_one_called_like_the_case():
-    table = pd.DataFrame({"case": ["a", "b"], "patient": ["p", "p"]})
-    assert patients_of(table) == {"a": "p", "b": "p"}
-    assert patients_of(table[["case"]]) == {"a": "a", "b": "b"}
 
 
 def test_what_all_cases_have_alike_makes_no_group():
