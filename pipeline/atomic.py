@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -17,6 +18,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space, a quota, a limit on the size of a file."""
 UNWRITABLE = (*FULL, errno.EACCES, errno.EPERM, errno.EROFS)
 """No room or no permission."""
+BROKEN = (errno.EIO, errno.ESTALE)
+"""A disk that fails, a share whose server was changed."""
 
 
 @contextmanager
@@ -38,8 +41,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         os.replace(temporary, path)
     except OSError as error:
-        # A write that finds the disk full is told without a file, and which disk that is only the file tells.
-        if error.errno in FULL and error.filename is None:
+        # A write that fails is told without a file, and which disk that is only the file tells.
+        unnamed = error.errno in (*FULL, *BROKEN) and error.filename is None
+        if unnamed or str(error.filename) == str(temporary):
             error.filename = str(path)
         raise
     finally:
@@ -147,6 +151,16 @@ def remove_partial(folder: Path) -> None:
     """Remove what a killed writer left behind in `folder`."""
     for leftover in folder.glob(".*.partial.*"):
         leftover.unlink(missing_ok=True)
+
+
+def remove_partial_of(path: Path) -> None:
+    """Remove what killed writers of the file `path` left beside it, but not what one still writes."""
+    import psutil
+
+    for leftover in path.parent.glob(f".*.partial.{glob.escape(path.name)}"):
+        writer = leftover.name.split(".")[1]
+        if writer.isdecimal() and not psutil.pid_exists(int(writer)):
+            leftover.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,7 +3,6 @@
 Nothing heavy is imported here, so that `--help` answers at once; each verb imports what it needs.
 """
 
-import errno
 import importlib
 import io
 import json
@@ -16,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pipeline.atomic import UNWRITABLE
+from pipeline.atomic import BROKEN, UNWRITABLE, remove_partial_of
 from pipeline.errors import HounsfieldError
+from pipeline.graph import PRODUCTS
 from pipeline.runs.cli import app as run_app
 from pipeline.workspace import STAGES, check_inputs, project_root, stage_files
 
@@ -52,10 +52,6 @@ STAGE_HELP = {
     "evaluate": "Predict and judge the held-out cases; write the report.",
     "register": "Decide by the evidence whether the model becomes the champion.",
 }
-
-
-BROKEN = (errno.EIO, errno.ESTALE)
-"""A disk that fails, a share whose server was changed."""
 
 
 def main() -> None:
@@ -116,6 +112,9 @@ def run_stage(stage: str, organ: str) -> None:
     params = load_organ(root / "params.yaml", organ).section(stage)
     files = stage_files(root, stage, organ)
     check_inputs(root, stage, organ)
+    for product in stage_files(root, stage, organ, PRODUCTS).values():
+        # It bears the number of a killed run: nothing would ever write over it.
+        remove_partial_of(product)
     importlib.import_module(f"pipeline.stages.{stage}").run(organ, params, **files)
 
 

@@ -12,6 +12,7 @@ Dependencies under `pipeline/` are code, not arguments.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -43,8 +44,16 @@ def home(root: Path) -> Path:
     return Path(configured).absolute() if configured else root / ".hounsfield"
 
 
-def stage_files(root: Path, stage: str, organ: str) -> dict[str, Path]:
+def stage_files(
+    root: Path, stage: str, organ: str, kinds: Sequence[str] = ("deps", *PRODUCTS)
+) -> dict[str, Path]:
     """The files of `stage` for `organ`, by role, relative to `root`, read from `dvc.yaml`.
+
+    Args:
+        root: of the project.
+        stage: its name.
+        organ: of params.yaml.
+        kinds: of files, as `dvc.yaml` calls them.
 
     Raises:
         ParamsError: `dvc.yaml` has no such stage, or two of its paths have one role.
@@ -56,7 +65,7 @@ def stage_files(root: Path, stage: str, organ: str) -> dict[str, Path]:
     except (KeyError, TypeError):
         raise ParamsError(f"dvc.yaml has no stage '{stage}' with a foreach over organs.") from None
     files: dict[str, Path] = {}
-    for pattern in [pattern for kind in ("deps", *PRODUCTS) for pattern in paths_of(body, kind)]:
+    for pattern in [pattern for kind in kinds for pattern in paths_of(body, kind)]:
         path = Path(pattern.replace(KEY, organ))
         if path.parts[0] == "pipeline":
             continue

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.atomic import locked, write_text
+from pipeline.atomic import locked, remove_partial_of, write_text
 from pipeline.errors import ParamsError
 from pipeline.params import load_organ
 
@@ -31,6 +31,7 @@ def change_params(root: Path, organ: str, change: Callable[[str], str]) -> None:
         # Bytes, because reading as text would change the line ends of a file written on Windows.
         changed = change(path.read_bytes().decode("utf-8"))
         check_params(changed, organ)
+        remove_partial_of(path)
         write_text(path, changed)
 
 

@@ -20,6 +20,7 @@ from pipeline.atomic import (
     new_folder,
     read_json,
     remove_partial,
+    remove_partial_of,
     sha256_code,
     sha256_file,
     sha256_json,
@@ -76,6 +77,18 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -
     assert len(_names(tmp_path)) == 4
     remove_partial(tmp_path)
     assert _names(tmp_path) == [".gitignore", "case.b2nd", "my.partial.json"]
+
+
+def test_what_killed_writers_of_one_file_left_is_removed_and_not_what_others_write(tmp_path: Path) -> None:
+    target, other = tmp_path / "table.json", tmp_path / "other.json"
+    for path in (target, other):
+        subprocess.run([sys.executable, "-c", KILLED_HALFWAY, path], check=False)
+    with atomic_path(target) as written:
+        written.write_text("new")
+        remove_partial_of(target)
+        assert written.exists()
+    (left,) = (name for name in _names(tmp_path) if name != "table.json")
+    assert left.endswith(".partial.other.json")
 
 
 def test_a_reader_sees_a_whole_file_whenever_the_writer_is_killed(tmp_path: Path) -> None:
@@ -260,6 +273,21 @@ def test_a_full_disk_is_told_with_the_file_that_has_no_room(tmp_path, monkeypatc
     with pytest.raises(OSError, match=fault[1]) as raised, atomic_path(Path("table.csv")):
         raise OSError(*fault)
     assert raised.value.filename == named
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_disk_that_fails_is_told_with_the_file_that_was_written(tmp_path, number):
+    target = tmp_path / "table.csv"
+    with pytest.raises(OSError, match="of the disk") as raised, atomic_path(target):
+        raise OSError(number, "of the disk")
+    assert raised.value.filename == str(target)
+
+
+def test_a_file_that_cannot_be_written_is_told_by_its_own_name(tmp_path):
+    target = tmp_path / "table.csv"
+    with pytest.raises(PermissionError) as raised, atomic_path(target) as temporary:
+        raise PermissionError(errno.EACCES, "Permission denied", str(temporary))
+    assert raised.value.filename == str(target)
 
 
 def test_a_new_folder_is_whole_or_absent_and_replaces_only_an_empty_one(tmp_path):

@@ -261,6 +261,18 @@ def test_a_stage_runs_in_the_folder_of_the_project_wherever_it_is_called(project
     assert "data/raw/spleen" in line
 
 
+def test_a_stage_removes_what_a_killed_run_of_it_left_and_not_that_of_another_organ(project):
+    printed = [sys.executable, "-c", "import os; print(os.getpid())"]
+    ended = int(subprocess.run(printed, capture_output=True, text=True, check=True).stdout)
+    cases = project / "data" / "cases"
+    left = [cases / f".{ended}.partial.{organ}.parquet" for organ in ("spleen", "liver")]
+    cases.mkdir(parents=True)
+    for file in left:
+        file.touch()
+    hounsfield(project, "ingest", "spleen")
+    assert [file.exists() for file in left] == [False, True]
+
+
 def test_a_stage_before_its_predecessor_is_one_sentence(project):
     line = assert_one_sentence(hounsfield(project, "train", "spleen"), 4)
     assert "data/accepted/spleen.parquet is not there: run dvc repro validate@spleen" in line
