@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.errors import DataError
 from pipeline.params import ValidateParams
+from pipeline.sampling.split import assign_splits
 from pipeline.stages import validate
 from pipeline.volumes.store import write_case
 
@@ -82,6 +83,21 @@ def test_accepted_cases_are_let_through_with_split_and_fold(project):
     assert set(accepted.loc[accepted["split"] == "test", "fold"]) == {-1}
     assert set(accepted.loc[accepted["split"] == "train", "fold"]) <= set(range(5))
     assert (accepted["warnings"] == "").all()
+
+
+def test_all_scans_of_a_patient_are_on_one_side_and_in_one_fold(project):
+    for number in range(8):
+        change(project, f"case_{number:02}", patient="jane_doe")
+    accepted, _ = run(project)
+    hers = accepted[accepted["patient"] == "jane_doe"]
+    assert len(hers) == 7
+    assert len(hers[["split", "fold"]].drop_duplicates()) == 1
+
+
+def test_seed_folds_and_share_are_those_of_the_parameters(project):
+    accepted, _ = run(project, split_seed=3, folds=2, test_share=0.5)
+    expected = assign_splits([f"jane_doe_{number}" for number in range(FOUND) if number != 5], 0.5, 2, 3)
+    assert list(zip(accepted["split"], accepted["fold"], strict=True)) == expected
 
 
 def test_errors_quarantine_and_warnings_mark(project):
