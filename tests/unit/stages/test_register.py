@@ -816,6 +816,37 @@ def test_patients_that_were_corrected_make_the_decision_anew(project):
     assert project.register()["evidence"]["overall"]["patients"] == 6
 
 
+def test_other_labels_figures_or_code_make_the_decision_anew(project, monkeypatch):
+    split(project)
+    project.train("first", level(0.8))
+    project.register()
+    project.train("second", level(0.75))
+    seen = [project.register()["inputs"]]
+    table = pd.read_parquet("data/accepted.parquet")
+    table.assign(key=["labelled again", *table["key"][1:]]).to_parquet("data/accepted.parquet")
+    seen.append(project.register()["inputs"])
+    monkeypatch.setattr("pipeline.stages.register.sha256_code", lambda *_: "other")
+    seen.append(project.register()["inputs"])
+    assert len(set(seen)) == len(project.judged) == 3
+    project.train("second", level(0.85))
+    assert project.register()["decision"] == "promoted"
+
+
+def test_groups_of_cases_and_the_networks_of_an_ensemble_are_looked_at(project):
+    split(project)
+    table = pd.read_parquet("data/accepted.parquet")
+    table.assign(scanner=[*"AAABBBB"]).to_parquet("data/accepted.parquet")
+    project.train("first", level(0.8))
+    project.register()
+    dice = level(0.95)
+    dice[:3] = 0.6
+    project.train("second", dice, fold_dice={"0": 0.9, "1": 0.88, "2": 0.02})
+    outcome = project.register()
+    told = [reason for reason, met in zip(outcome["reasons"], outcome["met"], strict=True) if not met]
+    assert any(reason.startswith("scanner A: Dice -0.2000 in 3 cases; collapsed") for reason in told)
+    assert any(reason.startswith("The network without fold 2: Dice 0.0200") for reason in told)
+
+
 def test_a_champion_of_other_images_is_no_dead_end(project):
     project.train("first", level(0.8))
     project.register()
