@@ -1,5 +1,6 @@
 """Where the MLflow registry is, and how it is reached."""
 
+import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -70,6 +71,8 @@ def connect(home: Path) -> Any:
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
+    # It logs a traceback of what it raises; `reached` tells that in a sentence.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     uri = tracking_uri(home)
     check_address(uri)
     if not uri.startswith("http"):
@@ -104,7 +107,9 @@ def reached() -> Iterator[None]:
         if uri:
             place, remedy = uri, "see that the server runs and takes files, or unset MLFLOW_TRACKING_URI"
             kind = MissingError if here else Unreachable
-        message = str(error).strip().partition("\n")[0]
+        # SQLAlchemy may put a line of advice to programmers before what the database says.
+        said = [line for line in str(error).strip().splitlines() if "autoflush" not in line]
+        message = said[0] if said else type(error).__name__
         text = f"the model registry ({place}) cannot be used: {message}"
         raise kind(_without_password(text, uri), remedy) from error
 

@@ -262,6 +262,26 @@ def test_a_damaged_database_is_told_in_one_line(tmp_path, home):
     assert "\n" not in str(error.value)
 
 
+def test_a_database_that_takes_no_more_is_told_in_its_own_words_and_without_a_traceback(
+    registry, model, evidence, capfd
+):
+    from sqlalchemy import Engine, event
+
+    def refuse(_connection, cursor, statement, *_more):
+        if "INTO runs" in statement:
+            cursor.execute("PRAGMA query_only = ON")
+
+    event.listen(Engine, "before_cursor_execute", refuse)
+    try:
+        with pytest.raises(
+            MissingError, match=r"cannot be used: .*attempt to write a readonly database: see"
+        ):
+            registry.register("liver", model, evidence, DESCRIPTION)
+    finally:
+        event.remove(Engine, "before_cursor_execute", refuse)
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_server_that_does_not_answer_is_named_without_its_password(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:secret@127.0.0.1:9/mlflow")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
