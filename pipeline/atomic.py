@@ -125,6 +125,9 @@ def locked(path: Path, what: str) -> Iterator[int]:
 
     Yields:
         The descriptor that holds the lock.
+
+    Raises:
+        MissingError: the file system that it is on has no locks.
     """
     from pipeline.progress import console
 
@@ -135,6 +138,13 @@ def locked(path: Path, what: str) -> Iterator[int]:
         except BlockingIOError:
             console.print(f"another process is busy with {what}; waiting for it", markup=False)
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            raise MissingError(
+                f"{path} cannot be locked ({error.strerror})",
+                "mount its file system with locks (Lustre: -o flock), or move it to one that has them",
+            ) from None
         yield file.fileno()
 
 

@@ -17,6 +17,7 @@ import pytest
 import pipeline.atomic
 from pipeline.atomic import (
     atomic_path,
+    locked,
     new_folder,
     read_json,
     remove_partial,
@@ -332,3 +333,13 @@ def test_a_new_folder_that_somebody_else_has_written_meanwhile_stays_theirs(tmp_
         fill("later", meanwhile=lambda: fill("first"))
     assert (target / "file").read_text() == "first"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_file_system_without_locks_is_told_in_a_sentence(tmp_path, monkeypatch):
+    def refuse(*_given):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(pipeline.atomic.fcntl, "flock", refuse)
+    told = r"registry\.lock cannot be locked \(Function not implemented\): mount its file system with locks"
+    with pytest.raises(MissingError, match=told), locked(tmp_path / "registry.lock", "the registry"):
+        pass
