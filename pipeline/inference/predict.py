@@ -118,9 +118,13 @@ def current_model(root: Path, organ: str, which: str = "auto") -> tuple[Model, s
     latest = root / stage_files(root, "train", organ)["models"]
     if which in ("auto", "latest") and (latest / CONFIG).is_file():
         return load_model(latest), f"the latest model of {organ} (not registered)"
+    if which == "champion":
+        from pipeline.registry.models import missing_champion
+
+        raise missing_champion(root, organ)
     # An organ that nobody knows has no model either, but training it is not the way out.
     load_organ(root / "params.yaml", organ)
-    wanted = which if which in ("champion", "challenger") else "model"
+    wanted = "challenger" if which == "challenger" else "model"
     raise MissingError(f"'{organ}' has no {wanted} yet", f"run dvc repro register@{organ}")
 
 

@@ -332,10 +332,11 @@ def test_a_champion_that_another_registry_has_is_not_said_to_have_been_refused(p
     }.items():
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(text)
-    line = assert_one_sentence(hounsfield(project, "card", "spleen"), 4)
-    assert (
-        "registry/spleen.json tells of a champion, but the model registry has none: name the registry" in line
-    )
+    told = "registry/spleen.json tells of a champion, but the model registry has none: name the registry"
+    assert told in assert_one_sentence(hounsfield(project, "card", "spleen"), 4)
+    (project / "scans").mkdir()
+    asked = ("predict", "spleen", "scans", "out", "--model", "champion")
+    assert told in assert_one_sentence(hounsfield(project, *asked), 4)
 
 
 def test_export_writes_the_champion_whole_and_says_how_far_the_formats_are_apart(project, model, tmp_path):
