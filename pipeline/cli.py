@@ -362,6 +362,7 @@ def approve(
     from pipeline.registry.artifacts import content_of
 
     root = project_root()
+    champions.check_beaten(root, organ, version)
     approved = champions.approve(root, organ, version, by, reason)
     said = [f"{organ}: version {approved.number} is approved of by {by}"]
     models = stage_files(root, "register", organ)["models"]

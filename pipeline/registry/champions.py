@@ -44,7 +44,7 @@ def approve(root: Path, organ: str, number: int, by: str, reason: str = "") -> V
 
     Raises:
         MissingError: there is no such version.
-        DataError: it does not wait for approval, or it won against another champion than there is now.
+        DataError: it does not wait for approval.
         ParamsError: nobody is named.
     """
     if not by.strip():
@@ -62,21 +62,26 @@ def approve(root: Path, organ: str, number: int, by: str, reason: str = "") -> V
                 f"see registry/{organ}.json for the version that does",
             )
         assert version.decision is not None, "it was just read"
-        _check_champion(registry, version, version.decision["compared_with"])
         held = {key: version.decision[key] for key in ("inputs", "compared_with")}
         said = {"by": by.strip(), "reason": reason.strip()} | held
         registry.note(version, APPROVAL, said)
         return registry.version(organ, number)
 
 
-def _check_champion(registry: ModelRegistry, version: Version, beaten: int | None) -> None:
-    """Refuse an approval that `register` would not count, as the version won against another champion."""
-    now = registry.champion_version(version.organ)
-    if now != beaten:
-        organ = version.organ
+def check_beaten(root: Path, organ: str, number: int) -> None:
+    """Refuse an approval that `register` would not count, as another model is champion now.
+
+    Raises:
+        MissingError: there is no such version.
+        DataError: it waits, and won against another champion than there is now.
+    """
+    registry = ModelRegistry(root)
+    decision, now = registry.version(organ, number).decision or {}, registry.champion_version(organ)
+    if decision.get("decision") == AWAITING and decision["compared_with"] != now:
+        beaten = decision["compared_with"]
         was, is_now = (f"version {one}" if one is not None else "none" for one in (beaten, now))
         raise DataError(
-            f"{organ}: version {version.number} won when the champion was {was}, and it is {is_now} now",
+            f"{organ}: version {number} won when the champion was {was}, and it is {is_now} now",
             f"bring its files back to models/{organ} and have it judged anew: "
             f"dvc repro --force --single-item register@{organ}",
         )

@@ -558,12 +558,14 @@ def test_only_what_waits_can_be_approved_of(project):
 
 
 def test_who_won_against_a_champion_of_before_cannot_be_approved_of(project):
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(Path(pipeline.__file__).parents[1] / name, project.root)
     project.train("first", level(0.8))
     project.register(APPROVED)
     project.train("other", level(0.85))
     project.register()
     with pytest.raises(DataError, match="version 1 won when the champion was none, and it is version 2 now"):
-        champions.approve(project.root, "liver", 1, "Dr. Rö")
+        approve("liver", 1, by="Dr. Rö")
     assert ModelRegistry(project.root).version("liver", 1).approval is None
 
 
