@@ -83,6 +83,8 @@ def test_the_reason_names_the_class_that_got_worse_with_its_figures(worse, gains
     assert not decision.promoted
     (reason,) = [reason for reason, met in zip(decision.reasons, decision.met, strict=True) if not met]
     assert reason.startswith(f"{worse}: Dice 0.7500 against the champion's 0.8000 in 10 cases")
+    assert reason.endswith("; may be worse, by the margin of 0.01.")
+    assert decision.reasons[-1].endswith("; better.")
     assert "-0.0500" in reason
     assert "may be worse" in reason
     assert decision.evidence["overall"]["difference"] == 0.025
@@ -165,6 +167,7 @@ def test_a_pair_undefined_on_both_sides_is_left_out():
     assert decision.promoted
     assert decision.evidence["overall"]["cases"] == 9
     assert decision.evidence["classes"]["right"]["cases"] == 3
+    assert "no test case tells" not in decision.reasons[0]
     assert decision.evidence["classes"]["right"]["difference"] == pytest.approx(0.1)
 
 
@@ -185,6 +188,8 @@ def test_a_class_the_challenger_lost_is_refused_and_a_new_one_is_welcome():
     lost = decide(figures(one, ["left"]), figures(both), PARAMS)
     assert not lost.promoted
     assert "right: the champion segments it, the challenger does not" in " ".join(lost.reasons)
+    many = decide(figures(one, ["left"]), figures(np.full((9, 5), 0.8), ["left", *"dbca"]), PARAMS)
+    assert [reason[0] for reason, met in zip(many.reasons, many.met, strict=True) if not met][:4] == [*"abcd"]
     welcome = decide(figures(both + 0.1), figures(one - 0.1, ["left"]), PARAMS)
     assert welcome.promoted
     assert "right: new, the champion does not segment it." in welcome.reasons
@@ -220,6 +225,12 @@ def test_evidence_is_json_also_where_nothing_is_defined():
     decision = decide(nothing, nothing, PARAMS)
     assert not decision.promoted
     json.dumps(decision.evidence, allow_nan=False)
+
+
+def test_a_first_model_of_which_no_dice_is_defined_is_refused():
+    decision = decide(figures(np.full((5, 2), math.nan)), None, PARAMS)
+    assert not decision.promoted
+    assert decision.reasons[0] == "Mean Dice: undefined, no test case has a label to find."
 
 
 def test_the_level_widens_for_few_cases_and_is_the_plain_one_for_many():
@@ -298,6 +309,12 @@ def test_an_ensemble_with_a_network_that_failed_is_refused_and_the_network_named
     (refused,) = [reason for reason, met in zip(decision.reasons, decision.met, strict=True) if not met]
     assert refused.startswith("The network without fold 1: Dice 0.0090 on the fold it left out, the median")
     assert decision.evidence["folds"]["1"] == 0.009
+
+
+def test_of_two_networks_one_half_as_good_as_the_other_is_enough():
+    decision = decide(figures(np.full((6, 2), 0.8)), None, PARAMS, folds={"0": 0.9, "1": 0.4})
+    assert not decision.promoted
+    assert decision.reasons[1].startswith("The network without fold 1: Dice 0.4000")
 
 
 @pytest.mark.parametrize("folds", [FOLDS, {"0": 0.009}, {}])
