@@ -60,7 +60,8 @@ def checked_geometry(name: str, shape: Sequence[int], affine: NDArray[np.float64
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) != 3 or min(shape) < 1:
-        raise DataError(f"{name} has shape {shape}", "give one three-dimensional volume")
+        remedy = f"give one three-dimensional volume{_if_channels(shape)}"
+        raise DataError(f"{name} has shape {shape}", remedy)
     # Written so that NaN fails it.
     with np.errstate(over="ignore", invalid="ignore"):
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
@@ -73,6 +74,13 @@ def checked_geometry(name: str, shape: Sequence[int], affine: NDArray[np.float64
     geometry = Geometry((shape[0], shape[1], shape[2]), affine)
     check_memory(f"{name}: its header claims", geometry.shape)
     return geometry
+
+
+def _if_channels(shape: tuple[int, ...]) -> str:
+    """What else to say of a file that may hold several channels."""
+    if len(shape) < 4:
+        return ""
+    return " (several channels: a file of its own for each, NAME_0000.nii.gz, NAME_0001.nii.gz, ...)"
 
 
 def _check_right_angles(name: str, directions: NDArray[np.float64]) -> None:

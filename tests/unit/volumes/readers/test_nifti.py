@@ -94,6 +94,12 @@ def test_what_is_not_one_volume_is_refused(tmp_path: Path, shape: tuple[int, ...
     assert "shape" in _refusal(_save(tmp_path / "scan.nii.gz", np.zeros(shape, np.int16)))
 
 
+def test_of_a_file_with_several_channels_it_is_said_how_they_are_given(tmp_path: Path) -> None:
+    path = _save(tmp_path / "brain.nii.gz", np.zeros((6, 7, 8, 4), np.int16))
+    assert "several channels: a file of its own for each" in _refusal(path)
+    assert "channels" not in _refusal(_save(tmp_path / "slice.nii.gz", np.zeros((6, 7), np.int16)))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_nan_and_infinity_are_refused_and_counted(tmp_path: Path, value: float) -> None:
     array = _voxels().astype(np.float32)
