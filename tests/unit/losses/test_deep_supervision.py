@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from pipeline.losses.segmentation import segmentation_loss
 from pipeline.losses.supervised import at_size, supervised_loss
 from pipeline.networks import build_network, plan_network
 from pipeline.networks.base import Output
@@ -58,7 +59,22 @@ def test_each_output_is_judged_at_its_own_size():
     label = torch.randint(3, (1, 8, 8, 8), generator=generator)
     loss = supervised_loss((fine, coarse), (Output(), Output(0.5)), label, LossParams())
     alone = [
-        supervised_loss(logits, (Output(),), at_size(label, logits.shape[2:]), LossParams())
+        segmentation_loss(logits, at_size(label, logits.shape[2:]), LossParams()) for logits in (fine, coarse)
+    ]
+    torch.testing.assert_close(loss, alone[0] + 0.5 * alone[1])
+
+
+def test_each_output_is_told_which_of_the_voxels_of_its_size_are_heavier():
+    generator = torch.Generator().manual_seed(0)
+    fine, coarse = (torch.randn(1, 3, edge, edge, edge, generator=generator) for edge in (8, 4))
+    label = torch.randint(3, (1, 8, 8, 8), generator=generator)
+    heavier = torch.rand(1, 8, 8, 8, generator=generator) * 9
+    outputs, params = (Output(), Output(0.5)), LossParams()
+    loss = supervised_loss((fine, coarse), outputs, label, params, boundary=heavier)
+    alone = [
+        segmentation_loss(
+            logits, at_size(label, logits.shape[2:]), params, boundary=at_size(heavier, logits.shape[2:])
+        )
         for logits in (fine, coarse)
     ]
     torch.testing.assert_close(loss, alone[0] + 0.5 * alone[1])

@@ -87,6 +87,8 @@ def test_a_border_with_the_unknown_is_unknown():
     label[..., 2:6] = 1
     label[..., 6:] = UNKNOWN
     assert contour(label).flatten().tolist() == [0, 0, 1, 0, 0, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN]
+    label[..., 2:6] = 0
+    assert contour(label).flatten().tolist() == [0] * 6 + [UNKNOWN] * 3, "the background has no border"
 
 
 def test_a_slice_that_is_partly_unknown_says_nothing_of_absence():
@@ -97,6 +99,35 @@ def test_a_slice_that_is_partly_unknown_says_nothing_of_absence():
     taught = (logits.grad[0, 1:, :, 0, 0] != 0).tolist()
     # Class 1 is in the first slice; of class 2 nobody knows; the second slice holds neither.
     assert taught == [[True, True], [False, True]]
+
+
+def test_the_loss_of_slices_is_that_of_those_of_which_something_is_known():
+    logits, label = patch()
+    maps = logits.mean((3, 4), keepdim=True)
+    hidden_slices = label.clone()
+    hidden_slices[:, 2:] = UNKNOWN
+    found = supervised_loss(maps, [Output(target="presence")], hidden_slices, LossParams())
+    known = supervised_loss(maps[:, :, :2], [Output(target="presence")], label[:, :2], LossParams())
+    torch.testing.assert_close(found, known)
+
+
+def test_whether_a_slice_holds_a_class_that_nobody_looked_for_teaches_nothing():
+    logits, label = patch()
+    maps = logits.mean((3, 4), keepdim=True).requires_grad_()
+    classes = torch.tensor([[False, True, False], [False, False, False]])
+    supervised_loss(maps, [Output(target="presence")], label, LossParams(), classes).backward()
+    taught = (maps.grad != 0).any(2)[..., 0, 0].tolist()
+    assert taught == [[False, False, True], [False, True, True]]
+
+
+def test_the_background_of_a_case_in_which_nobody_looked_for_a_class_may_have_its_border():
+    logits, label = patch()
+    given = logits[:, :2].clone().requires_grad_()
+    classes = torch.tensor([[False, True, False], [False, False, False]])
+    supervised_loss(given, [Output(target="contour")], label, LossParams(), classes).backward()
+    taught = (given.grad != 0).any(1)
+    assert torch.equal(taught[0], label[0] > 0)
+    assert taught[1].all()
 
 
 @pytest.mark.parametrize("classes", [2, 3])

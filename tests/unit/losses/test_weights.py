@@ -24,9 +24,15 @@ def test_weights_of_classes_are_those_of_the_formula():
 
 
 def test_weights_go_by_name_in_the_order_of_the_classes():
-    labels = {"spleen": 7, "liver": 2}
+    # Neither the order in which they are written nor that of the alphabet.
+    labels = {"liver": 7, "spleen": 2, "pancreas": 9}
     loss = by_class(LossParams(weights={"spleen": 4}), labels)
-    assert list(loss.weights.items()) == [("background", 1.0), ("liver", 1.0), ("spleen", 4.0)]
+    assert list(loss.weights.items()) == [
+        ("background", 1.0),
+        ("spleen", 4.0),
+        ("liver", 1.0),
+        ("pancreas", 1.0),
+    ]
     assert by_class(LossParams(), labels) == LossParams()
     with pytest.raises(ParamsError, match="'spline', which is no label"):
         by_class(LossParams(weights={"spline": 4}), labels)
@@ -55,9 +61,19 @@ def test_between_two_objects_voxels_are_heavier_by_the_u_nets_formula(spacing):
     label[1, 2:5, 6:9] = 1
     label[0:2, 7, 2:9] = 2
     label[2, 0, 0] = UNKNOWN
-    found = boundary_weights(label, spacing, BoundaryWeights(w0=10, sigma=2))
-    np.testing.assert_allclose(found, brute_force(label, spacing, 10, 2), atol=1e-4)
+    found = boundary_weights(label, spacing, BoundaryWeights(w0=10, sigma=1.5))
+    np.testing.assert_allclose(found, brute_force(label, spacing, 10, 1.5), atol=1e-4)
     assert found[1, 3, 4] > found[1, 3, 0]
+
+
+def test_to_a_network_of_slices_objects_are_those_of_each_slice():
+    label = np.zeros((3, 8, 12), np.int64)
+    label[0, 2:5, 1:4], label[1, 2:5, 6:9], label[2, 2:5, 1:4], label[2, 2:5, 6:9] = 1, 1, 1, 1
+    params = BoundaryWeights(w0=10, sigma=2)
+    found = boundary_weights(label, (1, 1, 1), params, dims=2)
+    assert not found[:2].any()
+    np.testing.assert_allclose(found[2:], brute_force(label[2:], (1, 1, 1), 10, 2), atol=1e-4)
+    assert boundary_weights(label, (1, 1, 1), params)[0].any()
 
 
 def test_an_object_alone_has_no_border_with_another():
