@@ -152,6 +152,11 @@ def test_the_same_generator_draws_the_same_and_another_draws_others() -> None:
     assert _draw(label, seed=1) != _draw(label, seed=2)
 
 
+def test_what_is_left_over_goes_to_the_share_that_misses_most() -> None:
+    shares = Shares(foreground=0.85, negative=0.0, background=0.15)
+    assert _kinds(_draw(_label(1, 2), 2, shares)) == {"foreground": 2}
+
+
 def test_a_row_is_made_of_plain_numbers() -> None:
     for row in _draw(_label(1)):
         assert list(row) == ["kind", "class", "z", "y", "x"]
@@ -220,6 +225,15 @@ def test_a_place_has_as_many_views_as_were_asked_for(views: int) -> None:
     assert max(nearest) <= max(SIZE) // 4
 
 
+def test_a_view_of_a_place_at_the_border_has_its_middle_in_the_volume() -> None:
+    label = np.zeros((20, 40, 50), np.uint8)
+    label[0, 0, 0] = label[19, 39, 49] = 1
+    rows = _drawn(Case(label), 60, views=3, shares=Shares(foreground=1.0, negative=0.0, background=0.0))
+    places = np.array([(row["z"], row["y"], row["x"]) for row in rows])
+    assert (places >= 0).all()
+    assert (places < label.shape).all()
+
+
 @pytest.mark.parametrize("shape", [(20, 40, 50), (6, 12, 10), (4, 13, 31), (7, 100, 10)])
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.9])
 def test_a_grid_covers_every_voxel_and_its_patches_overlap(shape: tuple[int, ...], overlap: float) -> None:
@@ -249,6 +263,19 @@ def test_what_looks_like_the_organ_has_the_intensities_of_its_middle() -> None:
     low, high = hard_range(image, label) or (0.0, 0.0)
     assert 400 < low < 450 < high < 500
     assert hard_range(image, np.zeros_like(label)) is None
+    evenly = np.arange(101, dtype=np.float32).reshape(1, 1, 101)
+    assert hard_range(evenly, np.ones(evenly.shape, np.uint8)) == (5, 95)
+
+
+def test_every_supervoxel_has_its_turn_before_one_has_two() -> None:
+    label = np.ones((6, 12, 10), np.uint8)
+    # Not in the order of their numbers, and of different sizes.
+    regions = (np.arange(label.size).reshape(label.shape) ** 2 % 11).astype(np.int32)
+    count = len(np.unique(regions))
+    only = Shares(foreground=1.0, negative=0.0, background=0.0)
+    for seed in range(5):
+        rows = _drawn(Case(label, regions=regions), count, seed=seed, shares=only)
+        assert len({int(regions[row["z"], row["y"], row["x"]]) for row in rows}) == count
 
 
 def test_centres_follow_supervoxels_not_their_size() -> None:
