@@ -1,3 +1,4 @@
+import json
 import math
 from dataclasses import replace
 
@@ -211,6 +212,45 @@ def test_probabilities_are_counted_where_the_model_says_them(model, cases, tmp_p
     assert large["observed"] == pytest.approx(36 / 54)
     assert large["missed"] == 9
     assert not ((bins["label"] == "small") & (bins["bin"] > 0)).any()
+
+
+def test_probabilities_that_come_slab_by_slab_are_counted_as_those_that_come_at_once(
+    tmp_path, save_model, cases
+):
+    rows, counted = cases(patient=volume(large=(2, 8), small=(3, 9))), []
+    for name, depth in (("whole", 8), ("slabs", 4)):
+        folder = save_model(
+            tmp_path / name, LABELS, (AIR, LARGE, SMALL), spacing=(4.0, 3.0, 2.0), patch_size=(depth, 8, 8)
+        )
+        calibration = Calibration(nothing(3))
+        judge_cases(load_model(folder), rows, tmp_path, calibration=calibration)
+        counted.append(as_table(calibration.counted, {"large": 1, "small": 2}))
+    pd.testing.assert_frame_equal(*counted)
+    assert (counted[0]["observed"] > 0.9).any()
+
+
+def test_probabilities_of_a_label_that_nobody_looked_for_are_not_counted(model, cases, tmp_path):
+    rows = cases(patient=(volume(large=(1, 3), small=(2, 4))[0], volume(large=(1, 3))[1]))
+    write_json(tmp_path / "dataset.json", {"cases": [{"id": "patient", "annotated": ["large"]}]})
+    calibration = Calibration(nothing(3))
+    judge_cases(model, rows, tmp_path, calibration=calibration)
+    assert set(as_table(calibration.counted, {"large": 1, "small": 2})["label"]) == {"large"}
+
+
+def test_where_nobody_looked_at_a_voxel_nothing_is_right_or_wrong(tmp_path, save_model, cases):
+    """Of one labelled slice in eight, what is predicted in the others is no mistake."""
+    image, truth = volume(large=(2, 8))
+    truth[:, :, [2, 4]] = 0
+    recipe = {"annotation": {"kind": "sparse", "unlabelled": None, "size_mm": [0.0, 0.0, 0.0]}}
+    folder = save_model(tmp_path / "liver", LABELS, (AIR, LARGE, SMALL), spacing=(4.0, 3.0, 2.0))
+    config = json.loads((folder / "config.json").read_text())
+    write_json(folder / "config.json", config | {"recipe": config["recipe"] | recipe})
+    calibration = Calibration(nothing(3))
+    table = judge_cases(load_model(folder), cases(patient=(image, truth)), tmp_path, calibration=calibration)
+    assert row(table, "patient", "large")["dice"] == 1
+    bins = as_table(calibration.counted, {"large": 1})
+    assert bins["voxels"].sum() == 18
+    assert bins["observed"].tolist() == [1.0]
 
 
 def test_a_truth_in_other_values_is_compared_by_name(model, cases, tmp_path):
