@@ -827,7 +827,7 @@ def test_other_labels_figures_or_code_make_the_decision_anew(project, monkeypatc
     table = pd.read_parquet("data/accepted.parquet")
     table.assign(key=["labelled again", *table["key"][1:]]).to_parquet("data/accepted.parquet")
     seen.append(project.register()["inputs"])
-    monkeypatch.setattr("pipeline.stages.register.sha256_code", lambda *_: "other")
+    monkeypatch.setattr("pipeline.registry.challenge.sha256_code", lambda *_: "other")
     seen.append(project.register()["inputs"])
     assert len(set(seen)) == len(project.judged) == 3
     project.train("second", level(0.85))
