@@ -119,7 +119,7 @@ def current_model(root: Path, organ: str, which: str = "auto") -> tuple[Model, s
     if which in ("auto", "latest") and (latest / CONFIG).is_file():
         return load_model(latest), f"the latest model of {organ} (not registered)"
     if which == "champion":
-        from pipeline.registry.models import missing_champion
+        from pipeline.registry.asked import missing_champion
 
         raise missing_champion(root, organ)
     # An organ that nobody knows has no model either, but training it is not the way out.
