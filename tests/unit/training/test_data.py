@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.networks.base import Form
+from pipeline.training import data
 from pipeline.training.data import PatchReader, epoch_rows, read_patch, unknown_classes
 from pipeline.volumes.store import SUFFIX, StoredCase, write_case
 
@@ -57,6 +59,37 @@ def test_a_batch_holds_every_channel_and_the_label_behind_them(tmp_path):
     # Beyond the volume every channel repeats its own edge.
     outside = read_patch(StoredCase(tmp_path / f"large{SUFFIX}"), (-2, 0, 0), (3, 5, 6))
     np.testing.assert_array_equal(outside[:3], np.repeat(images[:, :1, :5, :6], 3, axis=1))
+
+
+def test_a_network_that_loses_voxels_at_the_sides_is_given_them_around_the_same_patch(volumes):
+    frame, form = table(), Form(3, (5, 3, 3), margin=(2, 1, 0))
+    wide, plain = PatchReader(frame, volumes, 2, 0, form=form), reader(volumes)
+    for step in range(11):
+        batch = wide.batch(step)
+        assert batch.shape == (2, 2, SIZE[0] + 4, SIZE[1] + 2, SIZE[2])
+        np.testing.assert_array_equal(batch[:, :, 2:-2, 1:-1], plain.batch(step))
+
+
+def test_volumes_are_kept_in_memory_only_where_they_fit(volumes, monkeypatch):
+    fit = sum(2 * 4 * int(np.prod(shape)) for shape in SHAPES.values())
+    boxes, box = [], StoredCase.box
+    monkeypatch.setattr(StoredCase, "box", lambda *asked: boxes.append(asked) or box(*asked))
+    read = []
+    for most in (fit, fit - 1):
+        monkeypatch.setattr(data, "KEPT_BYTES", most)
+        boxes.clear()
+        kept = reader(volumes)
+        read.append([kept.batch(step) for step in range(10)])
+        assert len(boxes) == (len(SHAPES) if most == fit else 20)
+    np.testing.assert_array_equal(*read)
+
+
+def test_the_cases_of_a_step_are_those_of_its_batch(volumes):
+    reading = reader(volumes, batch_size=3)
+    for step in range(8):
+        # Every voxel of the second case is above 10,000.
+        small = reading.batch(step)[:, 0].min(axis=(1, 2, 3)) >= 10_000
+        assert reading.cases(step) == [("large", "small")[int(one)] for one in small]
 
 
 def test_a_batch_depends_on_seed_and_step_alone(volumes):

@@ -14,8 +14,8 @@ SHAPE = (8, 9, 10)
 
 @pytest.fixture
 def volume():
-    values = np.random.default_rng(0).random((2, *SHAPE)).astype(np.float32)
-    values[1] = values[1] > 0.5
+    values = np.random.default_rng(0).random((3, *SHAPE)).astype(np.float32)
+    values[-1] = values[-1] > 0.5
     return ReadCase(values)
 
 
@@ -31,10 +31,12 @@ def test_maps_come_behind_the_image(volume):
     view = WithMaps(volume, maps)
     box = view.box((1, 2, 3), (4, 6, 8))
     inside = np.s_[:, 1:4, 2:6, 3:8]
-    np.testing.assert_array_equal(box[:1], volume.array[:1][inside])
-    np.testing.assert_array_equal(box[1:3], maps[inside])
-    np.testing.assert_array_equal(box[3:], volume.array[1:][inside])
-    assert (view.channels, view.shape, view.image().shape[0]) == (3, SHAPE, 3)
+    np.testing.assert_array_equal(box[:2], volume.array[:2][inside])
+    np.testing.assert_array_equal(box[2:4], maps[inside])
+    np.testing.assert_array_equal(box[4:], volume.array[2:][inside])
+    assert (view.channels, view.shape, view.image().shape[0]) == (4, SHAPE, 4)
+    np.testing.assert_array_equal(view.label(), volume.label())
+    np.testing.assert_array_equal(volume.label(), volume.array[2])
 
 
 def test_outside_a_region_nobody_knows(volume, region):
@@ -84,6 +86,17 @@ def test_centres_outside_are_left_out(region):
 def test_a_region_without_a_patch_to_learn_from_is_told(region, gives):
     with pytest.raises(DataError, match=r"none of 2 patches .*: raise train\.before\.steps"):
         rows_within(table([(0, 0, 0), (7, 4, 2)]), {"one": region}, gives)
+
+
+def test_a_patch_of_a_grid_that_is_larger_than_the_volume_reaches_in(region):
+    corner = np.zeros((1, *SHAPE), np.uint8)
+    corner[0, 0, 0, 0] = 1
+    assert len(rows_within(table([(4, 4, 5)], size=20, kind="grid"), {"one": corner}, "region")) == 1
+    # Its centre is out of the region, which a drawn patch's may not be.
+    elsewhere = table([(7, 4, 2)], size=6)
+    assert len(rows_within(elsewhere.assign(kind="grid"), {"one": region}, "region")) == 1
+    with pytest.raises(DataError, match="none of 1 patches"):
+        rows_within(elsewhere, {"one": region}, "region")
 
 
 def test_centres_move_with_the_box(volume, region):
