@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipeline.inference.sliding_window import _gaussian, _starts, probabilities, slabs, windows
-from pipeline.networks.base import ANY_SIZE
+from pipeline.networks.base import ANY_SIZE, Form
 
 FLOAT = torch.float32
 
@@ -54,6 +54,30 @@ def test_every_channel_is_seen_in_its_place(shape):
         whole = network.layers(image[None]).softmax(dim=1)[0]
     torch.testing.assert_close(found, whole, atol=1e-5, rtol=0)
     assert all(batch.shape[1:] == (3, 8, 8, 8) for batch in network.batches)
+
+
+class Valid(torch.nn.Module):
+    """Of which no output voxel has seen anything but its surroundings, which are not padded with zeros."""
+
+    form = Form(3, (5, 3, 1), margin=(2, 1, 0))
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Conv3d(1, 3, (5, 3, 1))
+
+    def forward(self, image):
+        return self.layer(image)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_network_that_loses_voxels_at_the_sides_sees_the_edge_repeated_there(shape):
+    network, image = Valid(), volume(*shape)
+    found = probabilities(network, image, (8, 6, 4), 3, FLOAT)
+    with torch.no_grad():
+        padded = torch.nn.functional.pad(image[None], (0, 0, 1, 1, 2, 2), mode="replicate")
+        whole = network(padded).softmax(dim=1)[0]
+    torch.testing.assert_close(found, whole, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
