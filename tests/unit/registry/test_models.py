@@ -79,6 +79,12 @@ def test_the_same_content_is_one_version_and_other_content_the_next(registry, mo
     assert registry.register("spleen", model, evidence, DESCRIPTION).number == 1
 
 
+def test_of_several_versions_of_one_content_the_oldest_is_found(registry, model, evidence, client):
+    first = registry.register("liver", model, evidence, DESCRIPTION)
+    client.create_model_version("liver", first.source, first.run, tags={CONTENT: first.content})
+    assert registry.register("liver", model, evidence, DESCRIPTION).number == 1
+
+
 def test_the_champion_is_the_registered_folder_where_it_lies(registry, model, evidence, home):
     assert registry.champion("liver") is None
     version = registry.register("liver", model, evidence, DESCRIPTION)
