@@ -100,6 +100,24 @@ def test_many_cases_of_one_patient_speak_for_one():
     assert adopt(steps, dice, np.array([0] * 8 + [1, 2])) is None
 
 
+def test_pieces_holes_and_both_are_tried_in_the_order_in_which_they_do_least():
+    assert [step.sentence for step in candidates(5.0)] == [
+        "nothing is done",
+        "pieces below 0.5 ml are dropped",
+        "only the largest piece is kept",
+        "holes are filled",
+        "pieces below 0.5 ml are dropped, holes are filled",
+        "only the largest piece is kept, holes are filled",
+    ]
+    assert len(candidates(0.0)) == 4, "of a label of no known volume no piece is too small"
+
+
+@pytest.mark.parametrize(("gain", "taken"), [(5e-5, False), (2e-4, True)])
+def test_a_label_map_is_not_touched_for_next_to_nothing(gain, taken):
+    dice = np.array([[0.8, 0.8 + gain]] * 6)
+    assert (adopt([NOTHING, LARGEST], dice) is not None) == taken
+
+
 def test_of_two_that_do_the_same_the_first_is_taken():
     steps = [NOTHING, LARGEST, Cleaning(largest=True, fill_holes=True)]
     how = adopt(steps, np.array([[0.8, 0.9, 0.9]] * 4))

@@ -139,6 +139,10 @@ def test_weights_are_highest_in_the_middle_and_never_zero():
     assert weight.min() > 0
     assert weight.argmax() in torch.arange(weight.numel()).reshape(8, 5, 64)[3:5, 2, 31:33]
     torch.testing.assert_close(weight, weight.flip(0, 1, 2))
+    # An eighth of the edge from the middle, and a quarter.
+    along = _gaussian((1, 1, 17))[0, 0]
+    assert along[8] == 1
+    assert along[[10, 12]].tolist() == pytest.approx([math.exp(-((16 / 17) ** 2) / 2 * n**2) for n in (1, 2)])
 
 
 @pytest.mark.parametrize("edge", [1, 2, 7, 8, 16])
