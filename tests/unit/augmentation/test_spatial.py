@@ -68,6 +68,19 @@ def test_an_element_that_is_not_moved_keeps_every_bit():
     assert all(not torch.equal(moved_image[b], image[b]) for b in draw.moved.nonzero()[:, 0])
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_where_all_points_of_the_elastic_grid_move_alike_so_does_every_voxel(whole):
+    image = torch.randn((1, 1, 8, 10, 12), generator=torch.Generator().manual_seed(2))
+    label = torch.randint(0, 5, (1, 8, 10, 12), generator=torch.Generator().manual_seed(3))
+    # Of an edge that is two long; x y z.
+    voxels = torch.tensor([3.0, 0.0, 2.0])
+    displacement = (2 * voxels / torch.tensor([12, 10, 8])).view(1, 3, 1, 1, 1).expand(1, 3, 4, 4, 4)
+    draw = SpatialDraw(torch.eye(3, 4)[None], displacement, torch.tensor([True]))
+    moved_image, moved_label = apply_spatial(image, label, draw, whole)
+    torch.testing.assert_close(moved_image[:, :, :-2, :, :-3], image[:, :, 2:, :, 3:], atol=1e-4, rtol=0)
+    assert torch.equal(moved_label[:, :-2, :, :-3], label[:, 2:, :, 3:])
+
+
 def test_the_batch_that_is_given_stays_as_it_was():
     image, label = torch.randn(4, 1, 8, 8, 8), torch.randint(0, 3, (4, 8, 8, 8))
     before = image.clone(), label.clone()
