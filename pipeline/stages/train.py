@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from pipeline.atomic import atomic_path, read_json, remove_partial, sha256_file, write_json
 from pipeline.augmentation.sides import check_mirrors
-from pipeline.errors import DataError
+from pipeline.errors import DataError, MissingError
 from pipeline.inference.model import BEFORE, CONFIG, FOLDS, WEIGHTS, parts
 from pipeline.inference.rule_out import labelled_range
 from pipeline.metrics.bootstrap import patients_of
@@ -54,7 +54,7 @@ def run(
 
     Raises:
         DataError: a fold is empty, a label is in none that is learned from, or the training breaks down.
-        MissingError: the model that it starts from is not there.
+        MissingError: the model that it starts from is not there, or the cases are of an earlier release.
         ParamsError: what is mirrored would be taken for the other side, or it cannot begin or be built so.
     """
     # On a GPU pooling and cross-entropy have no deterministic form: PyTorch would refuse to train.
@@ -71,7 +71,7 @@ def run(
         pd.read_parquet(patches),
         volumes,
         fingerprint(cases, plan),
-        str(cases[RULE].iloc[0]),
+        _split_rule(organ, accepted, cases),
     )
     folds = _left_out(organ, material.table, params)
     if params.transfer != "zero":
@@ -99,6 +99,16 @@ def run(
         trained.config["clean"] = helpful_cleaning(members, material, patients_of(cases))
     _save(models, trained)
     _save_curve(curves, trained.curve)
+
+
+def _split_rule(organ: str, accepted: Path, cases: pd.DataFrame) -> str:
+    """By what the patients were dealt to folds."""
+    if RULE not in cases:
+        raise MissingError(
+            f"{accepted} does not say how patients were dealt to folds: it is of an earlier release",
+            f"run dvc repro augment@{organ}",
+        )
+    return str(cases[RULE].iloc[0])
 
 
 def _fit(material: Material, params: TrainParams, fold: int) -> Trained:

@@ -410,6 +410,13 @@ def test_where_patients_were_dealt_to_folds_otherwise_a_fold_of_the_same_number_
     assert all(np.allclose(own[name], weights[name], atol=1e-6) for name in weights)
 
 
+def test_cases_of_an_earlier_release_are_not_trained_with(train):
+    accepted = Path("data") / "accepted" / f"{ORGAN}.parquet"
+    pd.read_parquet(accepted).drop(columns="split_rule").to_parquet(accepted)
+    with pytest.raises(MissingError, match=r"does not say how .*: run dvc repro augment@liver"):
+        train()
+
+
 def test_weights_that_may_not_stay_in_a_later_network_are_refused_before_the_first_is_trained(
     train, donor, tmp_path
 ):
