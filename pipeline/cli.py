@@ -368,7 +368,7 @@ def approve(
     models = stage_files(root, "register", organ)["models"]
     if content_of(root / models) != approved.content:
         back = f"hounsfield lineage {organ} --version {version} tells how to bring it back"
-        said.append(f"{models} holds another model, which register would take: {back}")
+        said.append(f"{models} does not hold its files, by which register goes: {back}")
     _say(*said, f"next: dvc repro --force --single-item register@{organ}")
 
 
