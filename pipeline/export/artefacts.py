@@ -4,6 +4,7 @@ The input of all is float32, (batch, channels, z, y, x), of the one size in whic
 the batch is free. The output is logits.
 """
 
+import io
 import json
 import logging
 import warnings
@@ -55,6 +56,7 @@ def write_artefacts(config: dict[str, Any], folder: Path) -> Agreement:
 
     Raises:
         DataError: the network cannot be recorded, or an artefact gives another answer.
+        OSError: they cannot be written.
     """
     name = config["network"]["name"]
     network = network_of(config, folder / SAFETENSORS)
@@ -64,7 +66,10 @@ def write_artefacts(config: dict[str, Any], folder: Path) -> Agreement:
         _write_onnx(recorded, name, shape, folder / ONNX)
         # An example is of no use to a reader, and the only thing in the file that would be a pickle.
         recorded._example_inputs = None
-        torch.export.save(recorded, folder / PROGRAM)
+        # By way of memory: what torch writes to a full disk itself ends the process, with no error to tell.
+        content = io.BytesIO()
+        torch.export.save(recorded, content)
+        (folder / PROGRAM).write_bytes(content.getbuffer())
     return agreement(config, folder)
 
 
@@ -158,6 +163,9 @@ def _write_onnx(
         )
         assert program is not None, "dynamo gives a program"
         program.save(path, external_data=False)
+    except OSError:
+        # Of the disk, not of the network.
+        raise
     except Exception as error:
         raise DataError(f"the network '{name}' cannot be written as ONNX: {_line(error)}", REMEDY) from error
 

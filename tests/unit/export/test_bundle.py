@@ -1,4 +1,6 @@
 import json
+import multiprocessing
+import resource
 import shutil
 
 import onnxruntime
@@ -144,6 +146,24 @@ def test_an_export_that_fails_on_its_way_leaves_nothing(tmp_path, save_network, 
     with pytest.raises(MissingError, match=r"out cannot be written \(No space left\)"):
         write_bundle(model, tmp_path / "out", 1, None)
     assert [path.name for path in tmp_path.iterdir()] == ["liver"]
+
+
+@pytest.mark.parametrize("short_of", ["model.safetensors", "model.onnx", "model.pt2"])
+def test_a_disk_that_is_full_ends_an_export_in_a_sentence(exported, short_of):
+    """Whichever file it comes to an end in; in a process of its own, which torch would end with it."""
+    model, target = exported
+    limit = (target / "models" / short_of).stat().st_size - 1
+
+    def export():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        with pytest.raises(MissingError, match=r"full cannot be written \(File too large\)"):
+            write_bundle(model, target.parent / "full", 1, None)
+
+    process = multiprocessing.get_context("fork").Process(target=export)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert sorted(path.name for path in target.parent.iterdir()) == ["liver", "out"]
 
 
 def test_a_network_of_too_many_steps_is_refused_before_minutes_are_spent(tmp_path, save_network, monkeypatch):
