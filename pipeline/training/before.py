@@ -76,9 +76,12 @@ def groups_of(material: Material, fold: int, before: BeforeParams) -> list[list[
     table = material.table
     folds = sorted(set(table["fold"].tolist()) - {fold})
     if len(folds) < before.folds:
+        learned = "1 fold is" if len(folds) == 1 else f"{len(folds)} folds are"
+        # Two are the least that before.folds may be.
+        lower = f", or lower organs.{material.organ}.train.before.folds" if len(folds) > 1 else ""
         raise DataError(
-            f"{material.organ}: before.folds is {before.folds}, but {len(folds)} folds are learned from",
-            f"lower organs.{material.organ}.train.before.folds, or raise validate.folds",
+            f"{material.organ}: before.folds is {before.folds}, but {learned} learned from",
+            f"raise validate.folds{lower}",
         )
     groups = [folds[number :: before.folds] for number in range(before.folds)]
     for group in groups:

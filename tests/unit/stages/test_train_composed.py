@@ -264,6 +264,15 @@ def test_too_few_folds_are_refused(train):
     assert "before.folds" in refused.value.remedy
 
 
+def test_where_one_fold_is_learned_from_no_lower_number_is_named(train):
+    for name in ("patches", "accepted"):
+        path = Path("data") / name / f"{ORGAN}.parquet"
+        table = pd.read_parquet(path)
+        table.assign(fold=table["fold"].clip(upper=1)).to_parquet(path)
+    with pytest.raises(DataError, match=r"1 fold is learned from: raise validate.folds$"):
+        train()
+
+
 def test_a_map_that_was_cut_short_is_never_taken_for_whole(train, tmp_path):
     train()
     first = (MODEL / "weights.safetensors").read_bytes()
