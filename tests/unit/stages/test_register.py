@@ -579,7 +579,7 @@ def test_who_approves_of_another_model_than_the_one_that_is_there_is_told_how_to
     shutil.copytree("models", "kept")
     shutil.move("kept", "models/liver")
     approve("liver", 1, by="Dr. Rö")
-    said = "models/liver does not hold its files, by which register goes: hounsfield lineage liver --version 1"
+    said = "models/liver does not hold its files, by which register goes: hounsfield lineage liver"
     assert said not in capsys.readouterr().err
     Path("models/liver/weights.safetensors").write_text("other")
     approve("liver", 1, by="Dr. Rö")
