@@ -11,6 +11,7 @@ from requests import HTTPError
 
 import pipeline
 from pipeline.errors import DataError, MissingError, ParamsError
+from pipeline.registry import artifacts, models
 from pipeline.registry.connection import connect, reached
 from pipeline.registry.models import ModelRegistry
 from pipeline.registry.version import CONTENT, Description
@@ -95,6 +96,52 @@ def test_the_champion_is_the_registered_folder_where_it_lies(registry, model, ev
     assert champion.folder.is_relative_to(home / "mlartifacts")
     assert (champion.folder / "fold_0" / "weights.safetensors").read_bytes() == b"weights"
     assert registry.champion("spleen") is None
+
+
+def test_the_files_of_a_server_are_fetched_once_and_again_where_they_were_damaged_here(
+    registry, model, evidence, home, monkeypatch
+):
+    # To us its artifacts are in no file system.
+    for module in (models, artifacts):
+        monkeypatch.setattr(module, "local_path", lambda _uri: None)
+    fetched, fetch = [], artifacts.download
+    monkeypatch.setattr(models, "download", lambda *asked: fetched.append(asked) or fetch(*asked))
+    version = registry.register("liver", model, evidence, DESCRIPTION)
+    promote(registry, version)
+    kept = registry.champion("liver").folder
+    assert kept == registry.champion("liver").folder == home / "champions" / version.content
+    assert len(fetched) == 1
+    (kept / "config.json").write_text("damaged")
+    assert artifacts.content_of(registry.champion("liver").folder) == version.content
+    assert len(fetched) == 2
+    assert registry.evidence_names(version) == {"cases.csv"}
+    assert registry.evidence(version, "cases.csv") == evidence[0].read_text()
+    (weights,) = (home / "mlartifacts").rglob("weights.safetensors")
+    weights.write_bytes(b"others")
+    assert registry.champion("liver").folder == kept, "what is whole here is not asked for"
+    (kept / "config.json").unlink()
+    with pytest.raises(DataError, match="are not those registered"):
+        registry.champion("liver")
+    assert not kept.exists()
+
+
+def test_a_model_that_was_fetched_and_damaged_is_as_good_as_none(model, tmp_path):
+    content = artifacts.content_of(model)
+    folder = model.rename(tmp_path / content)
+    assert artifacts.registered(tmp_path, content, "train.start", "fetch it") == folder
+    (folder / "config.json").write_text("damaged")
+    with pytest.raises(MissingError, match=rf"the model {content} that train\.start names is not at"):
+        artifacts.registered(tmp_path, content, "train.start", "fetch it")
+
+
+def test_artifacts_are_looked_for_where_they_were_and_then_below_the_home_of_now(tmp_path):
+    recorded = tmp_path / "before" / "mlartifacts" / "liver"
+    moved = tmp_path / "now" / "mlartifacts" / "liver"
+    assert artifacts.where_now(recorded, tmp_path / "now", 2) == recorded
+    moved.mkdir(parents=True)
+    assert artifacts.where_now(recorded, tmp_path / "now", 2) == moved
+    recorded.mkdir(parents=True)
+    assert artifacts.where_now(recorded, tmp_path / "now", 2) == recorded
 
 
 def test_a_changed_champion_is_refused_and_a_lost_one_reported(registry, model, evidence):
