@@ -10,7 +10,7 @@ WORD = re.compile(rf"[{UPPER}]?[{LOWER}]+\d*|[{UPPER}]+(?![{LOWER}])\d*")
 """Of a label's name: LeftKidney has two, and so have left_kidney, Kidney-Left and KIDNEY_L."""
 SIDE = re.compile(r"(?:left|right)\d*|[lr]t?", re.IGNORECASE)
 """Written in full, or as radiotherapy does (AAPM TG-263): Kidney_L, Lt Kidney; not the vertebra L1."""
-LYMPH = re.compile(r"\bLNodes?(?![a-z])")
+LYMPH = re.compile(r"(?<![^\W_])LNodes?(?![a-z])")
 """The L of lymph nodes is no side."""
 
 

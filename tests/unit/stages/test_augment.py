@@ -109,6 +109,8 @@ def test_other_axes_may_be_mirrored_in_spite_of_sides(augment):
 
 
 def test_a_side_within_a_word_is_none(augment):
-    name_labels("bright_spot", "cleft", "vertebra_L1", "LV", "für_alle", "Öl", "LNodes", "LNode_neck")
+    name_labels(
+        "bright_spot", "cleft", "vertebra_L1", "LV", "für_alle", "Öl", "LNodes", "LNode_neck", "neck_LNodes"
+    )
     augment(mirror_axes=("x",))
     assert POLICY.exists()
