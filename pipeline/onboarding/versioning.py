@@ -6,6 +6,9 @@ from pathlib import Path
 
 from pipeline.errors import HounsfieldError, MissingError
 
+CUT_SHORT = "Unable to read RWLock-file"
+"""What DVC says of a note that a kill left half written."""
+
 
 def run_dvc(root: Path, *arguments: str, lock: int | None = None) -> str:
     """What a DVC command prints.
@@ -14,15 +17,11 @@ def run_dvc(root: Path, *arguments: str, lock: int | None = None) -> str:
         MissingError: the project is not under DVC, or DVC is not installed.
         HounsfieldError: it failed, with DVC's own sentence.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-        # DVC lives on if this process is killed; with the lock, so that the next run waits for its end.
-        pass_fds=() if lock is None else (lock,),
-    )
+    done = _done(root, arguments, lock)
+    if CUT_SHORT in done.stderr:
+        # DVC writes its note of who is at work in place: killed there, it refuses every command from then on.
+        (root / ".dvc" / "tmp" / "rwlock").unlink(missing_ok=True)
+        done = _done(root, arguments, lock)
     if done.returncode == 0:
         return done.stdout
     said = [line for line in done.stderr.splitlines() if line.strip()]
@@ -36,4 +35,16 @@ def run_dvc(root: Path, *arguments: str, lock: int | None = None) -> str:
         raise MissingError("DVC is not installed", "run make env")
     raise HounsfieldError(
         f"dvc {' '.join(arguments)} failed and nothing was added", f"see to what it says: {sentence}"
+    )
+
+
+def _done(root: Path, arguments: tuple[str, ...], lock: int | None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+        # DVC lives on if this process is killed; with the lock, so that the next run waits for its end.
+        pass_fds=() if lock is None else (lock,),
     )

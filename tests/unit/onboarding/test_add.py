@@ -150,6 +150,13 @@ def test_what_a_killed_run_left_is_cleared_away_by_any_other(root: Path, source:
     assert (root / "ended").exists() == (moment == "versioning")
 
 
+def test_a_note_of_dvc_that_a_kill_left_half_written_hinders_nobody(root: Path, source: Path) -> None:
+    (root / ".dvc/tmp").mkdir(exist_ok=True)
+    (root / ".dvc/tmp/rwlock").write_text('{"wri')
+    _add(root, source)
+    assert (root / "data/raw/spleen.dvc").is_file()
+
+
 def test_a_run_killed_before_the_last_write_is_run_again_to_the_same_end(root: Path, source: Path) -> None:
     _add_and_kill("writing", root, source)
     assert (root / "data/raw/spleen.dvc").exists()
