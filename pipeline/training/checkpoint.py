@@ -53,7 +53,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         temporary.write_bytes(content)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-    os.replace(temporary, folder / f"step_{checkpoint.step:08d}_{sha256_file(temporary)[:16]}.safetensors")
+        name = f"step_{checkpoint.step:08d}_{sha256_file(temporary)[:16]}.safetensors"
+        os.replace(temporary, folder / name)
     for old in _newest_first(folder)[KEPT:]:
         old.unlink()
 
@@ -69,6 +70,8 @@ def told_if_full(folder: Path, needed: int) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno not in FULL:
+            # A write that fails is told without a file, and which disk that is only the place tells.
+            error.filename = error.filename or str(folder)
             raise
         if folder.is_dir():
             remove_partial(folder)

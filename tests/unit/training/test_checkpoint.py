@@ -209,6 +209,23 @@ def test_where_no_folder_could_be_made_the_room_of_the_disk_is_told(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_disk_that_fails_is_named_and_one_without_room_for_a_name_is_full(tmp_path, monkeypatch, call):
+    def save_with(fault):
+        def fail(*_given):
+            raise fault
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, call, fail)
+            save_checkpoint(tmp_path / "key", Checkpoint(1, {}, {}))
+
+    with pytest.raises(OSError, match="Input/output error") as raised:
+        save_with(OSError(errno.EIO, "Input/output error"))
+    assert raised.value.filename == str(tmp_path / "key")
+    with pytest.raises(Unfinished, match="No space left"):
+        save_with(OSError(errno.ENOSPC, "No space left on device"))
+
+
 def test_a_file_in_the_place_of_the_folder_is_not_taken_for_a_full_disk(tmp_path):
     (tmp_path / "key").touch()
     with pytest.raises(FileExistsError):
