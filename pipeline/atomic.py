@@ -6,6 +6,7 @@ import glob
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,6 +90,8 @@ def _told_of(path: Path) -> Iterator[None]:
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success flush it to disk and rename it into place.
 
+    What a killed process left of the same folder is removed first.
+
     Raises:
         DataError: at `path` is something else than an empty folder.
         MissingError: there is no room on the disk, or no permission.
@@ -96,7 +99,9 @@ def new_folder(path: Path) -> Iterator[Path]:
     with _told_of(path):
         _check_new(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
+        _remove_unfinished(path)
+        begins = f".{path.name}.unfinished.{os.getpid()}."
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=begins) as scratch:
             # One below: a temporary folder may only be read by its owner.
             folder = Path(scratch) / path.name
             folder.mkdir()
@@ -108,6 +113,20 @@ def new_folder(path: Path) -> Iterator[Path]:
             # An empty folder that stands there is replaced.
             os.replace(folder, path)
         _sync(path.parent)
+
+
+def _remove_unfinished(path: Path) -> None:
+    """Remove what killed makers of the folder `path` left beside it, but not what one still fills."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.unfinished.*.*"):
+        if _is_gone(leftover.name.rsplit(".", 2)[1]):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_gone(writer: str) -> bool:
+    """Whether `writer`, of a temporary name, is the number of a process that has ended."""
+    import psutil
+
+    return writer.isdecimal() and not psutil.pid_exists(int(writer))
 
 
 def _check_new(path: Path) -> None:
@@ -165,11 +184,8 @@ def remove_partial(folder: Path) -> None:
 
 def remove_partial_of(path: Path) -> None:
     """Remove what killed writers of the file `path` left beside it, but not what one still writes."""
-    import psutil
-
     for leftover in path.parent.glob(f".*.partial.{glob.escape(path.name)}"):
-        writer = leftover.name.split(".")[1]
-        if writer.isdecimal() and not psutil.pid_exists(int(writer)):
+        if _is_gone(leftover.name.split(".")[1]):
             leftover.unlink(missing_ok=True)
 
 

@@ -321,6 +321,19 @@ def test_a_new_folder_is_whole_or_absent_and_replaces_only_an_empty_one(tmp_path
         new_folder(target / "below" / "file").__enter__()
 
 
+def test_what_a_killed_maker_of_a_folder_left_is_removed_by_the_next_and_nothing_else(tmp_path):
+    target = tmp_path / "there"
+    killed = KILLED_HALFWAY.replace("atomic_path", "new_folder").replace(
+        "temporary.write_text", "(temporary / 'file').write_text"
+    )
+    subprocess.run([sys.executable, "-c", killed, target], check=False)
+    assert len(_names(tmp_path)) == 1
+    (tmp_path / ".there.2024.old").mkdir()
+    with new_folder(target), new_folder(tmp_path / "other"):
+        assert len(_names(tmp_path)) == 3
+    assert _names(tmp_path) == [".there.2024.old", "other", "there"]
+
+
 def test_a_new_folder_that_somebody_else_has_written_meanwhile_stays_theirs(tmp_path):
     target = tmp_path / "there"
 
