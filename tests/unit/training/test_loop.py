@@ -1,8 +1,11 @@
 import math
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pipeline.networks import build_network
 from pipeline.networks.base import ANY_SIZE
@@ -174,6 +177,54 @@ def test_the_average_without_decay_forgets_the_start(training):
     for name, new in weights.items():
         expected = 0.1 * start[name].detach() + 0.9 * new
         torch.testing.assert_close(slow[name], expected)
+
+
+@pytest.mark.parametrize(("ema_decay", "kept"), [(0.9, 0.25), (0.2, 0.2)])
+def test_the_average_keeps_more_of_itself_from_step_to_step_up_to_the_decay(
+    training, tmp_path, ema_decay, kept
+):
+    training(steps=3, checkpoint_every=1, ema_decay=ema_decay)
+    before, after = (load_file(path) for path in sorted((tmp_path / "checkpoints").iterdir()))
+    for name in (name.removeprefix("average/") for name in after if name.startswith("average/")):
+        expected = kept * before[f"average/{name}"] + (1 - kept) * after[f"weight/{name}"]
+        torch.testing.assert_close(after[f"average/{name}"], expected)
+
+
+def test_each_step_has_the_rate_of_the_schedule_the_decay_and_a_gradient_that_is_clipped(
+    training, monkeypatch
+):
+    seen, step = [], torch.optim.AdamW.step
+
+    def spied(optimizer, *arguments, **more):
+        (group,) = optimizer.param_groups
+        norm = torch.stack([weight.grad.norm() for weight in group["params"]]).norm()
+        seen.append((float(group["lr"]), group["weight_decay"], float(norm)))
+        return step(optimizer, *arguments, **more)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spied)
+    given = {"learning_rate": 0.01, "warmup_share": 0.5}
+    training(steps=6, gradient_clip=1e-3, weight_decay=0.07, **given)
+    rates, decays, norms = zip(*seen, strict=True)
+    assert rates == pytest.approx([learning_rate(TrainParams(**given), step, 6) for step in range(6)])
+    assert set(decays) == {0.07}
+    assert norms == pytest.approx([1e-3] * 6, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("done", "since", "on_gpu", "due"),
+    [
+        (200, 1, False, True),
+        (199, 1, False, False),
+        (199, 301, False, True),
+        (200, 59, True, False),
+        (200, 61, True, True),
+        (150, 299, True, False),
+        (150, 301, True, True),
+    ],
+)
+def test_checkpoints_come_by_steps_and_by_the_clock(done, since, on_gpu, due):
+    setting = SimpleNamespace(params=TrainParams(checkpoint_every="auto"), on_gpu=on_gpu)
+    assert loop._checkpoint_is_due(done, time.monotonic() - since, setting) == due
 
 
 def test_training_lowers_the_loss(training):
