@@ -196,7 +196,9 @@ def test_a_run_after_a_finished_one_gives_the_same_without_training_again(train,
     assert {path: path.stat().st_mtime_ns for path in checkpoints.rglob("*.safetensors")} == times
 
 
-def test_a_checkpoint_is_not_used_for_other_parameters_data_or_augmentation(train, tmp_path):
+def test_a_checkpoint_is_not_used_for_other_parameters_data_augmentation_or_code(
+    train, tmp_path, monkeypatch
+):
     train()
     assert len(trainings(tmp_path)) == 1
     train(learning_rate=0.001)
@@ -211,6 +213,9 @@ def test_a_checkpoint_is_not_used_for_other_parameters_data_or_augmentation(trai
     Path(f"data/augmentation/{ORGAN}.json").write_text(json.dumps(policy))
     train()
     assert len(trainings(tmp_path)) == 4
+    monkeypatch.setattr("pipeline.training.fit.sha256_code", lambda *_: "other")
+    train()
+    assert len(trainings(tmp_path)) == 5
 
 
 def test_where_nobody_looked_for_a_label_in_the_watched_fold_its_dice_is_not_known(train):
