@@ -8,6 +8,8 @@ from pipeline.errors import HounsfieldError, MissingError
 
 CUT_SHORT = "Unable to read RWLock-file"
 """What DVC says of a note that a kill left half written."""
+NOT_KEPT = "ERROR: failed to transfer"
+"""What DVC says of a file that its cache has no room for, and ends as if it had taken it in."""
 
 
 def run_dvc(root: Path, *arguments: str, lock: int | None = None) -> str:
@@ -22,7 +24,7 @@ def run_dvc(root: Path, *arguments: str, lock: int | None = None) -> str:
         # DVC writes its note of who is at work in place: killed there, it refuses every command from then on.
         (root / ".dvc" / "tmp" / "rwlock").unlink(missing_ok=True)
         done = _done(root, arguments, lock)
-    if done.returncode == 0:
+    if done.returncode == 0 and NOT_KEPT not in done.stderr:
         return done.stdout
     said = [line for line in done.stderr.splitlines() if line.strip()]
     sentence = next(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.errors import MissingError, Unfinished
+from pipeline.onboarding.versioning import NOT_KEPT
 
 IDENTITY = {"NAME": "Hounsfield", "EMAIL": "hounsfield@localhost"}
 """Whose commits a run's are, where nobody is configured."""
@@ -72,7 +73,7 @@ def dvc(folder: Path, *arguments: str) -> str:
         text=True,
         check=False,
     )
-    if done.returncode != 0:
+    if done.returncode != 0 or NOT_KEPT in done.stderr:
         raise Refused(f"dvc {arguments[0]} failed", _sentence(done.stderr, ("ERROR:",)))
     return done.stdout
 
