@@ -241,7 +241,7 @@ def card(
     organ: Organ,
     version: Annotated[int | None, typer.Option(help="Its number; by default the champion's.")] = None,
 ) -> None:
-    """Print the model card of a version: what it is for, what it learned from, how good it is, its limits."""
+    """Print the model card of a version: what it is for, its data, how good it is, its limits."""
     from pipeline.registry.asked import asked_version
     from pipeline.registry.card import NAME
     from pipeline.registry.models import ModelRegistry

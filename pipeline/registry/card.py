@@ -1,4 +1,4 @@
-"""The model card: what a version is for, what it learned from, how good it is and where it may fail.
+"""The model card: what a version is for, its data, how good it is and where it may fail.
 
 After Mitchell et al., Model Cards for Model Reporting (FAT* 2019), as Markdown, from what the pipeline knows.
 """
@@ -39,7 +39,7 @@ def model_card(
     labels = list(config["labels"])
     sections = {
         "Intended use": _use(config, labels),
-        "What it learned from": _data(config.get("fingerprint_data") or {}),
+        "Its data": _data(config.get("fingerprint_data") or {}),
         "How good it is": _quality(figures, labels, patients),
         "By group of cases": _by_group(figures, groups),
         "Why it is where it is": [f"{outcome['decision']}:", "", *(f"* {why}" for why in outcome["reasons"])],
@@ -65,7 +65,7 @@ def _use(config: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
 def _data(fingerprint: Mapping[str, Any]) -> list[str]:
     if not fingerprint:
         return []
-    rows = [f"* {fingerprint['cases']} cases, {fingerprint['modality']}"]
+    rows = [f"* {fingerprint['cases']} cases, {fingerprint['modality']}, of the training and of the test"]
     labelled = fingerprint.get("labelled", {})
     if labelled:
         rows.append("* outlined in: " + ", ".join(f"{name} {count}" for name, count in labelled.items()))
@@ -120,7 +120,7 @@ def _limits(config: Mapping[str, Any], figures: pd.DataFrame) -> list[str]:
     whole = (config.get("fingerprint_data") or {}).get("cases", 0)
     partly = [name for name, count in labelled.items() if count < whole]
     if partly:
-        rows.append(f"* Not outlined, or not there, in every case it learned from: {', '.join(partly)}.")
+        rows.append(f"* Not outlined, or not there, in every one of its cases: {', '.join(partly)}.")
     kind = config["recipe"].get("annotation", {}).get("kind", "full")
     if kind != "full":
         rows.append(f"* It learned from annotations that are no full outlines ({kind}).")

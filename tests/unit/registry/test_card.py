@@ -50,9 +50,9 @@ def test_it_says_how_good_the_model_is_on_each_label_and_each_group(card):
     assert "| scanner B | 1 | 0.700 |" in card
 
 
-def test_it_says_what_the_model_learned_from_and_why_it_was_promoted(card):
+def test_it_says_what_its_data_are_the_test_cases_among_them_and_why_it_was_promoted(card):
     for said in (
-        "12 cases, CT",
+        "12 cases, CT, of the training and of the test",
         "spacing z: 1.5 to 5 mm",
         "left: 1 to 2.5 ml",
         "A 7, B 5",
@@ -63,7 +63,7 @@ def test_it_says_what_the_model_learned_from_and_why_it_was_promoted(card):
 
 def test_it_says_where_the_model_may_fail(card):
     assert "tested on 3 cases only" in card
-    assert "every case it learned from: right." in card
+    assert "every one of its cases: right." in card
     weak = CONFIG | {"recipe": {"annotation": {"kind": "points"}}}
     assert "no full outlines (points)" in model_card(weak, OUTCOME, FIGURES, {}, None)
 
@@ -72,5 +72,5 @@ def test_a_label_without_figures_and_a_model_without_a_fingerprint_are_told():
     old = {key: value for key, value in CONFIG.items() if key != "fingerprint_data"}
     card = model_card(old, OUTCOME, FIGURES.assign(dice=np.nan), {}, None)
     assert "| left | 0 | not known |" in card
-    assert "What it learned from" not in card
+    assert "Its data" not in card
     assert "commit: not known" in card
