@@ -6,6 +6,7 @@ import pytest
 import torch
 from nibabel.orientations import axcodes2ornt, ornt_transform
 
+from pipeline.atomic import sha256_file
 from pipeline.errors import DataError, MissingError
 from pipeline.inference.model import Model, build, load_model
 from pipeline.networks.base import ANY_SIZE
@@ -241,6 +242,22 @@ def test_weights_that_were_changed_are_refused(folder):
     content[-2] ^= 1
     weights.write_bytes(content)
     with pytest.raises(DataError, match="checksum"):
+        load_model(folder)
+
+
+def test_a_model_is_whole_only_with_all_of_its_files_as_they_were_saved(folder):
+    other = folder / "folds" / "1" / "notes.json"
+    other.parent.mkdir(parents=True)
+    other.write_text("{}")
+    config = json.loads((folder / "config.json").read_text())
+    config["sha256"]["folds/1/notes.json"] = sha256_file(other)
+    (folder / "config.json").write_text(json.dumps(config))
+    load_model(folder)
+    other.write_text("{ }")
+    with pytest.raises(DataError, match=r"notes\.json is not the file that was saved"):
+        load_model(folder)
+    other.unlink()
+    with pytest.raises(DataError, match=r"notes\.json is not the file that was saved"):
         load_model(folder)
 
 
