@@ -74,7 +74,9 @@ def test_of_few_cases_chance_is_not_taken_for_drift():
 
 def test_a_new_scanner_is_named():
     rows = drift(fingerprint(table(scanner=("One", "New")), PLAN), fingerprint(table(), PLAN))
-    assert "never seen before: New" in rows[-1].sentence
+    assert rows[-1].sentence == "scanner: never seen before: New"
+    rows = drift(fingerprint(table(scanner=("One",)), PLAN), fingerprint(table(), PLAN))
+    assert rows[-1].sentence == "scanner: 1 kinds, none of them new"
 
 
 def test_another_modality_is_drift_enough():
@@ -107,8 +109,9 @@ def test_scanners_that_no_header_says_are_not_told_as_one_kind():
 
 def test_tables_without_histograms_or_scanners_can_be_compared():
     bare = table().drop(columns=["scanner"]).assign(histogram=None)
-    rows = drift(fingerprint(bare, PLAN), fingerprint(bare, PLAN))
-    assert {row.verdict for row in rows} == {"none"}
+    known, unknown = fingerprint(table(), PLAN), fingerprint(bare, PLAN)
+    for now, then in ((unknown, unknown), (known, unknown), (unknown, known)):
+        assert {row.verdict for row in drift(now, then)} == {"none"}
 
 
 def test_the_stability_index_is_symmetric_and_finite():
