@@ -66,6 +66,12 @@ def test_an_organ_nobody_looked_for_has_no_volume_of_zero(image, label):
     assert row["ml_liver"] == pytest.approx(2.7)
 
 
+def test_what_is_there_has_its_volume_and_what_was_looked_for_and_is_absent_has_none(image, label):
+    row = facts(image, label, annotated=["liver", "tumour"])
+    assert row["ml_spleen"] == pytest.approx(4 * 5 * 5 * 0.003)
+    assert row["ml_tumour"] == 0
+
+
 def test_the_median_of_an_organ_is_its_own(image, label):
     image[label == 2] = 130
     row = facts(image, label)
@@ -147,6 +153,14 @@ def test_one_image_has_one_hash_however_it_is_stored(image):
     assert image_hash(np.zeros((2, 2, 2), np.float32)) == image_hash(-np.zeros((2, 2, 2), np.float32))
     assert image_hash(whole) != image_hash(whole + 1)
     assert image_hash(whole) != image_hash(whole[:-1])
+
+
+def test_two_large_images_that_begin_alike_have_two_hashes(image, monkeypatch):
+    monkeypatch.setattr("pipeline.volumes.facts.SAMPLE", 1000)
+    other = image.copy()
+    # Of every fifth voxel along each axis one.
+    other[15, 40, 60] += 1
+    assert image_hash(other) != image_hash(image)
 
 
 def test_a_large_image_is_thinned_evenly_in_millimetres():
