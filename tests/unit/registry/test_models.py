@@ -11,7 +11,7 @@ from requests import HTTPError
 
 import pipeline
 from pipeline.errors import DataError, MissingError, ParamsError
-from pipeline.registry import artifacts, models
+from pipeline.registry import artifacts, folders
 from pipeline.registry.connection import connect, reached
 from pipeline.registry.models import ModelRegistry
 from pipeline.registry.version import CONTENT, Description
@@ -102,10 +102,10 @@ def test_the_files_of_a_server_are_fetched_once_and_again_where_they_were_damage
     registry, model, evidence, home, monkeypatch
 ):
     # To us its artifacts are in no file system.
-    for module in (models, artifacts):
+    for module in (folders, artifacts):
         monkeypatch.setattr(module, "local_path", lambda _uri: None)
     fetched, fetch = [], artifacts.download
-    monkeypatch.setattr(models, "download", lambda *asked: fetched.append(asked) or fetch(*asked))
+    monkeypatch.setattr(folders, "download", lambda *asked: fetched.append(asked) or fetch(*asked))
     version = registry.register("liver", model, evidence, DESCRIPTION)
     promote(registry, version)
     kept = registry.champion("liver").folder
@@ -128,10 +128,10 @@ def test_the_files_of_a_server_are_fetched_once_and_again_where_they_were_damage
 def test_a_model_that_was_fetched_and_damaged_is_as_good_as_none(model, tmp_path):
     content = artifacts.content_of(model)
     folder = model.rename(tmp_path / content)
-    assert artifacts.registered(tmp_path, content, "train.start", "fetch it") == folder
+    assert folders.registered(tmp_path, content, "train.start", "fetch it") == folder
     (folder / "config.json").write_text("damaged")
     with pytest.raises(MissingError, match=rf"the model {content} that train\.start names is not at"):
-        artifacts.registered(tmp_path, content, "train.start", "fetch it")
+        folders.registered(tmp_path, content, "train.start", "fetch it")
 
 
 def test_artifacts_are_looked_for_where_they_were_and_then_below_the_home_of_now(tmp_path):

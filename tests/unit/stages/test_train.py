@@ -213,7 +213,7 @@ def test_a_checkpoint_is_not_used_for_other_parameters_data_augmentation_or_code
     Path(f"data/augmentation/{ORGAN}.json").write_text(json.dumps(policy))
     train()
     assert len(trainings(tmp_path)) == 4
-    monkeypatch.setattr("pipeline.training.fit.sha256_code", lambda *_: "other")
+    monkeypatch.setattr("pipeline.training.material.sha256_code", lambda *_: "other")
     train()
     assert len(trainings(tmp_path)) == 5
 
