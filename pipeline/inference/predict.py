@@ -173,9 +173,10 @@ def _label(model: Model, one: Input, written_as: Format, maker: str) -> None:
 
 def _may_be_replaced(path: Path) -> bool:
     """Whether it is DICOM as is written here; an image would be lost."""
+    from pipeline.volumes.layouts.dicom_masks import CONTOURS, SEGMENTATION
     from pipeline.volumes.readers.annotation import modality
 
     try:
-        return modality(path) in ("SEG", "RTSTRUCT")
+        return modality(path) in (CONTOURS, SEGMENTATION)
     except DataError:
         return False

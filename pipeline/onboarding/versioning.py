@@ -1,15 +1,14 @@
 """DVC's commands, with DVC's own sentence when one fails."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 from pipeline.errors import HounsfieldError, MissingError
+from pipeline.runs.attempts import forget_killed
+from pipeline.runs.commands import NOT_KEPT, dvc_command
 
 CUT_SHORT = "Unable to read RWLock-file"
 """What DVC says of a note that a kill left half written."""
-NOT_KEPT = "ERROR: failed to transfer"
-"""What DVC says of a file that its cache has no room for, and ends as if it had taken it in."""
 
 
 def run_dvc(root: Path, *arguments: str, lock: int | None = None) -> str:
@@ -21,8 +20,8 @@ def run_dvc(root: Path, *arguments: str, lock: int | None = None) -> str:
     """
     done = _done(root, arguments, lock)
     if CUT_SHORT in done.stderr:
-        # DVC writes its note of who is at work in place: killed there, it refuses every command from then on.
-        (root / ".dvc" / "tmp" / "rwlock").unlink(missing_ok=True)
+        # With half a note DVC refuses every command.
+        forget_killed(root)
         done = _done(root, arguments, lock)
     if done.returncode == 0 and NOT_KEPT not in done.stderr:
         return done.stdout
@@ -42,7 +41,7 @@ def run_dvc(root: Path, *arguments: str, lock: int | None = None) -> str:
 
 def _done(root: Path, arguments: tuple[str, ...], lock: int | None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
+        dvc_command(*arguments),
         cwd=root,
         capture_output=True,
         text=True,

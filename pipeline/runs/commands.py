@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.errors import MissingError, Unfinished
-from pipeline.onboarding.versioning import NOT_KEPT
 
 IDENTITY = {"NAME": "Hounsfield", "EMAIL": "hounsfield@localhost"}
 """Whose commits a run's are, where nobody is configured."""
@@ -16,6 +15,8 @@ SILENT = {"GIT_HTTP_LOW_SPEED_LIMIT": "1", "GIT_HTTP_LOW_SPEED_TIME": "600"}
 """A server that says nothing for so many seconds is given up; git would wait for it for ever."""
 FOLLOWS = "(atomic push fail"
 """How git says that a branch or tag was not pushed because another one was refused."""
+NOT_KEPT = "ERROR: failed to transfer"
+"""What DVC says of a file that its cache has no room for, and ends as if it had taken it in."""
 LOCKED = "(atomic transaction failed"
 """How git says that one could not be written; the line that tells why comes from the other side."""
 

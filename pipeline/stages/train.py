@@ -17,7 +17,7 @@ from pipeline.errors import DataError, MissingError
 from pipeline.inference.model import BEFORE, CONFIG, FOLDS, WEIGHTS, parts
 from pipeline.inference.rule_out import labelled_range
 from pipeline.metrics.bootstrap import patients_of
-from pipeline.params import TrainParams
+from pipeline.params import InferenceParams, TrainParams
 from pipeline.registry.folders import champions_in
 from pipeline.sampling.split import RULE
 from pipeline.training.before import fit_before, groups_of
@@ -62,8 +62,8 @@ def run(
     # Nothing here reads memory it has not written; filling it costs a twentieth of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     plan, cases = read_json(plans), pd.read_parquet(accepted)
-    mirrored = params.inference.mirror_axes
-    check_mirrors(f"organs.{organ}.train.inference.mirror_axes", mirrored, plan["labels"])
+    mirrors = f"organs.{organ}.train.inference.mirror_axes"
+    check_mirrors(mirrors, params.inference.mirror_axes, plan["labels"])
     material = Material(
         organ,
         plan,
@@ -85,18 +85,7 @@ def run(
     members = [_fit(material, params, fold) for fold in folds]
     if not first():
         return
-    # A mark that only says which slices hold a label lies anywhere in them.
-    outlined = Recipe.of(plan).annotation.kind != "image"
-    for one in members:
-        if params.inference.rule_out and outlined:
-            one.config["rule_out"] = labelled_range(cases[cases["split"] == "train"])
-        if mirrored:
-            one.config["mirror_axes"] = list(mirrored)
-    trained = replace(members[0], folds=tuple(members[1:]), curve=_mean_curve([one.curve for one in members]))
-    if len(members) > 1:
-        trained.config.update(folds=len(members), fold_dice=_dice_by_fold(members))
-    if params.inference.clean == "auto" and outlined:
-        trained.config["clean"] = helpful_cleaning(members, material, patients_of(cases))
+    trained = _as_one(members, material, params.inference, cases)
     _save(models, trained)
     _save_curve(curves, trained.curve)
 
@@ -122,6 +111,25 @@ def _fit(material: Material, params: TrainParams, fold: int) -> Trained:
         return fit(material, params, learned, looked_at)
     before, handed = fit_before(material, params, params.before)
     return fit(material, params, learned, looked_at, before, handed)
+
+
+def _as_one(
+    members: Sequence[Trained], material: Material, inference: InferenceParams, cases: pd.DataFrame
+) -> Trained:
+    """The model of all networks, with how it is used in its configuration."""
+    # A mark that only says which slices hold a label lies anywhere in them.
+    outlined = Recipe.of(material.plan).annotation.kind != "image"
+    for one in members:
+        if inference.rule_out and outlined:
+            one.config["rule_out"] = labelled_range(cases[cases["split"] == "train"])
+        if inference.mirror_axes:
+            one.config["mirror_axes"] = list(inference.mirror_axes)
+    trained = replace(members[0], folds=tuple(members[1:]), curve=_mean_curve([one.curve for one in members]))
+    if len(members) > 1:
+        trained.config.update(folds=len(members), fold_dice=_dice_by_fold(members))
+    if inference.clean == "auto" and outlined:
+        trained.config["clean"] = helpful_cleaning(members, material, patients_of(cases))
+    return trained
 
 
 def _left_out(organ: str, table: pd.DataFrame, params: TrainParams) -> list[int]:
