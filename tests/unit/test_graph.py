@@ -139,8 +139,9 @@ def test_a_folder_without_one_is_refused(tmp_path: Path) -> None:
         load_stages(tmp_path)
 
 
-def test_nothing_heavy_is_imported() -> None:
+@pytest.mark.parametrize("module", ["pipeline.graph", "pipeline.runs.commands"])
+def test_nothing_heavy_is_imported(module: str) -> None:
     heavy = {"torch", "mlflow", "dvc", "airflow", "numpy", "pandas", "pydantic"}
-    code = f"import sys, pipeline.graph; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
