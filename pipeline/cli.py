@@ -226,7 +226,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Label scans with the current model, in the geometry of each: same shape, affine, orientation."""
-    from pipeline.inference.predict import predict_scans
+    from pipeline.prediction.predict import predict_scans
 
     started = time.perf_counter()
     source, target = source.absolute(), target.absolute()

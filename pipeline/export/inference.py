@@ -134,9 +134,10 @@ def _normalised(channels: list[dict[str, Any]]) -> str:
 def _run(config: Mapping[str, Any], form: Form) -> dict[str, Any]:
     """From the files of `dataset_dir` to label maps in `output_dir`."""
     several = config["recipe"].get("channels", 1) > 1
-    # Of several channels a case is a folder, and its files are the channels in the order of their names.
+    # Of several channels a case is a file that holds them, or a folder of files in the order of their names.
     cases = "sorted(glob.glob(os.path.join(@dataset_dir, '*')))"
-    listed = f"[sorted(glob.glob(os.path.join(case, '*.nii*'))) for case in {cases}]" if several else cases
+    folder = "sorted(glob.glob(os.path.join(case, '*.nii*')))"
+    listed = f"[case if os.path.isfile(case) else {folder} for case in {cases}]" if several else cases
     return {
         "dataset_dir": "$@bundle_root + '/scans'",
         "output_dir": "$@bundle_root + '/label_maps'",

@@ -17,10 +17,10 @@ from pipeline.metrics.overlap import overlap
 from pipeline.metrics.surface import surface
 from pipeline.progress import track
 from pipeline.volumes.case_files import CaseFiles
-from pipeline.volumes.cases import Recipe, annotated_labels, read_truth
+from pipeline.volumes.cases import Recipe, annotated_labels, read_scans, read_truth
 from pipeline.volumes.geometry import Floats, Geometry, to_canonical
 from pipeline.volumes.layouts import find_layout
-from pipeline.volumes.readers import Scan, read_scan
+from pipeline.volumes.readers import Scan
 from pipeline.volumes.resampling import resample_labels
 
 Watch = Callable[[Floats], None]
@@ -131,7 +131,7 @@ def predictions(
     files = _files(cases, raw)
     recipe = reads or model.recipe
     for case in track(cases["case"].tolist(), "predict", len(cases)):
-        scans = [read_scan(*(raw / path for path in paths)) for paths in files[case].images]
+        scans = read_scans(files[case], raw)
         masks = read_truth(files[case], raw, scans[0].geometry, recipe)
         annotated = annotated_labels(files[case], masks, recipe)
         watch = None

@@ -125,9 +125,12 @@ class Model:
         # Those of other folds are as this one.
         can_lack = all(one.network.form.missing_channels for one in (self, *self.before))
         if not there or asked != every or (len(there) < every and not can_lack):
+            told = "1 channel" if len(there) == 1 else f"{len(there)} channels"
             raise DataError(
-                f"{name}: {len(there)} images, but the model was trained on {every} channels",
-                "give all channels of a case, or use a model of a network that can do without (multistream)",
+                f"{name}: {told}, but the model was trained on {every}",
+                "give all channels of a case, or use a model of a network that can do without (multistream)"
+                if len(there) < every
+                else "give those it was trained on, or use a model of as many",
             )
         return there
 

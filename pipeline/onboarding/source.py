@@ -150,13 +150,13 @@ def _guess_modality(source: Path, cases: list[CaseFiles]) -> str:
     Raises:
         DataError: they do not, and nothing else tells CT without HU from MR.
     """
-    from pipeline.volumes.readers import read_scan
+    from pipeline.volumes.readers import read_channels
 
     images = [case.images[0] for case in cases if case.images]
     lowest: list[float] = []
     for image in images[:: -(-len(images) // IMAGES_LOOKED_AT)]:
         try:
-            lowest.append(float(read_scan(*(source / path for path in image)).array.min()))
+            lowest.append(float(read_channels(*(source / path for path in image))[0].array.min()))
         except DataError:
             # One bad file is for ingest to quarantine.
             continue

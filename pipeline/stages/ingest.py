@@ -4,7 +4,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -17,12 +17,12 @@ from pipeline.errors import DataError, MissingError
 from pipeline.params import IngestParams
 from pipeline.progress import console, track
 from pipeline.volumes.calibration import Offset, find_offset
-from pipeline.volumes.case_files import CaseFiles
 from pipeline.volumes.cases import (
     Ingested,
     Job,
     Recipe,
     Row,
+    Surveyed,
     attempt_case,
     case_key,
     columns,
@@ -97,7 +97,7 @@ def _recipe(params: IngestParams, source: Source) -> Recipe:
         offset=_offset(params, source),
         mr_scale=params.mr_scale,
         rois={label: list(patterns) for label, patterns in params.rois.items()},
-        channels=_channels(source.complete),
+        channels=_channels(source.surveyed.values()),
         annotation=params.annotation.recipe(),
     )
 
@@ -110,9 +110,9 @@ def _offset(params: IngestParams, source: Source) -> Offset:
     return find_offset([one.peak for one in source.surveyed.values()])
 
 
-def _channels(complete: Sequence[CaseFiles]) -> int:
+def _channels(surveyed: Iterable[Surveyed]) -> int:
     """As most cases have; the others are refused."""
-    counts = [len(files.images) for files in complete] or [1]
+    counts = [one.channels for one in surveyed] or [1]
     return max(set(counts), key=lambda count: (counts.count(count), count))
 
 

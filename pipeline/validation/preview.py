@@ -11,7 +11,7 @@ from pipeline.errors import DataError
 from pipeline.volumes.case_files import CaseFiles
 from pipeline.volumes.geometry import Floats, Geometry, Triple, to_canonical
 from pipeline.volumes.masks import read_masks
-from pipeline.volumes.readers import Scan, read_scan
+from pipeline.volumes.readers import Scan, read_channels
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def preview(
 
 def _read(paths: list[Path]) -> Scan | None:
     try:
-        return read_scan(*paths)
+        return read_channels(*paths)[0]
     except (DataError, MemoryError, OSError):
         return None
 

@@ -32,7 +32,7 @@ class CaseFiles:
     patient: str
     """Cases of one patient stay on one side of every split."""
     images: tuple[tuple[Path, ...], ...] = ()
-    """A channel each: one file with its companions, or the slices of a DICOM series."""
+    """A channel each: a file with its companions, which may hold several, or the slices of a DICOM series."""
     masks: tuple[Mask, ...] = ()
     annotated: tuple[str, ...] | None = None
     """The labels that somebody looked for, as the source names them; None: all of them."""

@@ -32,9 +32,10 @@ from pipeline.volumes.readers import (
     ITK,
     NIFTI,
     Scan,
+    channels_in,
     check_memory,
+    read_channels,
     read_geometry,
-    read_scan,
     starts_negative,
 )
 from pipeline.volumes.resampling import interpolation, resample_image, resample_labels
@@ -116,6 +117,7 @@ class Surveyed:
     """Millimetres, (z, y, x)."""
     peak: float | None
     """Where soft tissue lies in a CT without negative values."""
+    channels: int = 1
 
 
 def class_indices(labels: Mapping[str, int]) -> dict[str, int]:
@@ -126,7 +128,7 @@ def class_indices(labels: Mapping[str, int]) -> dict[str, int]:
 def columns(labels: Iterable[str]) -> list[str]:
     """The columns of the case table, in an order that does not depend on which rows are new."""
     names = ["case", "patient", "status", "reason", "remedy", "layout", "key", "content", "notes"]
-    return [*names, "annotated", "orientation", "scanner", "stored_peak", *facts.columns(labels)]
+    return [*names, "annotated", "channels", "orientation", "scanner", "stored_peak", *facts.columns(labels)]
 
 
 def survey_case(job: Job) -> Surveyed:
@@ -136,12 +138,18 @@ def survey_case(job: Job) -> Surveyed:
         DataError: they cannot be read.
     """
     paths = [job.raw / path for path in job.files.images[0]]
+    channels = _count_channels(job.files, job.raw)
     # Most CTs begin with air: the first slices tell that no offset is needed.
     if not job.asks_for_offset or starts_negative(*paths):
         geometry = read_geometry(*paths)
-        return Surveyed(geometry.canonical_shape, geometry.spacing, None)
-    scan = read_scan(*paths)
-    return Surveyed(scan.geometry.canonical_shape, scan.geometry.spacing, soft_tissue_peak(scan.array))
+        return Surveyed(geometry.canonical_shape, geometry.spacing, None, channels)
+    scan = read_channels(*paths)[0]
+    peak = soft_tissue_peak(scan.array)
+    return Surveyed(scan.geometry.canonical_shape, scan.geometry.spacing, peak, channels)
+
+
+def _count_channels(files: CaseFiles, root: Path) -> int:
+    return sum(channels_in(*(root / path for path in paths)) for paths in files.images)
 
 
 def attempt_case(job: Job) -> Ingested:
@@ -203,7 +211,7 @@ def ingest_case(job: Job) -> Ingested:
     image, scans = read_images(files, job.raw, job.recipe.channels)
     geometry, spacing, target = scans[0].geometry, scans[0].geometry.spacing, job.recipe.spacing
     shape = resampled_shape(geometry.canonical_shape, spacing, target)
-    check_memory(f"{files.case}: the planned spacing makes it", shape)
+    check_memory(f"{files.case}: the planned spacing makes it", shape, len(scans))
     calibrated, notes = calibrate(files.case, image, scans, job.recipe)
     masks = read_truth(files, job.raw, geometry, job.recipe)
     label = to_classes(masks.array, geometry, job.recipe)
@@ -227,16 +235,33 @@ def read_images(files: CaseFiles, root: Path, channels: int) -> tuple[list[Float
     Raises:
         DataError: one is unreadable, they lie apart, or their number is not `channels`.
     """
-    if len(files.images) != channels:
+    # By their headers: a series of hundreds is not read to be refused.
+    found = _count_channels(files, root)
+    if found != channels:
+        told = "1 channel" if found == 1 else f"{found} channels"
         raise DataError(
-            f"{files.case}: it has {len(files.images)} channels, but {channels} are expected",
-            "add the missing image, or remove the case",
+            f"{files.case}: it has {told}, but {channels} {'is' if channels == 1 else 'are'} expected",
+            f"{'add the missing image' if found < channels else 'give those that other cases have'}, "
+            "or remove the case",
         )
-    scans = [read_scan(*(root / path for path in paths)) for paths in files.images]
+    scans = read_scans(files, root)
     for number, scan in enumerate(scans[1:], start=1):
         check_aligned(files.case, scans[0].geometry, scan.geometry, f"channel {number}")
     # Of two affines that differ by rounding, each could turn an oblique array another way.
     return [to_canonical(scan.array, scans[0].geometry) for scan in scans], scans
+
+
+def read_scans(files: CaseFiles, root: Path) -> list[Scan]:
+    """Every channel of a case as its files hold it.
+
+    Args:
+        files: of the case; one of them may hold several channels.
+        root: that their paths begin at.
+
+    Raises:
+        DataError: one is unreadable.
+    """
+    return [scan for paths in files.images for scan in read_channels(*(root / path for path in paths))]
 
 
 def calibrate(
@@ -248,16 +273,17 @@ def calibrate(
         DataError: the values cannot be what the modality says.
     """
     calibrated, notes = [], []
-    for image, scan in zip(images, scans, strict=True):
+    for number, (image, scan) in enumerate(zip(images, scans, strict=True)):
+        named = case if len(images) == 1 else f"{case}: channel {number}"
         if scan.origin.modality not in ("", recipe.modality):
             raise DataError(
-                f"{case}: its header says {scan.origin.modality}, but {recipe.modality} is expected",
+                f"{named}: its header says {scan.origin.modality}, but {recipe.modality} is expected",
                 "remove the case, or set ingest.modality",
             )
         if recipe.modality == "CT":
-            one, said = calibrate_ct(case, image, recipe.offset, scan.origin.padding)
+            one, said = calibrate_ct(named, image, recipe.offset, scan.origin.padding)
         else:
-            one, said = calibrate_mr(case, image, recipe.mr_scale)
+            one, said = calibrate_mr(named, image, recipe.mr_scale)
         calibrated.append(np.ascontiguousarray(one))
         notes += [*scan.origin.notes, *said]
     return calibrated, notes
@@ -368,6 +394,7 @@ def _row(job: Job, images: list[Floats], label: NDArray[np.uint8], scans: list[S
         "reason": "",
         "remedy": "",
         "annotated": ";".join(annotated) if len(annotated) < len(recipe.labels) else "",
+        "channels": len(scans),
         "orientation": geometry.orientation,
         "scanner": scans[0].origin.scanner,
         # Of an MR, too: it may turn out to be a CT when the parameters are mended.

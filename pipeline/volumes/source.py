@@ -101,6 +101,8 @@ def _survey(source: Source, modality: str, offset: bool, survey: Survey) -> dict
         files.case: _as_measured(source.made[files.case])
         for files in source.complete
         if source.made.get(files.case, {}).get("content") == source.contents.get(files.case, "")
+        # Volumes of earlier releases do not say it.
+        and "channels" in source.made[files.case]
     }
     # Which cases are asked depends on their names alone: others that come later change little.
     in_turn = sorted(source.complete, key=lambda files: sha256_json(files.case)) if offset else []
@@ -127,4 +129,4 @@ def _as_measured(row: Row) -> Surveyed:
     """As the row of a volume tells that was made of the same files."""
     nz, ny, nx = (int(row[f"shape_{axis}"]) for axis in "zyx")
     z, y, x = (float(row[f"spacing_{axis}"]) for axis in "zyx")
-    return Surveyed((nz, ny, nx), (z, y, x), row["stored_peak"])
+    return Surveyed((nz, ny, nx), (z, y, x), row["stored_peak"], row["channels"])

@@ -7,9 +7,9 @@ import nibabel
 import pytest
 
 from pipeline.cli import run_stage
-from pipeline.inference.predict import predict_scans
 from pipeline.networks import names
 from pipeline.networks.compositions import NAMED
+from pipeline.prediction.predict import predict_scans
 from tests.conftest import Project
 
 ORGAN = "abdomen"

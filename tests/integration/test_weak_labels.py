@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.cli import run_stage
-from pipeline.inference.predict import predict_scans
 from pipeline.labels import UNKNOWN
 from pipeline.metrics.overlap import dice
+from pipeline.prediction.predict import predict_scans
 from pipeline.volumes.store import SUFFIX, read_case
 from tests.conftest import Project
 

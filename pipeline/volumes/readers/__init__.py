@@ -1,7 +1,7 @@
 """Reading scans and label maps from disk, trusting nothing that a header says.
 
-A format is a file here with two functions, `read` and `geometry`; `read_scan` and `read_geometry`
-choose among them by the name of the file.
+A format is a file here with two functions, `read` and `geometry`, and further ones where it can do more;
+`read_scan`, `read_geometry` and those beside them choose among the formats by the name of the file.
 """
 
 import importlib
@@ -18,7 +18,16 @@ ITK = (".mha", ".mhd", ".nrrd", ".nhdr")
 EARLY, SHORT = 0x18, 256
 """The element of group 8 that every DICOM object has, and bytes that those up to it are within."""
 
-__all__ = ["Scan", "check_memory", "read_geometry", "read_label_map", "read_scan", "starts_negative"]
+__all__ = [
+    "Scan",
+    "channels_in",
+    "check_memory",
+    "read_channels",
+    "read_geometry",
+    "read_label_map",
+    "read_scan",
+    "starts_negative",
+]
 
 
 def read_scan(*paths: Path) -> Scan:
@@ -36,6 +45,29 @@ def read_scan(*paths: Path) -> Scan:
     return scan
 
 
+def read_channels(*paths: Path) -> list[Scan]:
+    """As `read_scan`, but a file may hold several channels: one behind the other along its fourth axis.
+
+    Raises:
+        DataError: as `read_scan`.
+    """
+    module = _reader(paths[0])
+    several: list[Scan] = (
+        module.read_channels(*paths) if hasattr(module, "read_channels") else [module.read(*paths)]
+    )
+    return several
+
+
+def channels_in(*paths: Path) -> int:
+    """How many channels `read_channels` gives, by the header alone.
+
+    Raises:
+        DataError: the header cannot be read.
+    """
+    module = _reader(paths[0])
+    return int(module.channels_in(*paths)) if hasattr(module, "channels_in") else 1
+
+
 def read_label_map(*paths: Path) -> Scan:
     """As `read_scan`, but whole numbers may come in the type they are stored in: bytes need no float32.
 
@@ -48,7 +80,7 @@ def read_label_map(*paths: Path) -> Scan:
 
 
 def read_geometry(*paths: Path) -> Geometry:
-    """Shape and affine of a volume, from its header alone.
+    """Shape and affine of a volume, or of each of its channels, from its header alone.
 
     Raises:
         DataError: as `read_scan`, as far as a header can tell.

@@ -49,19 +49,36 @@ DENSEST = 1100
 
 def read(*paths: Path) -> Scan:
     """Read one NIfTI volume; of a pair, either file or both may be given."""
-    return _read(paths[0], as_stored=False)
+    return _read(paths[0], several=False)[0]
 
 
 def read_label_map(*paths: Path) -> Scan:
     """The same, but whole numbers that are not scaled stay in the type of the file."""
-    return _read(paths[0], as_stored=True)
+    return _read(paths[0], several=False, as_stored=True)[0]
 
 
-def _read(path: Path, *, as_stored: bool) -> Scan:
+def read_channels(*paths: Path) -> list[Scan]:
+    """The same of each channel: of a file in four dimensions, a volume for each index of the last."""
+    return _read(paths[0], several=True)
+
+
+def channels_in(*paths: Path) -> int:
+    """How many channels the header tells of."""
+    return _channels(_open(paths[0]))
+
+
+def _channels(image: SpatialImage) -> int:
+    """Of an array (I, J, K, channels), or (I, J, K, 1, channels) as ITK writes vectors; else 1."""
+    further = [count for count in image.shape[3:] if count != 1]
+    return further[0] if len(further) == 1 and further[0] > 1 else 1
+
+
+def _read(path: Path, *, several: bool, as_stored: bool = False) -> list[Scan]:
     image = _open(path)
-    found = _geometry(path, image)
+    found = _geometry(path, image, several)
     try:
-        array = _voxels(image, as_stored).reshape(found.shape, order="F")
+        # A channel is one piece of the file.
+        array = _voxels(image, as_stored).reshape((*found.shape, -1), order="F")
     except MemoryError:
         raise ResourceError(
             f"{path.name}: {found.shape} voxels do not fit into memory", "use a machine with more"
@@ -70,19 +87,20 @@ def _read(path: Path, *, as_stored: bool) -> Scan:
         raise DataError(f"{path.name} is damaged ({first_line(path, error)})", "fetch it again") from None
     if not _is_plain(image):
         check_finite(path.name, array)
-    return Scan(array, found, Origin(notes=_notes(image)))
+    origin = Origin(notes=_notes(image))
+    return [Scan(array[..., channel], found, origin) for channel in range(array.shape[-1])]
 
 
 def geometry(*paths: Path) -> Geometry:
     """Shape and affine, from the header."""
-    return _geometry(paths[0], _open(paths[0]))
+    return _geometry(paths[0], _open(paths[0]), several=True)
 
 
 def starts_negative(*paths: Path) -> bool:
     """Whether there is a negative value among the first voxels."""
     path = paths[0]
     image = _open(path)
-    _geometry(path, image)
+    _geometry(path, image, several=True)
     proxy = image.dataobj
     file = Path(image.file_map["image"].filename)
     count = min(math.prod(proxy.shape), FIRST)
@@ -135,7 +153,7 @@ def _open(path: Path) -> SpatialImage:
     return image
 
 
-def _geometry(path: Path, image: SpatialImage) -> Geometry:
+def _geometry(path: Path, image: SpatialImage, several: bool) -> Geometry:
     if image.get_data_dtype().kind not in "iuf":
         raise DataError(
             f"{path.name} holds {image.get_data_dtype()} (colour or complex)", "export it in grey"
@@ -143,7 +161,9 @@ def _geometry(path: Path, image: SpatialImage) -> Geometry:
     unit = int(image.header["xyzt_units"]) & 7
     if unit not in MILLIMETRES:
         raise DataError(f"{path.name} is not measured in mm (its unit is {unit})", "export it in millimetres")
-    found = checked_geometry(path.name, image.shape, np.asarray(image.affine, dtype=np.float64))
+    channels = _channels(image) if several else 1
+    shape = image.shape if channels == 1 else image.shape[:3]
+    found = checked_geometry(path.name, shape, np.asarray(image.affine, dtype=np.float64), channels)
     spacing, pixdim = np.linalg.norm(found.affine[:3, :3], axis=0), np.array(image.header.get_zooms()[:3])
     # Programs differ in which of the two they believe.
     if not (np.abs(spacing - pixdim) <= APART * pixdim).all():

@@ -45,13 +45,16 @@ class Scan:
     origin: Origin = Origin()
 
 
-def checked_geometry(name: str, shape: Sequence[int], affine: NDArray[np.float64]) -> Geometry:
+def checked_geometry(
+    name: str, shape: Sequence[int], affine: NDArray[np.float64], channels: int = 1
+) -> Geometry:
     """The geometry that a header claims.
 
     Args:
         name: of the file, for the message.
         shape: (I, J, K); further axes of length 1 are dropped.
         affine: 4×4, voxel indices to millimetres in RAS+.
+        channels: of such a shape, that are read together.
 
     Raises:
         DataError: it is not one volume, has no usable spacing, is sheared, or would not fit into memory.
@@ -72,15 +75,15 @@ def checked_geometry(name: str, shape: Sequence[int], affine: NDArray[np.float64
         )
     _check_right_angles(name, affine[:3, :3] / spacing)
     geometry = Geometry((shape[0], shape[1], shape[2]), affine)
-    check_memory(f"{name}: its header claims", geometry.shape)
+    check_memory(f"{name}: its header claims", geometry.shape, channels)
     return geometry
 
 
 def _if_channels(shape: tuple[int, ...]) -> str:
-    """What else to say of a file that may hold several channels."""
+    """What else to say of a file that may hold several channels, where these cannot be read."""
     if len(shape) < 4:
         return ""
-    return " (several channels: a file of its own for each, NAME_0000.nii.gz, NAME_0001.nii.gz, ...)"
+    return " (channels of an image: one NIfTI file, or a file of its own for each, NAME_0000.nii.gz, ...)"
 
 
 def _check_right_angles(name: str, directions: NDArray[np.float64]) -> None:
@@ -106,17 +109,18 @@ def check_finite(name: str, array: Floats) -> None:
         raise DataError(f"{name}: {count} voxels are NaN or infinite", "export it again")
 
 
-def check_memory(what: str, shape: tuple[int, int, int]) -> None:
+def check_memory(what: str, shape: tuple[int, int, int], channels: int = 1) -> None:
     """Refuse before anything is allocated what could not be worked on: three copies in float32.
 
     Raises:
-        ResourceError: beginning with `what`, which says who wants `shape` voxels.
+        ResourceError: beginning with `what`, which says who wants `shape` voxels in each channel.
     """
-    needed = 3 * 4 * math.prod(shape)
+    needed = 3 * 4 * math.prod(shape) * channels
+    claimed = f"{shape} voxels in {channels} channels" if channels > 1 else f"{shape} voxels"
     available = psutil.virtual_memory().available
     if needed > available:
         raise ResourceError(
-            f"{what} {shape} voxels, which need {needed / 2**30:.1f} GiB of {available / 2**30:.1f} GiB free",
+            f"{what} {claimed}, which need {needed / 2**30:.1f} GiB of {available / 2**30:.1f} GiB free",
             "crop it, or use a machine with more memory",
         )
 

@@ -124,7 +124,7 @@ def _spoil(raw: Path) -> dict[str, str]:
         "shifted": (_image(0) + 3000, _label(0), AFFINE, "lowest value is 2000"),
         "elsewhere": (_image(0), _label(0), np.diag([-1.0, -1.0, 5.0, 1.0]), "mm apart"),
         "cut": (_image(0), _label(0)[:10], AFFINE, "voxels and the label map"),
-        "series": (np.zeros((*SHAPE, 2), np.int16), _label(0), AFFINE, "shape (20, 18, 12, 2)"),
+        "series": (np.zeros((*SHAPE, 2), np.int16), _label(0), AFFINE, "2 channels, but 1 is expected"),
     }
     for case, (image, label, affine, _) in spoilt.items():
         _save(raw, "images", case, image)
@@ -137,6 +137,28 @@ def _spoil(raw: Path) -> dict[str, str]:
         "label_only": "label without an image",
         "garbage": "cannot be read",
     }
+
+
+def test_channels_in_one_file_are_taken_as_files_of_their_own_are(
+    root: Path, given: dict[str, list[str]]
+) -> None:
+    for seed, case in enumerate(GOOD):
+        _save(root / "raw", "images", case, np.stack([_image(seed), _image(seed + 10)], axis=-1))
+    _save(root / "raw", "images", "three", np.stack([_image(0)] * 3, axis=-1))
+    _save(root / "raw", "labels", "three", _label(0))
+    table = _run(root, modality="MR")
+    assert list(table["channels"][list(GOOD)]) == [2] * 4
+    assert read_json(root / "plan.json")["recipe"]["channels"] == 2
+    assert len(read_json(root / "plan.json")["normalisation"]) == 2
+    assert "three: it has 3 channels, but 2 are expected" in table.loc["three", "reason"]
+    assert read_case(root / "volumes" / "a.b2nd").image.shape[0] == 2
+    before = _outputs(root)
+    given.clear()
+    _run(root, modality="MR")
+    # Nothing is made again, and no header read but of the case that was refused.
+    assert given.get("attempt_case", []) == []
+    assert set(given.get("survey_case", [])) <= {"three"}
+    assert _outputs(root) == before
 
 
 def test_every_case_is_accepted_or_quarantined_with_its_reason(

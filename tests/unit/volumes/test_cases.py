@@ -387,14 +387,40 @@ def test_two_images_of_a_case_are_two_channels(job: Job) -> None:
     assert np.array_equal(case.image[1], read_case(single.volume).image[0])
     # Facts are those of the first image.
     differ = {name for name in expected if row[name] != expected[name]}
-    assert differ == {"key", "content"}
+    assert differ == {"key", "content", "channels"}
+    assert (row["channels"], expected["channels"]) == (2, 1)
+
+
+def test_two_channels_in_one_file_make_the_volume_that_two_files_make(job: Job) -> None:
+    second = np.random.default_rng(1).integers(0, 900, SHAPE).astype(np.int16)
+    apart = _two_channels(job, second)
+    row, surveyed = _row(apart), survey_case(apart)
+    together = replace(job, recipe=apart.recipe, volumes=job.volumes / "together")
+    _save_image(together, np.stack([_image(), second], axis=-1))
+    told = _row(together)
+    assert {name for name in row if row[name] != told[name]} == {"key", "content"}
+    expected, case = read_case(apart.volume), read_case(together.volume)
+    assert np.array_equal(case.image, expected.image)
+    assert np.array_equal(case.label, expected.label)
+    assert survey_case(together) == surveyed
+    assert surveyed.channels == 2
+
+
+def test_an_empty_channel_is_refused_by_its_number(job: Job) -> None:
+    assert (
+        "a: channel 1: all voxels are about 0"
+        in _refusal(_two_channels(job, np.zeros(SHAPE, np.int16))).reason
+    )
 
 
 def test_a_case_that_lacks_a_channel_is_refused(job: Job) -> None:
     recipe = replace(RECIPE, modality="MR", channels=2)
-    assert "it has 1 channels, but 2 are expected" in _refusal(replace(job, recipe=recipe)).reason
+    refused = _refusal(replace(job, recipe=recipe))
+    assert "it has 1 channel, but 2 are expected" in refused.reason
+    assert "add the missing image" in refused.remedy
     both = replace(_two_channels(job, _image()), recipe=replace(RECIPE, modality="MR"))
-    assert "it has 2 channels, but 1 are expected" in _refusal(both).reason
+    assert "it has 2 channels, but 1 is expected" in _refusal(both).reason
+    assert "add" not in _refusal(both).remedy
 
 
 @pytest.mark.parametrize(
@@ -543,7 +569,7 @@ def test_a_missing_file_is_named_and_the_case_has_no_key(job: Job) -> None:
 def test_what_this_machine_cannot_do_is_no_fault_of_the_case(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_memory(what: str, shape: tuple[int, ...]) -> None:
+    def no_memory(what: str, shape: tuple[int, ...], channels: int) -> None:
         raise ResourceError(f"{what} {shape}", "use another machine")
 
     monkeypatch.setattr("pipeline.volumes.cases.check_memory", no_memory)

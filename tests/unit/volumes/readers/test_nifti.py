@@ -3,6 +3,7 @@ import struct
 import time
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel
@@ -10,9 +11,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, ResourceError
 from pipeline.volumes.geometry import Geometry
-from pipeline.volumes.readers import check_memory, read_geometry, read_scan, starts_negative
+from pipeline.volumes.readers import (
+    channels_in,
+    check_memory,
+    read_channels,
+    read_geometry,
+    read_label_map,
+    read_scan,
+    starts_negative,
+)
 from pipeline.volumes.readers.nifti import write_labels
 
 FIXTURES = Path(nibabel.__file__).parent / "tests" / "data"
@@ -94,10 +103,76 @@ def test_what_is_not_one_volume_is_refused(tmp_path: Path, shape: tuple[int, ...
     assert "shape" in _refusal(_save(tmp_path / "scan.nii.gz", np.zeros(shape, np.int16)))
 
 
-def test_of_a_file_with_several_channels_it_is_said_how_they_are_given(tmp_path: Path) -> None:
-    path = _save(tmp_path / "brain.nii.gz", np.zeros((6, 7, 8, 4), np.int16))
-    assert "several channels: a file of its own for each" in _refusal(path)
+def test_of_a_file_with_too_many_axes_it_is_said_how_channels_are_given(tmp_path: Path) -> None:
+    path = _save(tmp_path / "brain.nii.gz", np.zeros((6, 7, 8, 4, 2), np.int16))
+    with pytest.raises(
+        DataError, match="channels of an image: one NIfTI file, or a file of its own for each"
+    ):
+        read_channels(path)
+    assert channels_in(path) == 1
     assert "channels" not in _refusal(_save(tmp_path / "slice.nii.gz", np.zeros((6, 7), np.int16)))
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii"])
+@pytest.mark.parametrize("axes", [(3,), (1, 3)], ids=["fourth axis", "fifth axis"])
+@pytest.mark.parametrize("kind", [np.int16, np.float32])
+def test_the_channels_of_one_file_are_read_as_if_each_had_a_file_of_its_own(
+    tmp_path: Path, suffix: str, axes: tuple[int, ...], kind: type
+) -> None:
+    arrays = [(_voxels() + 100 * channel).astype(kind) for channel in range(3)]
+    together = np.stack(arrays, axis=-1).reshape((*arrays[0].shape, *axes))
+    path = _save(tmp_path / f"brain{suffix}", together)
+    scans = read_channels(path)
+    assert channels_in(path) == len(scans) == 3
+    for number, array in enumerate(arrays):
+        alone = read_scan(_save(tmp_path / f"{number}.nii.gz", array))
+        assert np.array_equal(scans[number].array, alone.array)
+        assert scans[number].array.dtype == np.float32
+        assert scans[number].geometry.shape == alone.geometry.shape == read_geometry(path).shape
+        assert np.array_equal(scans[number].geometry.affine, alone.geometry.affine)
+        assert scans[number].origin == alone.origin
+
+
+def test_a_file_of_one_volume_is_one_channel(tmp_path: Path) -> None:
+    for shape in (_voxels().shape, (*_voxels().shape, 1)):
+        path = _save(tmp_path / "scan.nii.gz", _voxels().reshape(shape))
+        (scan,) = read_channels(path)
+        assert channels_in(path) == 1
+        assert np.array_equal(scan.array, _voxels())
+
+
+def test_the_slope_of_a_file_holds_for_each_of_its_channels(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(np.stack([_voxels(), _voxels() + 1], axis=-1), AFFINE)
+    image.header.set_slope_inter(2, -1000)
+    nibabel.save(image, tmp_path / "brain.nii")
+    first, second = read_channels(tmp_path / "brain.nii")
+    np.testing.assert_allclose(first.array, _voxels() * 2.0 - 1000)
+    np.testing.assert_allclose(second.array - first.array, 2.0)
+
+
+def test_what_wants_one_volume_refuses_several_channels(tmp_path: Path) -> None:
+    path = _save(tmp_path / "brain.nii.gz", np.zeros((6, 7, 8, 4), np.uint8))
+    for read in (read_scan, read_label_map):
+        with pytest.raises(DataError, match="has shape"):
+            read(path)
+
+
+def test_a_file_that_ends_in_its_last_channel_is_damaged(tmp_path: Path) -> None:
+    path = _save(tmp_path / "brain.nii", np.zeros((6, 7, 8, 4), np.int16))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match="is damaged"):
+        read_channels(path)
+
+
+def test_all_channels_of_a_file_together_must_fit_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _save(tmp_path / "brain.nii.gz", np.zeros((60, 70, 80, 4), np.int16))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=3 * 4 * 60 * 70 * 80 * 3))
+    with pytest.raises(ResourceError, match=r"\(60, 70, 80\) voxels in 4 channels, which need"):
+        read_channels(path)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=3 * 4 * 60 * 70 * 80 * 4))
+    assert len(read_channels(path)) == 4
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -10,8 +10,8 @@ import pytest
 
 from pipeline.atomic import sha256_file
 from pipeline.errors import DataError, MissingError, ParamsError
-from pipeline.inference import predict
-from pipeline.inference.predict import Summary, current_model, predict_scans
+from pipeline.prediction import predict
+from pipeline.prediction.predict import Summary, current_model, predict_scans
 
 ROOT = Path(__file__).parents[3]
 AIR, LIVER = -1000, 100
@@ -61,6 +61,7 @@ def box(number=0):
 def write_scan(path, number=0):
     image = np.where(box(number), LIVER, AIR).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(image, AFFINE), path)
+    return path
 
 
 def assert_labels(path, number=0):
@@ -183,7 +184,7 @@ def test_the_channels_of_a_case_become_one_label_map(two_channels, tmp_path):
     assert [Path(path).name for path in summary.written] == ["a.nii.gz", "b.nii.gz"]
     for number, path in enumerate(summary.written):
         assert_labels(path, number)
-    assert "1 images, but the model was trained on 2 channels" in summary.failed["c"]
+    assert "c: 1 channel, but the model was trained on 2" in summary.failed["c"]
 
 
 def test_a_network_that_can_do_without_a_channel_labels_the_case_that_lacks_one(root, save_model, tmp_path):
@@ -224,7 +225,34 @@ def test_two_files_of_one_channel_do_not_make_up_for_another(root, save_model, t
 def test_a_single_file_is_no_case_of_two_channels(two_channels, scans, tmp_path):
     summary = predict_scans(two_channels, "liver", scans / "a.nii.gz", tmp_path / "out", "auto")
     assert summary.written == []
-    assert "2 channels" in summary.failed["a.nii.gz"]
+    assert "1 channel, but the model was trained on 2" in summary.failed["a.nii.gz"]
+
+
+@pytest.mark.parametrize("name", ["a", "a_0001"])
+def test_one_file_of_two_channels_is_labelled_as_two_files_are(two_channels, tmp_path, name):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    scans = [nibabel.load(write_scan(tmp_path / f"{number}.nii.gz", number)) for number in (1, 2)]
+    for channel, scan in enumerate(scans):
+        nibabel.save(scan, folder / f"apart_{channel:04d}.nii.gz")
+    stacked = np.stack([np.asanyarray(scan.dataobj) for scan in scans], axis=-1)
+    nibabel.save(nibabel.Nifti1Image(stacked, scans[0].affine), folder / f"{name}.nii.gz")
+    summary = predict_scans(two_channels, "liver", folder, tmp_path / "out", "auto")
+    assert summary.failed == {}
+    apart, together = (nibabel.load(tmp_path / "out" / f"{case}.nii.gz") for case in ("apart", "a"))
+    assert np.array_equal(apart.dataobj, together.dataobj)
+    assert np.array_equal(apart.affine, together.affine)
+    alone = predict_scans(two_channels, "liver", folder / f"{name}.nii.gz", tmp_path / "alone.nii.gz", "auto")
+    assert alone.failed == {}
+    assert np.array_equal(apart.dataobj, nibabel.load(tmp_path / "alone.nii.gz").dataobj)
+
+
+def test_more_channels_than_the_model_knows_are_refused(trained, tmp_path):
+    scan = nibabel.load(write_scan(tmp_path / "a.nii.gz"))
+    stacked = np.stack([np.asanyarray(scan.dataobj)] * 3, axis=-1)
+    nibabel.save(nibabel.Nifti1Image(stacked, scan.affine), tmp_path / "a.nii.gz")
+    summary = predict_scans(trained, "liver", tmp_path / "a.nii.gz", tmp_path / "out", "auto")
+    assert "a.nii.gz: 3 channels, but the model was trained on 1" in summary.failed["a.nii.gz"]
 
 
 def write_series(folder, number=0):

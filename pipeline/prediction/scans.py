@@ -29,7 +29,7 @@ class Input:
 
     name: str
     images: tuple[tuple[Path, ...], ...]
-    """A channel each: a file, or the slices of a DICOM series; none: it is missing."""
+    """A channel each: a file, which may hold more, or the slices of a DICOM series; none: it is missing."""
     output: Path
     problem: Problem | None = None
     """Why it must not be labelled, as far as its folder tells."""

@@ -1,0 +1,1 @@
+"""`hounsfield predict`: label maps for scans outside the project, by the current model."""
