@@ -222,7 +222,7 @@ def test_monai_labels_a_ct_as_this_pipeline_does(bundle, tmp_path, spacing, turn
 
 @pytest.mark.parametrize("scale", ["zscore", "percentiles"])
 def test_monai_labels_an_mr_of_two_channels_as_this_pipeline_does(bundle, tmp_path, scale):
-    """The network sees the second channel first; a case is a folder with a file a channel."""
+    """The network sees the second channel first; a case is a folder of a file a channel, or one file."""
     arrays = [boxes(seed=number)[0] * (number + 1) + 1000 for number in range(2)]
     scaled = [calibrate_mr("a", array.astype(np.float32), scale)[0] for array in arrays]
     model, folder = bundle(
@@ -234,5 +234,11 @@ def test_monai_labels_an_mr_of_two_channels_as_this_pipeline_does(bundle, tmp_pa
         learn=lesson(*((scaled[image] - 0.1) / 0.9 for image in (1, 0)), classes=boxes()[1]),
     )
     scans = [save_scan(tmp_path / f"scans/a/{number}.nii.gz", array) for number, array in enumerate(arrays)]
+    channels = [nibabel.load(scan) for scan in scans]
+    both = np.stack([np.asarray(channel.dataobj) for channel in channels], axis=-1)
+    nibabel.save(nibabel.Nifti1Image(both, channels[0].affine), tmp_path / "scans/both.nii.gz")
     run_in_monai(folder, tmp_path / "scans")
-    check_alike(next((folder / "label_maps").iterdir()), scans, model, 1.0)
+    found = sorted((folder / "label_maps").iterdir())
+    assert [path.name for path in found] == ["0.nii.gz", "both.nii.gz"]
+    for path in found:
+        check_alike(path, scans, model, 1.0)
