@@ -54,13 +54,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def output_path(path: Path) -> Iterator[Path]:
-    """As `atomic_path`, for a file that goes where a person said.
+    """As `atomic_path`, for a file that goes where a person said; what a killed writer left of it is removed.
 
     Raises:
         MissingError: there is no room on the disk, no permission, or something else in its place.
     """
-    with _told_of(path), atomic_path(path) as temporary:
-        yield temporary
+    with _told_of(path):
+        remove_partial_of(path)
+        with atomic_path(path) as temporary:
+            yield temporary
 
 
 def output_folder(folder: Path) -> None:
