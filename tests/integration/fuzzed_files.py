@@ -46,6 +46,7 @@ SERIES = ("dicom", *SYNTAXES, *BY_GDCM)
 MASKS = ("rtstruct", "seg")
 KINDS = (
     *("nifti", "nifti_qform", "nifti_scaled", "nifti_pair", "nifti_packed", "nifti_repacked", "nifti_labels"),
+    "nifti_channels",
     *("metaimage", "metaimage_packed", "metaimage_pair", "nrrd", "nrrd_packed", "nrrd_pair"),
     *(*SERIES, "dicom_enhanced", *MASKS),
 )
@@ -94,6 +95,8 @@ def make(kind, folder):
 
 def _nifti(kind, folder):
     array = label_map() if kind == "nifti_labels" else voxels()
+    if kind == "nifti_channels":
+        array = np.stack([array, array[::-1], array // 2], axis=-1)
     image = (nibabel.Nifti1Pair if kind == "nifti_pair" else nibabel.Nifti1Image)(array, AFFINE)
     image.set_sform(AFFINE, code=0 if kind == "nifti_qform" else 1)
     image.set_qform(AFFINE, code=0 if kind == "nifti_scaled" else 1)

@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.errors import DataError
 from pipeline.volumes.case_files import Mask
 from pipeline.volumes.masks import read_masks
-from pipeline.volumes.readers import read_geometry, read_scan
+from pipeline.volumes.readers import channels_in, read_channels, read_geometry
 
 MEMORY = 512 << 20
 """Bytes that the largest of these small files may make a worker hold."""
@@ -94,11 +94,13 @@ def read(kind, folder):
     paths = sorted(folder.iterdir())
     if kind not in fuzzed_files.MASKS:
         opened = paths if kind in fuzzed_files.SERIES else paths[:1]
-        scan = read_scan(*opened)
+        scans = read_channels(*opened)
         geometry = read_geometry(*opened)
-        assert geometry.shape == scan.array.shape
-        assert np.array_equal(geometry.affine, scan.geometry.affine)
-        return scan.array, scan.geometry.affine
+        assert channels_in(*opened) == len(scans)
+        assert {scan.array.shape for scan in scans} == {geometry.shape}
+        assert np.array_equal(geometry.affine, scans[0].geometry.affine)
+        arrays = [scan.array for scan in scans]
+        return arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=-1), geometry.affine
     image = read_geometry(*(path for path in paths if path.name != "masks.dcm"))
     masks = read_masks("case", folder, [Mask((Path("masks.dcm"),))], image, LABELS, {})
     return masks.array, image.affine

@@ -41,7 +41,7 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def nifti(path):
-    """Voxels (I, J, K) and affine of NIfTI-1."""
+    """Voxels (I, J, K), or (I, J, K, channels), and affine of NIfTI-1."""
     header = whole = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
     pair = path.suffix in (".hdr", ".img")
     if pair:
@@ -53,8 +53,7 @@ def nifti(path):
 
     axes, *sizes = field(40, "8h")
     shape = list(sizes[:axes])
-    while len(shape) > 3 and shape[-1] == 1:
-        shape.pop()
+    shape = shape[:3] + [size for size in shape[3:] if size != 1]
     kind = np.dtype(NIFTI_TYPES[field(70, "h")[0]]).newbyteorder(order)
     (offset,) = field(108, "f")
     start = int(offset) if offset else (0 if pair else 352)
