@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from pipeline.inference.model import Model, build
-from pipeline.volumes.cases import Recipe
 from pipeline.volumes.geometry import Geometry
 from pipeline.volumes.readers import Scan
+from pipeline.volumes.recipe import Recipe
 
 LABELS = {f"label_{number}": number for number in range(1, 5)}
 TIDIED = {"largest": True, "minimum_ml": 0.0, "fill_holes": True}

@@ -17,11 +17,13 @@ from pipeline.metrics.overlap import overlap
 from pipeline.metrics.surface import surface
 from pipeline.progress import track
 from pipeline.volumes.case_files import CaseFiles
-from pipeline.volumes.cases import Recipe, annotated_labels, read_scans, read_truth
+from pipeline.volumes.cases import read_scans
 from pipeline.volumes.geometry import Floats, Geometry, to_canonical
 from pipeline.volumes.layouts import find_layout
 from pipeline.volumes.readers import Scan
+from pipeline.volumes.recipe import Recipe
 from pipeline.volumes.resampling import resample_labels
+from pipeline.volumes.truth import annotated_labels, read_truth
 
 Watch = Callable[[Floats], None]
 Rows = list[dict[str, Any]]

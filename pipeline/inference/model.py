@@ -25,7 +25,7 @@ from pipeline.networks.channels_last import prepare
 from pipeline.networks.weights import load_weights
 from pipeline.training.normalisation import normalise
 from pipeline.training.profile import device, precision
-from pipeline.volumes.cases import Recipe, calibrate
+from pipeline.volumes.cases import calibrate
 from pipeline.volumes.geometry import (
     Floats,
     Geometry,
@@ -36,6 +36,7 @@ from pipeline.volumes.geometry import (
 )
 from pipeline.volumes.masks import check_aligned
 from pipeline.volumes.readers import Scan, check_memory
+from pipeline.volumes.recipe import Recipe
 from pipeline.volumes.resampling import interpolation, most_probable, resample_image
 
 CONFIG, WEIGHTS, BEFORE, FOLDS = "config.json", "weights.safetensors", "before", "folds"

@@ -17,23 +17,16 @@ from pipeline.errors import DataError, MissingError
 from pipeline.params import IngestParams
 from pipeline.progress import console, track
 from pipeline.volumes.calibration import Offset, find_offset
-from pipeline.volumes.cases import (
-    Ingested,
-    Job,
-    Recipe,
-    Row,
-    Surveyed,
-    attempt_case,
-    case_key,
-    columns,
-    quarantined_row,
-)
+from pipeline.volumes.cases import Surveyed, attempt_case, columns, quarantined_row
 from pipeline.volumes.geometry import resampled_shape
 from pipeline.volumes.hashes import FileIndex
 from pipeline.volumes.identity import check_salt
+from pipeline.volumes.job import Ingested, Job, Row
+from pipeline.volumes.keys import case_key
 from pipeline.volumes.layouts import find_layout
 from pipeline.volumes.plan import asked, make_plan, planned_spacing
 from pipeline.volumes.quarantine import Quarantine
+from pipeline.volumes.recipe import Recipe
 from pipeline.volumes.source import Source, look
 from pipeline.volumes.store import SUFFIX
 from pipeline.volumes.workers import Budget, Crew, Outcome, run_each

@@ -46,7 +46,7 @@ def judge_champion(
     """The champion's figures, predicted now."""
     from pipeline.inference.judge import judge_cases
     from pipeline.inference.model import load_model
-    from pipeline.volumes.cases import Recipe
+    from pipeline.volumes.recipe import Recipe
 
     console.print(f"{champion.organ}: judging the champion, version {champion.version}", markup=False)
     return judge_cases(load_model(champion.folder), test, raw, reads=Recipe.of(config))

@@ -31,7 +31,7 @@ from pipeline.training.profile import device
 from pipeline.training.state import Curve
 from pipeline.training.watching import WATCHED
 from pipeline.validation.drift import fingerprint
-from pipeline.volumes.cases import Recipe
+from pipeline.volumes.recipe import Recipe
 from pipeline.workspace import home, project_root
 
 

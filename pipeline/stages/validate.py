@@ -17,8 +17,8 @@ from pipeline.reports.validation import PAGE, write_validation
 from pipeline.sampling.split import RULE, TEST, TRAIN, assign_splits, split_rule
 from pipeline.validation.preview import preview
 from pipeline.volumes.case_files import CaseFiles
-from pipeline.volumes.cases import class_indices
 from pipeline.volumes.layouts import find_layout
+from pipeline.volumes.recipe import class_indices
 from pipeline.volumes.store import SUFFIX, read_case
 
 if TYPE_CHECKING:

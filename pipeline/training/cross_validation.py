@@ -12,7 +12,7 @@ from pipeline.metrics.bootstrap import patient_numbers
 from pipeline.progress import console, track
 from pipeline.training.data import unknown_classes
 from pipeline.training.material import Material, Trained, as_model
-from pipeline.volumes.cases import class_indices
+from pipeline.volumes.recipe import class_indices
 from pipeline.volumes.store import SUFFIX, StoredCase
 
 Dice = dict[str, list[list[float]]]

@@ -1,36 +1,24 @@
 """One case from its files to its volume, and the row that tells about it."""
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.atomic import sha256_code, sha256_json
 from pipeline.errors import DataError, HounsfieldError, ResourceError
 from pipeline.labels import UNKNOWN
 from pipeline.volumes import facts
-from pipeline.volumes.annotation import FULL, Annotation
-from pipeline.volumes.calibration import Offset, calibrate_ct, calibrate_mr, soft_tissue_peak
+from pipeline.volumes.calibration import calibrate_ct, calibrate_mr, soft_tissue_peak
 from pipeline.volumes.case_files import CaseFiles
-from pipeline.volumes.geometry import (
-    Floats,
-    Geometry,
-    Triple,
-    from_canonical,
-    resampled_shape,
-    to_canonical,
-)
-from pipeline.volumes.hashes import hash_all
-from pipeline.volumes.masks import Masks, check_aligned, read_masks
-from pipeline.volumes.names import label_of, printable, quoted
+from pipeline.volumes.geometry import Floats, Triple, resampled_shape, to_canonical
+from pipeline.volumes.job import Ingested, Job, Row
+from pipeline.volumes.keys import case_key, content_key, hash_case
+from pipeline.volumes.masks import Masks, check_aligned
+from pipeline.volumes.names import printable
 from pipeline.volumes.readers import (
-    ITK,
-    NIFTI,
     Scan,
     channels_in,
     check_memory,
@@ -38,73 +26,10 @@ from pipeline.volumes.readers import (
     read_geometry,
     starts_negative,
 )
+from pipeline.volumes.recipe import Recipe
 from pipeline.volumes.resampling import interpolation, resample_image, resample_labels
-from pipeline.volumes.store import SUFFIX, StoredCase, write_case
-
-Row = dict[str, Any]
-AS_STORED = Offset()
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a volume depends on apart from the bytes of its case."""
-
-    modality: str
-    labels: dict[str, int]
-    """Names and values in the label maps."""
-    spacing: Triple
-    """Millimetres, (z, y, x)."""
-    offset: Offset = AS_STORED
-    """Of a CT."""
-    mr_scale: Literal["zscore", "percentiles"] = "zscore"
-    rois: dict[str, list[str]] = field(default_factory=dict)
-    """By label, patterns of the names it has in masks that name what they hold."""
-    channels: int = 1
-    annotation: Annotation = FULL
-
-    @property
-    def classes(self) -> dict[str, int]:
-        """Names and class indices 1…n, in the order of the values."""
-        return class_indices(self.labels)
-
-    @classmethod
-    def of(cls, plan: Mapping[str, Any]) -> "Recipe":
-        """The recipe as a plan or a model's configuration holds it."""
-        recipe = plan["recipe"]
-        z, y, x = recipe["spacing"]
-        # Models of before have no annotation, which was full.
-        told = recipe.get("annotation")
-        annotation = Annotation(**told | {"size_mm": tuple(told["size_mm"])}) if told else FULL
-        held = {"spacing": (z, y, x), "offset": Offset(**recipe["offset"]), "annotation": annotation}
-        return cls(**recipe | held)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One case to be made: where it comes from, where it goes, how."""
-
-    files: CaseFiles
-    raw: Path
-    volumes: Path
-    recipe: Recipe
-    hashes: Mapping[Path, str] = field(default_factory=dict)
-    """Of files whose hash is known already, by path relative to the source."""
-    asks_for_offset: bool = False
-    """Whether the survey reads the voxels of a CT to see where soft tissue lies."""
-
-    @property
-    def volume(self) -> Path:
-        """Where the volume stands when the case is accepted."""
-        return self.volumes / f"{self.files.case}{SUFFIX}"
-
-
-@dataclass(frozen=True)
-class Ingested:
-    """What became of a case."""
-
-    row: Row
-    hashes: dict[Path, str]
-    """Of its files, by path relative to the source."""
+from pipeline.volumes.store import StoredCase, write_case
+from pipeline.volumes.truth import annotated_labels, read_truth, to_classes
 
 
 @dataclass(frozen=True)
@@ -118,11 +43,6 @@ class Surveyed:
     peak: float | None
     """Where soft tissue lies in a CT without negative values."""
     channels: int = 1
-
-
-def class_indices(labels: Mapping[str, int]) -> dict[str, int]:
-    """Label names with class indices 1…n instead of the values of the label maps."""
-    return {name: index for index, name in enumerate(sorted(labels, key=lambda name: labels[name]), start=1)}
 
 
 def columns(labels: Iterable[str]) -> list[str]:
@@ -149,6 +69,11 @@ def survey_case(job: Job) -> Surveyed:
 
 
 def _count_channels(files: CaseFiles, root: Path) -> int:
+    """How many channels the files of a case hold, by their headers.
+
+    Raises:
+        DataError: one cannot be read.
+    """
     return sum(channels_in(*(root / path for path in paths)) for paths in files.images)
 
 
@@ -289,70 +214,6 @@ def calibrate(
     return calibrated, notes
 
 
-def read_truth(files: CaseFiles, raw: Path, geometry: Geometry, recipe: Recipe) -> Masks:
-    """The masks of a case, UNKNOWN where its annotation leaves open what a voxel is.
-
-    Raises:
-        DataError: as `read_masks`.
-    """
-    annotation = recipe.annotation
-    masks = read_masks(
-        files.case, raw, files.masks, geometry, recipe.labels, recipe.rois, annotation.unlabelled
-    )
-    if annotation.kind in ("full", "image"):
-        return masks
-    told = annotation.applied(to_canonical(masks.array, geometry), geometry.spacing)
-    return replace(masks, array=from_canonical(told, geometry))
-
-
-def to_classes(array: NDArray[np.uint8], geometry: Geometry, recipe: Recipe) -> NDArray[np.uint8]:
-    """Label values (I, J, K), or UNKNOWN, as canonical class indices (Z, Y, X)."""
-    labels, indices = recipe.labels, recipe.classes
-    if any(labels[name] != index for name, index in indices.items()):
-        table = np.zeros(256, np.uint8)
-        if recipe.annotation.kind != "full":
-            table[UNKNOWN] = UNKNOWN
-        for name, index in indices.items():
-            table[labels[name]] = index
-        array = table[array]
-    return np.ascontiguousarray(to_canonical(array, geometry))
-
-
-def hash_case(job: Job) -> dict[Path, str]:
-    """SHA-256 of every file of a case, by path relative to the source.
-
-    Raises:
-        DataError: a file is not there or cannot be read.
-    """
-    paths = {job.raw / path: path for path in job.files.paths}
-    known = {job.raw / path: sha256 for path, sha256 in job.hashes.items()}
-    try:
-        return {paths[path]: sha256 for path, sha256 in hash_all(paths, known).items()}
-    except OSError as error:
-        name = Path(str(error.filename)).name
-        # A case in another format than DICOM is called after its file, whatever that says.
-        told = name if name.lower().endswith((*NIFTI, *ITK)) else "one of its files"
-        raise DataError(
-            f"{job.files.case}: {told} cannot be read ({error.strerror})", "add it, or see who may read it"
-        ) from None
-
-
-def content_key(files: CaseFiles, hashes: Mapping[Path, str]) -> str:
-    """Hash of what a case consists of: names, bytes, and what its source says of it.
-
-    Slices are taken in the order of their hashes: what a file is called says nothing about a case.
-    """
-    parts = [sorted(hashes[path] for path in paths) for paths in files.images]
-    masks = [[mask.label, [hashes[path] for path in mask.paths]] for mask in files.masks]
-    problem = files.problem and asdict(files.problem)
-    return sha256_json([files.case, files.patient, parts, masks, files.annotated, problem])
-
-
-def case_key(files: CaseFiles, content: str, recipe: Recipe) -> str:
-    """Hash of all a volume and its row are made of."""
-    return sha256_json([content, asdict(recipe), _code()])
-
-
 def row_of(volume: Path) -> Row | None:
     """The row a volume was made with; None if there is none that can be read."""
     if not volume.is_file():
@@ -362,11 +223,6 @@ def row_of(volume: Path) -> Row | None:
     except (DataError, KeyError, ValueError):
         return None
     return row
-
-
-@cache
-def _code() -> str:
-    return sha256_code("volumes")
 
 
 def _refuse_incomplete(files: CaseFiles) -> None:
@@ -400,23 +256,3 @@ def _row(job: Job, images: list[Floats], label: NDArray[np.uint8], scans: list[S
         # Of an MR, too: it may turn out to be a CT when the parameters are mended.
         "stored_peak": soft_tissue_peak(scans[0].array),
     } | measured
-
-
-def annotated_labels(files: CaseFiles, masks: Masks, recipe: Recipe) -> list[str]:
-    """The labels that somebody looked for in a case, in the order of their values.
-
-    Raises:
-        DataError: there is none.
-    """
-    if files.annotated is None:
-        return list(masks.annotated)
-    labels = recipe.labels
-    found = (label_of(files.case, name, labels, recipe.rois) for name in files.annotated)
-    meant = {label for label in found if label is not None}
-    if not meant:
-        raise DataError(
-            f"{files.case}: none of the labels ({', '.join(labels)}) was looked for in it, "
-            f"but {quoted(files.annotated) or 'nothing'}",
-            "name one in its 'annotated', or remove the case",
-        )
-    return sorted(meant, key=lambda name: labels[name])

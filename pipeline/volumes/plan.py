@@ -10,8 +10,8 @@ import pandas as pd
 from pipeline.errors import ParamsError
 from pipeline.params import IngestParams, Normalisation
 from pipeline.volumes.calibration import SOFT_TISSUE
-from pipeline.volumes.cases import Recipe
 from pipeline.volumes.geometry import Triple, resampled_shape
+from pipeline.volumes.recipe import Recipe
 
 PATCH_VOXELS = 110_000
 """Voxels of a patch for few CPU cores: a step of the small network on two such takes half a second on two."""

@@ -8,8 +8,11 @@ from pathlib import Path
 
 from pipeline.atomic import sha256_json
 from pipeline.volumes.case_files import CaseFiles
-from pipeline.volumes.cases import Job, Recipe, Row, Surveyed, content_key, row_of, survey_case
+from pipeline.volumes.cases import Surveyed, row_of, survey_case
 from pipeline.volumes.hashes import FileIndex
+from pipeline.volumes.job import Job, Row
+from pipeline.volumes.keys import content_key
+from pipeline.volumes.recipe import Recipe
 from pipeline.volumes.store import SUFFIX
 from pipeline.volumes.workers import Outcome
 

@@ -58,7 +58,7 @@ def save_model(monkeypatch):
 
     from pipeline import networks
     from pipeline.atomic import sha256_file, write_json
-    from pipeline.volumes.cases import AS_STORED, Recipe
+    from pipeline.volumes.recipe import AS_STORED, Recipe
 
     known, answer = networks.network_class, nearest_intensity()
     name = "nearest_intensity"

@@ -55,7 +55,7 @@ def model(project):
 
     from pipeline.atomic import sha256_file, write_json
     from pipeline.inference.model import build
-    from pipeline.volumes.cases import Recipe
+    from pipeline.volumes.recipe import Recipe
 
     folder = project / "models" / "spleen"
     folder.mkdir(parents=True)

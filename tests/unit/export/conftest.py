@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from pipeline.atomic import sha256_file, write_json
 from pipeline.inference.model import build, parts
 from pipeline.networks.weights import stored
-from pipeline.volumes.cases import Recipe
+from pipeline.volumes.recipe import Recipe
 
 RESIDUAL_UNET = {"name": "residual_unet", "channels": [4, 6], "strides": [[1, 1, 1], [2, 2, 2]]}
 WINDOW = {"clip": [-1000.0, 1000.0], "mean": -200.0, "std": 250.0}

@@ -14,8 +14,8 @@ from pipeline.export.bundle import write_bundle
 from pipeline.export.metadata import MONAI, SCHEMA
 from pipeline.inference.model import load_model
 from pipeline.volumes.calibration import Offset, calibrate_mr
-from pipeline.volumes.cases import Recipe
 from pipeline.volumes.readers import read_scan
+from pipeline.volumes.recipe import Recipe
 
 LABELS = {"large": 7, "small": 3}
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -27,7 +27,7 @@ def prepared(project):
 
     The first two are of fold 0, the others of fold 1; each has a class on the left and one on the right.
     """
-    from pipeline.volumes.cases import Recipe
+    from pipeline.volumes.recipe import Recipe
     from pipeline.volumes.store import SUFFIX, write_case
 
     rows = []

@@ -18,7 +18,8 @@ from pipeline.atomic import locked, read_json, write_json
 from pipeline.errors import DataError, ParamsError, ResourceError
 from pipeline.params import IngestParams
 from pipeline.stages import ingest
-from pipeline.volumes.cases import Job, attempt_case
+from pipeline.volumes.cases import attempt_case
+from pipeline.volumes.job import Job
 from pipeline.volumes.store import read_case
 from pipeline.volumes.workers import Budget, Crew, Outcome, run_each
 

@@ -80,7 +80,7 @@ def test_the_batch_of_a_gpu_is_that_of_the_plan_and_without_one_it_says_so(train
 
 def test_the_model_can_be_used(train):
     from pipeline.inference.model import load_model
-    from pipeline.volumes.cases import Recipe
+    from pipeline.volumes.recipe import Recipe
 
     train()
     assert sorted(path.name for path in MODEL.iterdir()) == ["config.json", "weights.safetensors"]

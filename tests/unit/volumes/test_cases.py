@@ -11,28 +11,24 @@ from pipeline.errors import DataError, ResourceError
 from pipeline.volumes.calibration import Offset, soft_tissue_peak
 from pipeline.volumes.case_files import CaseFiles, Mask, Problem, one_file_each
 from pipeline.volumes.cases import (
-    Job,
-    Recipe,
-    Row,
     Surveyed,
-    annotated_labels,
     attempt_case,
     calibrate,
-    case_key,
-    class_indices,
     columns,
-    content_key,
-    hash_case,
     ingest_case,
     quarantined_row,
     row_of,
     survey_case,
 )
 from pipeline.volumes.geometry import Geometry, to_canonical
+from pipeline.volumes.job import Job, Row
+from pipeline.volumes.keys import case_key, content_key, hash_case
 from pipeline.volumes.masks import Masks
 from pipeline.volumes.readers.scan import Origin, Scan
+from pipeline.volumes.recipe import Recipe, class_indices
 from pipeline.volumes.resampling import resample_image
 from pipeline.volumes.store import StoredCase, read_case, write_case
+from pipeline.volumes.truth import annotated_labels
 
 LABELS = {"tumour": 7, "liver": 3}
 RECIPE = Recipe("CT", LABELS, (2.0, 1.0, 1.0))
@@ -199,7 +195,7 @@ def test_changed_bytes_are_another_volume(job: Job) -> None:
 
 def test_changed_code_is_another_volume(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     before = _key(job)
-    monkeypatch.setattr("pipeline.volumes.cases._code", lambda: "other code")
+    monkeypatch.setattr("pipeline.volumes.keys._code", lambda: "other code")
     assert _key(job) != before
 
 

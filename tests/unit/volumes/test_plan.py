@@ -10,7 +10,6 @@ from pipeline.errors import ParamsError
 from pipeline.params import Normalisation
 from pipeline.volumes.annotation import Annotation
 from pipeline.volumes.calibration import Offset
-from pipeline.volumes.cases import Recipe
 from pipeline.volumes.plan import (
     LEAST_BATCH,
     MOST_BATCH,
@@ -21,6 +20,7 @@ from pipeline.volumes.plan import (
     planned_spacing,
     planned_voxels,
 )
+from pipeline.volumes.recipe import Recipe
 
 LABELS = {"liver": 4, "spleen": 2}
 
