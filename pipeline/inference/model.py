@@ -147,7 +147,13 @@ class Model:
             if scan is not None:
                 check_aligned(name, geometry, scan.geometry, f"channel {number}")
         arrays = [to_canonical(scan.array, geometry) for scan in there]
-        images = iter(calibrate(name, arrays, there, self.recipe)[0])
+        try:
+            images = iter(calibrate(name, arrays, there, self.recipe)[0])
+        except DataError as error:
+            # A parameter of ingest mends cases to learn from; the model's are what they were.
+            modality = self.recipe.modality
+            remedy = f"give {modality} with values as in the cases that the model was trained on"
+            raise DataError(error.reason, remedy if "ingest." in error.remedy else error.remedy) from None
         return [
             np.zeros(geometry.canonical_shape, np.float32) if scan is None else next(images) for scan in scans
         ]

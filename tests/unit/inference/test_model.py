@@ -131,8 +131,17 @@ def test_the_padding_of_a_scan_is_air_to_the_model(folder):
 
 def test_another_modality_than_the_models_is_refused(folder):
     scan = Scan(boxes()[0], Geometry((13, 11, 9), np.eye(4)), Origin(modality="MR"))
-    with pytest.raises(DataError, match="its header says MR, but CT is expected"):
+    with pytest.raises(DataError, match="its header says MR, but CT is expected: give CT with values as in"):
         load_model(folder).predict("scan", [scan])
+
+
+def test_nobody_who_has_a_scan_labelled_is_sent_to_the_parameters_of_ingest(folder):
+    array, affine = turned(boxes()[0] + 3000, "LPS")
+    with pytest.raises(DataError, match="the lowest value is") as refused:
+        load_model(folder).predict("scan", [scan_of(array, affine)])
+    assert refused.value.remedy == "give CT with values as in the cases that the model was trained on"
+    with pytest.raises(DataError, match="a scaled image: use the original CT"):
+        load_model(folder).predict("scan", [scan_of(array.clip(0, 255), affine)])
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
