@@ -98,7 +98,8 @@ def rollback(
         reason: why, in a sentence; it is kept.
         to: the version; None: the one before the current champion.
         by: who says so; '': as the system knows them.
-        identifier: of the request; a rollback of the same identifier is completed, not made again.
+        identifier: of the request; a rollback of the same identifier is completed, not made again. Without
+            one, so is the last rollback, if the same person gave the same reason.
 
     Raises:
         ParamsError: there is no reason.
@@ -110,10 +111,14 @@ def rollback(
         raise ParamsError("a rollback needs a reason", "say with --reason why the champion has to go")
     registry = ModelRegistry(root)
     with registry.lock(organ):
-        begun = [Rollback(**entry) for entry in registry.rollbacks(organ) if identifier]
-        found = next((entry for entry in begun if entry.identifier == identifier), None)
+        begun = [Rollback(**entry) for entry in registry.rollbacks(organ)]
+        why, who = reason.strip(), by.strip() or somebody()
+        if identifier:
+            found = next((entry for entry in begun if entry.identifier == identifier), None)
+        else:
+            found = next((entry for entry in begun[-1:] if _is_same(registry, entry, why, who, to)), None)
         if found is None:
-            found = _planned(registry, organ, reason.strip(), to, by.strip() or somebody(), identifier)
+            found = _planned(registry, organ, why, to, who, identifier)
             registry.log_rollback(organ, asdict(found))
         elif found != begun[-1] or registry.champion_version(organ) not in (found.former, found.champion):
             # A task that is cleared weeks later would take the current champion out of use.
@@ -128,6 +133,12 @@ def rollback(
         registry.note(champion, WITHDRAWN, None)
         registry.settle(champion, promoted=True)
     return found
+
+
+def _is_same(registry: ModelRegistry, last: Rollback, reason: str, by: str, to: int | None) -> bool:
+    """Whether a person gives the last rollback again, as after a kill: it would go one further back."""
+    said = (last.identifier, last.reason, last.by) == ("", reason, by) and to in (None, last.champion)
+    return said and registry.champion_version(last.organ) in (last.former, last.champion)
 
 
 def _planned(

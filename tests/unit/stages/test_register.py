@@ -1,3 +1,4 @@
+import contextlib
 import itertools
 import json
 import os
@@ -5,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -635,6 +637,24 @@ def test_the_same_rollback_given_again_goes_no_further_back(project):
         assert (done.former, done.champion) == (3, 2)
     assert ModelRegistry(project.root).champion_version("liver") == 2
     assert len(ModelRegistry(project.root).rollbacks("liver")) == 1
+
+
+@pytest.mark.parametrize("killed_at", ["note", "settle", "the end"])
+def test_a_rollback_by_hand_that_was_killed_is_completed_when_given_again(project, monkeypatch, killed_at):
+    promote_two(project)
+    project.train("third", level(0.9))
+    project.register()
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        if killed_at != "the end":
+            patch.setattr(ModelRegistry, killed_at, Mock(side_effect=KeyboardInterrupt))
+        champions.rollback(project.root, "liver", "worse", by="Dr. Rö")
+    done = champions.rollback(project.root, "liver", "worse", by="Dr. Rö")
+    assert (done.former, done.champion) == (3, 2)
+    registry = ModelRegistry(project.root)
+    assert registry.champion_version("liver") == 2
+    assert len(registry.rollbacks("liver")) == 1
+    champions.rollback(project.root, "liver", "worse, too", by="Dr. Rö")
+    assert registry.champion_version("liver") == 1
 
 
 def test_a_rollback_given_again_after_another_model_won_or_it_was_taken_back_changes_nothing(project):
