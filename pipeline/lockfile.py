@@ -4,16 +4,23 @@ DVC writes its lock in place, over the one that was there: killed in that moment
 of the file, and refuses every command from then on. What the lost lines said is in DVC's run cache, which
 it writes before; the next `dvc repro` takes the results from there. Only `register`, whose outputs no
 cache holds, is run again, and repeats its decision.
+
+A run repeats the killed stage alone, so that lines about other stages and organs would be lost for good, in
+the project, too: it keeps a copy before each stage.
 """
 
+import io
 import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from pipeline.atomic import write_text
 
 LOCK = "dvc.lock"
+KEPT = Path(".dvc/tmp/kept.lock")
+"""The copy."""
 SECTION = re.compile(r"^  \S", re.MULTILINE)
 """Where the section of a stage begins."""
 
@@ -24,8 +31,15 @@ def cut_short(root: Path) -> bool:
     return lock.is_file() and _whole_part(_text(lock)) is not None
 
 
+def keep(root: Path) -> None:
+    """Copy a whole `dvc.lock` to where `mend` finds it."""
+    lock = root / LOCK
+    if lock.is_file() and _is_lock(text := _text(lock)):
+        write_text(root / KEPT, text)
+
+
 def mend(root: Path) -> bool:
-    """Keep the whole sections of a `dvc.lock` that was cut short.
+    """Keep the whole sections of a `dvc.lock` that was cut short; the others are taken from its copy, if any.
 
     A lock that is broken in any other way (marks of a merge, say) is left to DVC's own words.
 
@@ -36,11 +50,25 @@ def mend(root: Path) -> bool:
     whole = _whole_part(_text(lock)) if lock.is_file() else None
     if whole is None:
         return False
-    if SECTION.search(whole):
+    if (root / KEPT).is_file():
+        kept, left = (yaml.safe_load(text) or {} for text in (_text(root / KEPT), whole))
+        write_text(lock, as_written(kept | {"stages": kept["stages"] | (left.get("stages") or {})}))
+    elif SECTION.search(whole):
         write_text(lock, whole)
     else:
         lock.unlink()
     return True
+
+
+def as_written(content: dict[str, Any]) -> str:
+    """The text of a lock as DVC writes it."""
+    from ruamel.yaml import YAML
+
+    written = YAML()
+    written.default_flow_style = False
+    text = io.StringIO()
+    written.dump(content, text)
+    return text.getvalue()
 
 
 def _text(lock: Path) -> str:

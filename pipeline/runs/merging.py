@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from pipeline.errors import Unfinished
-from pipeline.lockfile import LOCK
+from pipeline.lockfile import LOCK, as_written
 from pipeline.runs.commands import Refused, as_author, git
 
 
@@ -111,16 +111,8 @@ def _remedy(path: str) -> str:
 
 def merged_lock(organ: str, ours: str, theirs: str) -> str:
     """`dvc.lock` with the organ's sections of `ours` and all others of `theirs`, as DVC writes it."""
-    import io
-
-    from ruamel.yaml import YAML
-
     own, others = (yaml.safe_load(text) or {} for text in (ours, theirs))
     belongs = f"@{organ}"
     stages = {name: body for name, body in others.get("stages", {}).items() if not name.endswith(belongs)}
     stages |= {name: body for name, body in own.get("stages", {}).items() if name.endswith(belongs)}
-    written = YAML()
-    written.default_flow_style = False
-    text = io.StringIO()
-    written.dump({"schema": own.get("schema", others.get("schema", "2.0")), "stages": stages}, text)
-    return text.getvalue()
+    return as_written({"schema": own.get("schema", others.get("schema", "2.0")), "stages": stages})

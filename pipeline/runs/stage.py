@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.errors import ParamsError, Unfinished
 from pipeline.graph import load_stages
-from pipeline.lockfile import mend
+from pipeline.lockfile import keep, mend
 from pipeline.params import load_organ
 from pipeline.runs.attempts import Ended, only_attempt
 from pipeline.runs.commands import dvc_command, dvc_environment
@@ -44,6 +44,7 @@ def run_stage(root: Path, stage: str, organ: str, *, force: bool = False) -> int
     with only_attempt(root, stage) as attempt:
         # The attempt before may have been killed while DVC wrote its lock.
         mend(root)
+        keep(root)
         ended = attempt.run(command, _environment(root))
     if ended.code == 0:
         return 0

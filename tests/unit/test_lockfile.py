@@ -4,7 +4,7 @@ import pytest
 import yaml
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 
-from pipeline.lockfile import LOCK, cut_short, mend
+from pipeline.lockfile import LOCK, SECTION, cut_short, keep, mend
 
 FILE = (
     "    - path: data/{name}\n      hash: md5\n      md5: 0123456789abcdef0123456789abcdef\n      size: 12\n"
@@ -49,3 +49,24 @@ def test_what_is_broken_otherwise_is_left_alone(tmp_path: Path) -> None:
 def test_no_lock_is_no_broken_lock(tmp_path: Path) -> None:
     assert not mend(tmp_path)
     assert not (tmp_path / LOCK).exists()
+
+
+@pytest.mark.parametrize("kept", [0, len("schema: '2.0'\nstages:\n"), len(WHOLE) // 2, len(WHOLE) - 3])
+def test_what_a_lock_lost_is_taken_from_its_copy(tmp_path: Path, kept: int) -> None:
+    before = WHOLE.replace("size: 12", "size: 11")
+    (tmp_path / LOCK).write_text(before)
+    keep(tmp_path)
+    (tmp_path / LOCK).write_text(WHOLE[:kept])
+    assert mend(tmp_path)
+    whole = max(WHOLE[:kept].count("@liver:\n") - 1, 0)
+    at = [*(found.start() for found in SECTION.finditer(WHOLE)), len(WHOLE)][whole]
+    assert (tmp_path / LOCK).read_text() == WHOLE[:at] + before[at:]
+
+
+def test_of_a_lock_that_is_broken_no_copy_is_kept(tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_text(WHOLE)
+    keep(tmp_path)
+    (tmp_path / LOCK).write_text(WHOLE[:-3])
+    keep(tmp_path)
+    assert mend(tmp_path)
+    assert (tmp_path / LOCK).read_text() == WHOLE

@@ -79,6 +79,20 @@ def test_a_lock_that_a_killed_attempt_cut_short_is_mended(
     assert lock.read_text() == whole
 
 
+def test_what_other_stages_and_organs_have_is_in_a_lock_that_was_cut_short(ran_toy: Toy) -> None:
+    run = opened(ran_toy, "spleen")
+    assert run_stage(run.folder, "copy", "spleen") == 0
+    lock = run.folder / "dvc.lock"
+    before = lock.read_text()
+    trouble(run, "collect", "exit 9")
+    with pytest.raises(Unfinished):
+        run_stage(run.folder, "collect", "spleen")
+    (run.folder / "trouble/collect").unlink()
+    lock.write_text("")
+    assert run_stage(run.folder, "collect", "spleen") == 0
+    assert lock.read_text().startswith(before)
+
+
 @pytest.mark.parametrize("code", [2, 3, 4])
 def test_what_no_retry_mends_keeps_its_code_and_its_sentence(
     run: Run, code: int, capfd: pytest.CaptureFixture[str]
