@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from pipeline.graph import KEY, load_stages
-from pipeline.lockfile import LOCK
+from pipeline.lockfile import LOCK, cut_short
 from pipeline.runs.commands import dvc
 
 ABSENT = {"deleted", "not in cache"}
@@ -22,9 +22,20 @@ def pending(root: Path, organ: str) -> list[str]:
     return [name for name in names if _changed(status.get(name, []), locked.get(name), made)]
 
 
+def unfollowed(root: Path, organ: str) -> list[str]:
+    """The stages that have not run since what they read was made, by what `dvc.lock` says of it."""
+    if cut_short(root):
+        return list(load_stages(root))
+    locked, made = locked_stages(root), _hashes(root, organ)
+    return [stage for stage in load_stages(root) if _is_behind(locked.get(f"{stage}@{organ}"), made)]
+
+
+def _is_behind(locked: dict[str, Any] | None, made: dict[str, str]) -> bool:
+    read = (locked or {}).get("deps", [])
+    return locked is None or any(made.get(dep["path"], dep.get("md5")) != dep.get("md5") for dep in read)
+
+
 def _changed(status: list[Any], locked: dict[str, Any] | None, made: dict[str, str]) -> bool:
-    if locked is None:
-        return True
     for entry in status:
         # A sentence, such as 'changed command', or by path what happened to a file.
         if isinstance(entry, str):
@@ -32,7 +43,7 @@ def _changed(status: list[Any], locked: dict[str, Any] | None, made: dict[str, s
         happened = [how for files in entry.values() for how in files.values()]
         if any(not isinstance(how, str) or how not in ABSENT for how in happened):
             return True
-    return any(made.get(dep["path"], dep.get("md5")) != dep.get("md5") for dep in locked.get("deps", []))
+    return _is_behind(locked, made)
 
 
 def _hashes(root: Path, organ: str) -> dict[str, str]:

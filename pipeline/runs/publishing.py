@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.atomic import atomic_path, locked, read_json, write_json
-from pipeline.errors import Unfinished
+from pipeline.errors import MissingError, Unfinished
 from pipeline.graph import KEY, load_stages
 from pipeline.progress import console
-from pipeline.runs.changes import inputs
+from pipeline.runs.changes import inputs, unfollowed
 from pipeline.runs.commands import Refused, as_author, dvc, git, unlock_git
 from pipeline.runs.merging import Conflict, follows, on_top
 from pipeline.runs.opening import PUBLISHED
@@ -56,7 +56,7 @@ def publish_run(settings: Settings, organ: str, run_id: str, branch: str = "") -
             left as the branch `run/<organ>/<run>`.
 
     Raises:
-        MissingError: the run is not open.
+        MissingError: the run is not open, or a stage has not followed those before it.
         Unfinished: the project or the DVC remote cannot be reached now.
     """
     run = open_run_of(settings, organ, run_id)
@@ -67,6 +67,7 @@ def publish_run(settings: Settings, organ: str, run_id: str, branch: str = "") -
 
 def _published(settings: Settings, run: Run, branch: str) -> Published:
     organ = run.organ
+    _check_finished(run)
     unlock_git(run.folder)
     # A training takes days, and credentials expire in hours.
     share_cache(settings, run.folder)
@@ -82,6 +83,15 @@ def _published(settings: Settings, run: Run, branch: str) -> Published:
     done = Published(organ, run.name, target, commit, run.tag, **keep_pages(settings, run))
     write_json(run.folder / PUBLISHED, asdict(done))
     return done
+
+
+def _check_finished(run: Run) -> None:
+    """Refuse what would tell of a new model the figures and the decision of the one before."""
+    if left := unfollowed(run.folder, run.organ):
+        raise MissingError(
+            f"{run.tag}: these stages have not run on what was made before them: {', '.join(left)}",
+            f"run hounsfield run stage {left[0]} {run.organ} in {run.folder}, then those after it",
+        )
 
 
 class Unpushable(Unfinished):

@@ -9,6 +9,7 @@ import yaml
 
 from pipeline.errors import MissingError, Unfinished
 from pipeline.runs import publishing
+from pipeline.runs.changes import unfollowed
 from pipeline.runs.commands import SILENT, Refused, git
 from pipeline.runs.merging import merged_lock
 from pipeline.runs.opening import close_run, open_run
@@ -90,6 +91,21 @@ def test_a_run_that_changed_nothing_and_was_killed_before_its_push_gets_its_tag(
     call(run.folder, "git", "tag", run.tag)
     published = publish_run(ran_toy.settings(), "liver", "two")
     assert ran_toy.git("rev-parse", "liver/two") == published.commit == run.base
+
+
+def test_a_run_whose_stages_did_not_follow_each_other_is_refused(ran_toy: Toy) -> None:
+    run = opened(ran_toy, run_id="two", force=True)
+    assert unfollowed(run.folder, "liver") == []
+    lock = run.folder / "dvc.lock"
+    stages = yaml.safe_load(lock.read_text())
+    stages["stages"]["copy@liver"]["outs"][0]["md5"] = "0" * 32
+    lock.write_text(yaml.safe_dump(stages))
+    with pytest.raises(MissingError, match=r"before them: collect: .*run stage collect liver in"):
+        publish_run(ran_toy.settings(), "liver", "two")
+    lock.write_text("")
+    with pytest.raises(MissingError, match=r"before them: copy, collect, judge:"):
+        publish_run(ran_toy.settings(), "liver", "two")
+    assert ran_toy.git("tag", "--list", "liver/two") == ""
 
 
 def test_data_go_to_the_remote_and_the_commit_to_the_server(toy: Toy, bare: Path, tmp_path: Path) -> None:
