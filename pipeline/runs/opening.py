@@ -97,7 +97,8 @@ def _begin(run: Run, start: str) -> None:
 def bring_files(root: Path, organ: str) -> None:
     """Put the scans and what the stages made last time into a workspace, from cache or remote.
 
-    What a stage keeps between runs must be there before it runs, or it starts from nothing.
+    What a stage keeps between runs must be there before it runs, or it starts from nothing. What lies there
+    is half of what a killed attempt has brought, which DVC would not replace by itself.
 
     Raises:
         DataError: the scans are nowhere.
@@ -113,14 +114,14 @@ def bring_files(root: Path, organ: str) -> None:
             )
     made = [name for name in locked_stages(root) if name.endswith(f"@{organ}")]
     scans = _pointers(root, organ)
-    if _checked_out(root, *scans, *made):
+    if _checked_out(root, "--force", *scans, *made):
         return
     for remote in remotes(root):
         _fetch(root, remote, *scans, *made)
-    _check_out_scans(root, organ)
+    _check_out_scans(root, organ, "--force")
     if made:
         # Products that are nowhere are made again.
-        dvc(root, "checkout", "--allow-missing", *made)
+        dvc(root, "checkout", "--force", "--allow-missing", *made)
 
 
 def bring_scans(root: Path, organ: str, *, force: bool = False) -> None:

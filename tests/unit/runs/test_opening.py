@@ -11,7 +11,7 @@ from pipeline.onboarding import fetch
 from pipeline.runs import onboarding, opening
 from pipeline.runs.errors import Busy
 from pipeline.runs.onboarding import onboard_organ
-from pipeline.runs.opening import PUBLISHED, close_run, open_run
+from pipeline.runs.opening import BROUGHT, PUBLISHED, close_run, open_run
 from pipeline.runs.publishing import publish_run
 from pipeline.runs.workspaces import Run, run_name
 from tests.unit.runs.conftest import PIPELINE, Toy, call, finish, opened, run_stages
@@ -53,6 +53,20 @@ def test_a_second_attempt_keeps_what_a_killed_stage_has_half_written(ran_toy: To
     assert opened(ran_toy, run_id="two") == run
     assert (run.folder / "data/kept/liver/1.txt").read_text() == "half of it"
     assert not (run.folder / "data/copy/liver.txt").exists()
+
+
+def test_half_of_what_a_killed_attempt_has_brought_is_replaced(ran_toy: Toy) -> None:
+    run = opened(ran_toy, run_id="two", force=True)
+    (run.folder / BROUGHT).unlink()
+    for torn in ("data/raw/liver/first.txt", "data/kept/liver/0.txt"):
+        (run.folder / torn).unlink()
+        (run.folder / torn).touch()
+    (run.folder / "data/raw/liver/.half.tmp").write_text("liv")
+    opened(ran_toy, run_id="two", force=True)
+    for folder, name in (("data/raw/liver", "first.txt"), ("data/kept/liver", "0.txt")):
+        assert [(one.name, one.read_text()) for one in (run.folder / folder).iterdir()] == [
+            (name, "liver 1\n")
+        ]
 
 
 def test_half_a_clone_of_a_killed_attempt_is_made_anew(toy: Toy) -> None:
