@@ -17,6 +17,8 @@ FOLLOWS = "(atomic push fail"
 """How git says that a branch or tag was not pushed because another one was refused."""
 NOT_KEPT = "ERROR: failed to transfer"
 """What DVC says of a file that its cache has no room for, and ends as if it had taken it in."""
+NOWHERE = "WARNING: Some of the cache files do not exist"
+"""What DVC says of a file that neither cache nor remote has, and ends as if it had pushed it."""
 LOCKED = "(atomic transaction failed"
 """How git says that one could not be written; the line that tells why comes from the other side."""
 
@@ -76,6 +78,8 @@ def dvc(folder: Path, *arguments: str) -> str:
     )
     if done.returncode != 0 or NOT_KEPT in done.stderr:
         raise Refused(f"dvc {arguments[0]} failed", _sentence(done.stderr, ("ERROR:",)))
+    if NOWHERE in done.stderr:
+        raise Refused(f"dvc {arguments[0]} failed", "files are missing, in the cache and in the remote")
     return done.stdout
 
 

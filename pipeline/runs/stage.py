@@ -9,7 +9,7 @@ from pipeline.graph import load_stages
 from pipeline.lockfile import keep, mend
 from pipeline.params import load_organ
 from pipeline.runs.attempts import Ended, only_attempt
-from pipeline.runs.commands import dvc_command, dvc_environment
+from pipeline.runs.commands import NOT_KEPT, dvc_command, dvc_environment
 from pipeline.runs.errors import FINAL
 from pipeline.runs.workspaces import find_run
 from pipeline.workspace import check_inputs
@@ -46,6 +46,12 @@ def run_stage(root: Path, stage: str, organ: str, *, force: bool = False) -> int
         mend(root)
         keep(root)
         ended = attempt.run(command, _environment(root))
+    lost = next((line for line in ended.tail if line.startswith(NOT_KEPT)), None)
+    if ended.code == 0 and lost is not None:
+        raise Unfinished(
+            f"{organ}: DVC's cache did not keep what the stage {stage} made ({lost.removeprefix('ERROR: ')})",
+            "make room for it; the next attempt goes on from where it was",
+        )
     if ended.code == 0:
         return 0
     return _code_of(stage, organ, ended)

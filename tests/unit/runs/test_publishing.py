@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 import socket
@@ -121,6 +122,18 @@ def test_data_go_to_the_remote_and_the_commit_to_the_server(toy: Toy, bare: Path
     shutil.rmtree(settings.home)
     call(elsewhere, "dvc", "pull", "-q", "copy@liver", "collect@liver", "judge@liver")
     assert (elsewhere / "reports/liver/report.html").read_text() == "<p>1 kept</p>"
+
+
+def test_a_run_whose_products_are_nowhere_is_not_published(toy: Toy, tmp_path: Path) -> None:
+    """DVC warns of it and ends with 0."""
+    call(toy.root, "dvc", "remote", "add", "-q", "-d", "remote", str(tmp_path / "remote"))
+    toy.commit("remote")
+    done(toy)
+    made = hashlib.md5(b"<p>1 kept</p>", usedforsecurity=False).hexdigest()
+    (toy.settings().home / "cache/files/md5" / made[:2] / made[2:]).unlink()
+    with pytest.raises(Refused, match="dvc push failed: files are missing, in the cache and in the remote"):
+        publish_run(toy.settings(), "liver", "one")
+    assert toy.git("tag") == ""
 
 
 def test_publishing_goes_on_after_a_git_that_was_killed(toy: Toy) -> None:

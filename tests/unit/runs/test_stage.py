@@ -1,5 +1,7 @@
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,6 +112,20 @@ def test_any_other_end_may_go_well_the_next_time(run: Run, code: int) -> None:
     assert raised.value.exit_code == 75
     (run.folder / "trouble/copy").unlink()
     assert run_stage(run.folder, "copy", "liver") == 0
+
+
+def test_a_stage_whose_product_the_cache_did_not_keep_is_tried_again(run: Run, toy: Toy) -> None:
+    """DVC says so and ends with 0; a folder that cannot be made stands for the disk that is full."""
+    assert run_stage(run.folder, "copy", "liver") == 0
+    kept = hashlib.md5(b"liver 1\n", usedforsecurity=False).hexdigest()
+    place = toy.settings().home / "cache/files/md5" / kept[:2]
+    shutil.rmtree(place)
+    place.symlink_to("nowhere")
+    with pytest.raises(Unfinished, match=f"did not keep what the stage collect made .*{kept}.*make room"):
+        run_stage(run.folder, "collect", "liver")
+    place.unlink()
+    assert run_stage(run.folder, "collect", "liver") == 0
+    assert (place / kept[2:]).read_bytes() == b"liver 1\n"
 
 
 def test_an_unknown_stage_is_refused_with_those_there_are(run: Run) -> None:
