@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from math import isnan, nan
 from pathlib import Path
@@ -11,7 +12,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save
 
-from pipeline.atomic import atomic_path, read_json, remove_partial, sha256_file, write_json
+from pipeline.atomic import atomic_path, locked, read_json, remove_partial, sha256_file, write_json
 from pipeline.augmentation.sides import check_mirrors
 from pipeline.errors import DataError, MissingError
 from pipeline.inference.model import BEFORE, CONFIG, FOLDS, WEIGHTS, parts
@@ -82,12 +83,23 @@ def run(
         for fold in folds:
             groups_of(material, fold, params.before)
         check_follows(material, params)
-    members = [_fit(material, params, fold) for fold in folds]
+    with _alone(organ, models):
+        members = [_fit(material, params, fold) for fold in folds]
+        if not first():
+            return
+        trained = _as_one(members, material, params.inference, cases)
+        _save(models, trained)
+        _save_curve(curves, trained.curve)
+
+
+def _alone(organ: str, models: Path) -> AbstractContextManager[object]:
+    """Wait for a training that is at work in the same folder, as one is that outlived its killed DVC.
+
+    Both would write one checkpoint. Of several processes the first waits, and the others for it.
+    """
     if not first():
-        return
-    trained = _as_one(members, material, params.inference, cases)
-    _save(models, trained)
-    _save_curve(curves, trained.curve)
+        return nullcontext()
+    return locked(models.with_name(f".{models.name}.lock"), f"training {organ}")
 
 
 def _split_rule(organ: str, accepted: Path, cases: pd.DataFrame) -> str:

@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from pipeline.atomic import read_json, write_json
+from pipeline.atomic import locked, read_json, write_json
 from pipeline.errors import DataError, MissingError, ParamsError
 from pipeline.params import TrainParams
 from pipeline.registry.artifacts import content_of
@@ -291,6 +293,19 @@ def test_killed_at_any_moment_and_run_again_it_gives_the_same_bytes(prepared):
         whole = {name: hashed for name, hashed in kill["at_kill"].items() if not name.startswith(".")}
         assert kill["accepted"] == (whole in (found["older"], undisturbed["after"]))
     assert not all(kill["accepted"] for kill in kills)
+
+
+def test_a_training_waits_for_another_of_the_same_folder(train, tmp_path, capsys):
+    second, said = threading.Thread(target=train), ""
+    with locked(MODEL.with_name(f".{ORGAN}.lock"), "a test"):
+        second.start()
+        while "another process is busy with training liver; waiting for it" not in said:
+            assert second.is_alive()
+            said += capsys.readouterr().err
+            time.sleep(0.02)
+        assert not (tmp_path / "home" / "checkpoints").exists()
+    second.join()
+    assert (MODEL / "config.json").is_file()
 
 
 def test_a_training_can_begin_with_a_registered_model(train, tmp_path, capsys):
