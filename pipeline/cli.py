@@ -106,16 +106,18 @@ def _say(*lines: str) -> None:
 def run_stage(stage: str, organ: str) -> None:
     """Run one stage of one organ on the files that `dvc.yaml` names, from the project's folder."""
     from pipeline.params import load_organ
+    from pipeline.unchanged import unchanged
 
     root = project_root()
     os.chdir(root)
-    params = load_organ(root / "params.yaml", organ).section(stage)
     files = stage_files(root, stage, organ)
-    check_inputs(root, stage, organ)
-    for product in stage_files(root, stage, organ, PRODUCTS).values():
-        # It bears the number of a killed run: nothing would ever write over it.
-        remove_partial_of(product)
-    importlib.import_module(f"pipeline.stages.{stage}").run(organ, params, **files)
+    with unchanged(root, stage, organ):
+        params = load_organ(root / "params.yaml", organ).section(stage)
+        check_inputs(root, stage, organ)
+        for product in stage_files(root, stage, organ, PRODUCTS).values():
+            # It bears the number of a killed run: nothing would ever write over it.
+            remove_partial_of(product)
+        importlib.import_module(f"pipeline.stages.{stage}").run(organ, params, **files)
 
 
 def _add_stage(stage: str) -> None:
