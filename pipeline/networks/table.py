@@ -86,7 +86,9 @@ def as_table(measured: list[Row]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("network", no_wrap=True)
     for column in ("dims", "parameters", "receptive field", "margin", "outputs", "activations", "a step"):
-        table.add_column(column, justify="right", overflow="fold")
+        # On a narrow terminal a heading is broken, or what stands between blanks, but no number.
+        whole = column in ("parameters", "activations", "a step")
+        table.add_column(column, justify="right", overflow="fold", no_wrap=whole)
     for row in measured:
         field, margin = (
             " x ".join(str(edge) if edge else "all" for edge in row.receptive_field),

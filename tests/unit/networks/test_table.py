@@ -1,9 +1,10 @@
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from pipeline.networks.base import ANY_SIZE, Network
-from pipeline.networks.table import PATCH, measure, rows
+from pipeline.networks.table import PATCH, Row, as_table, measure, rows
 
 
 class Twice(Network):
@@ -35,3 +36,12 @@ def test_rows_are_those_that_were_asked_for(monkeypatch, small):
     assert row.name == "unet"
     assert row.receptive_field == (117, 117, 117) if small else row.parameters > 19_000_000
     assert torch.is_grad_enabled()
+
+
+def test_no_number_is_broken_on_a_narrow_terminal(capsys):
+    row = Row("multiview_fcn", 3, 402_900_007, (516, 516, 516), (24, 24, 24), 3, 81_000.0, 103.28)
+    Console(width=80, soft_wrap=True).print(as_table([row]))
+    told = capsys.readouterr().out
+    assert "402,900,007" in told
+    assert "81,000 MB" in told
+    assert "103.28 s" in told
