@@ -6,6 +6,7 @@ What may be chosen is read off the files: none is imported before its network is
 import ast
 import functools
 import importlib
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,29 @@ def option_names(name: str) -> tuple[str, ...] | None:
     return None
 
 
+@functools.cache
+def monai_names() -> tuple[str, ...]:
+    """What `monai.networks.nets` has, networks and others; nothing where MONAI is not installed.
+
+    Read off the text of its file, too.
+    """
+    found = importlib.util.find_spec("monai")
+    if found is None or found.origin is None:
+        return ()
+    nets = Path(found.origin).with_name("networks") / "nets" / "__init__.py"
+    body = ast.parse(nets.read_text(encoding="utf-8")).body
+    imports = [node for node in body if isinstance(node, ast.ImportFrom) and node.level]
+    return tuple(each.name for node in imports for each in node.names)
+
+
+def no_network_of_monai(name: str) -> str:
+    """What is said of a class that MONAI does not have."""
+    # No functions; and of names that differ in capitals alone, which some classes have, the first.
+    known = {each.casefold(): each for each in reversed(monai_names()) if each[0].isupper()}
+    there = sorted(known.values())
+    return f"MONAI has no network '{name}'{nearest(name, there)}. It has: {', '.join(there)}"
+
+
 def check(name: str, options: Options) -> None:
     """Refuse a network that is not there, or an option that it does not take.
 
@@ -56,6 +80,9 @@ def check(name: str, options: Options) -> None:
         ValueError: saying what there is.
     """
     if name.startswith(MONAI):
+        known = monai_names()
+        if known and name.removeprefix(MONAI) not in known:
+            raise ValueError(no_network_of_monai(name.removeprefix(MONAI)))
         return
     if name in NAMED:
         raise ValueError(f"'{name}' is a composition of networks, which has no place here: name one network")

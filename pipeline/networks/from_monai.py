@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ParamsError
+from pipeline.networks import no_network_of_monai
 from pipeline.networks.base import Form, Index, Network, as_slices, as_volume
 
 CLASSES = ("out_channels", "out_chns", "num_classes", "classes")
@@ -32,8 +33,7 @@ def wrapped(name: str) -> type[Network]:
         raise ParamsError(f"train.network.name is 'monai:{name}', and MONAI is not installed") from None
     found = getattr(nets, name, None)
     if not (inspect.isclass(found) and issubclass(found, torch.nn.Module)):
-        known = [each for each in dir(nets) if inspect.isclass(getattr(nets, each))]
-        raise ParamsError(f"MONAI has no network '{name}'. It has: {', '.join(known)}.")
+        raise ParamsError(no_network_of_monai(name))
     return type(name, (FromMonai,), {"monai": found, "__doc__": found.__doc__})
 
 

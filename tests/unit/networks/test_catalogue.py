@@ -171,6 +171,16 @@ def test_what_monai_does_not_have_is_refused():
         build_network("monai:Nonsense", 1, 2, {})
 
 
+def test_a_class_of_monai_is_looked_for_before_any_stage_runs_and_without_loading_monai():
+    with pytest.raises(
+        ValueError, match=r"MONAI has no network 'SegResnet' \(did you mean 'SegResNet'\?\)"
+    ) as refused:
+        check("monai:SegResnet", {})
+    assert "resnet50" not in str(refused.value)
+    check("monai:SegResNet", {})
+    check("monai:Unet", {})
+
+
 def test_what_the_data_say_is_no_option_of_a_network_of_monai():
     with pytest.raises(ParamsError, match="out_channels is as the data are: leave it out"):
         build_network("monai:SegResNet", 1, 3, {"init_filters": 8, "out_channels": 7})
