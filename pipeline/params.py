@@ -8,9 +8,9 @@ reruns that stage and what follows it, nothing else.
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -71,6 +71,8 @@ Window = Annotated[tuple[float, float], AfterValidator(_apart)]
 NonNegativeRange = Annotated[tuple[NonNegative, NonNegative], AfterValidator(_in_order)]
 PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_in_order)]
 Cron = Annotated[str, AfterValidator(is_cron)]
+Quantity = Annotated[str, Field(coerce_numbers_to_str=True)]
+"""Of Kubernetes, which takes `1` as it takes `"1"`."""
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 """What an organ may be called: it becomes a folder, a DVC stage and a registered model."""
 
@@ -513,7 +515,7 @@ class KubernetesParams(Section):
     claim: str = "hounsfield-home"
     """The volume claim, for many readers and writers, that holds HOUNSFIELD_HOME."""
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
-    resources: dict[str, dict[str, dict[str, str]]] = {}
+    resources: dict[str, dict[Literal["requests", "limits"], dict[str, Quantity]]] = {}
     """By stage, or `default`: requests and limits."""
     node_selector: dict[str, str] = {}
     """Of the nodes that any stage may run on."""
@@ -525,6 +527,17 @@ class KubernetesParams(Section):
     volume_mounts: tuple[dict[str, Any], ...] = ()
     nodes: Annotated[int, Field(ge=1)] = 1
     """More than one: `train` runs on as many nodes as a Kubeflow TrainJob."""
+
+    @field_validator("resources")
+    @classmethod
+    def _are_of_stages(cls, resources: dict[str, Any]) -> dict[str, Any]:
+        known = ("default", *STAGES)
+        stray = [stage for stage in resources if stage not in known]
+        if stray:
+            raise ValueError(
+                f"'{stray[0]}' is no stage{_nearest(stray[0], known)} It may have: {', '.join(known)}"
+            )
+        return resources
 
 
 class AirflowParams(Section):
@@ -561,6 +574,24 @@ class OrganParams(Section):
     evaluate: EvaluateParams
     register_: RegisterParams = Field(alias="register")
     airflow: AirflowParams = AirflowParams()
+
+    @model_validator(mode="after")
+    def _names_its_labels(self) -> "OrganParams":
+        labels = list(self.ingest.labels)
+        losses = {"train.loss.weights": self.train.loss}
+        if self.train.before is not None:
+            losses["train.before.loss.weights"] = self.train.before.loss
+        named = {
+            "patches.balance": (self.patches.balance, labels),
+            "patches.hard_negatives.within": (self.patches.hard_negatives.within, labels),
+            **{key: (loss.weights, [*labels, "background"]) for key, loss in losses.items()},
+        }
+        for key, (names, known) in named.items():
+            stray = [name for name in names if name not in known]
+            if stray:
+                which = f"{key} has '{stray[0]}', which is no label of ingest.labels"
+                raise ValueError(f"{which}{_nearest(stray[0], known)} It may have: {', '.join(known)}")
+        return self
 
     def section(self, stage: str) -> Section:
         """The section of a stage, by the stage's name."""
@@ -683,11 +714,14 @@ def merge(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
 
 
 def first_problem(error: ValidationError) -> str:
-    """Where the first of what is wrong lies, and what it is."""
+    """Where the first of what is wrong with a section `train` lies, and what it is."""
     first = error.errors()[0]
-    place = ".".join(map(str, first["loc"]))
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}" if place else message
+    location = _location(first)
+    if first["type"] == "extra_forbidden":
+        return _is_no_parameter(location, ["train", *location[:-1]])
+    place = ".".join(location)
+    said = _expected(first, len(location), ["train"])
+    return f"{place}: {said}" if place else said
 
 
 def _explain(error: ValidationError, organ: str) -> str:
@@ -695,23 +729,45 @@ def _explain(error: ValidationError, organ: str) -> str:
     location = _location(first)
     place = ".".join(location)
     if first["type"] == "extra_forbidden":
-        known = _keys_at(location[:-1])
-        return (
-            f"params.yaml: '{place}' (of organ '{organ}') is not a parameter{_nearest(location[-1], known)} "
-            f"Known there: {', '.join(known)}."
-        )
+        return f"params.yaml, organ '{organ}': {_is_no_parameter(location, location[:-1])}"
     if first["type"] == "missing":
         return f"params.yaml: organs.{organ}.{place} is needed and not there."
     # A value that fits no branch of a union fails each in its own way.
     failures = [failure for failure in error.errors() if _location(failure)[: len(location)] == location]
     expected = "; or ".join(dict.fromkeys(_expected(failure, len(location)) for failure in failures))
-    return f"params.yaml: organs.{organ}.{place} (or defaults.{place}) is {first['input']!r}: {expected}."
+    if not place:
+        return f"params.yaml: organs.{organ}: {expected}."
+    value = first["input"]
+    # What is wrong with several keys together names them; the whole of them would hide it.
+    found = "" if isinstance(value, Mapping) else " is empty" if value is None else f" is {value!r}"
+    return f"params.yaml: organs.{organ}.{place} (or defaults.{place}){found}: {expected}."
 
 
-def _expected(failure: ErrorDetails, depth: int) -> str:
-    """What should stand there, or at which of its elements."""
-    element = "".join(f"element {part}: " for part in _location(failure)[depth:])
-    return element + failure["msg"].removeprefix("Value error, ")
+def _is_no_parameter(location: list[str], section: list[str]) -> str:
+    """What is said of a key that is not known: the nearest of its section, and all of them."""
+    known = _keys_at(section)
+    there = f" Known there: {', '.join(known)}." if known else ""
+    return f"'{'.'.join(location)}' is not a parameter{_nearest(location[-1], known)}{there}"
+
+
+KINDS = {
+    "dict_type": "write names with values, as {NAME: VALUE}",
+    "tuple_type": "write a list, as [A, B]",
+    "list_type": "write a list, as [A, B]",
+    "extra_forbidden": "not a parameter there",
+}
+"""What pydantic calls by the words of Python."""
+
+
+def _expected(failure: ErrorDetails, depth: int, section: Sequence[str] = ()) -> str:
+    """What should stand there, or at which of its elements; `section` is what the location begins in."""
+    location = _location(failure)
+    below = "".join(f"element {part}: " if part.isdigit() else f"{part}: " for part in location[depth:])
+    if failure["type"] == "model_type" and failure["input"] is None:
+        return f"{below}write keys with values, or {{}} for none"
+    if failure["type"] == "model_type":
+        return f"{below}write keys with values; known there: {', '.join(_keys_at([*section, *location]))}"
+    return below + KINDS.get(failure["type"], failure["msg"].removeprefix("Value error, "))
 
 
 def _location(failure: ErrorDetails) -> list[str]:
@@ -724,12 +780,21 @@ def _keys_at(location: list[str]) -> list[str]:
     """The parameter names of the section at `location`."""
     model: type[BaseModel] = OrganParams
     for part in location:
+        if part.isdigit():
+            continue
         fields = {field.alias or name: field for name, field in model.model_fields.items()}
-        annotation = fields[part].annotation if part in fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        found = _model_of(fields[part].annotation) if part in fields else None
+        if found is None:
             return []
-        model = annotation
+        model = found
     return sorted(field.alias or name for name, field in model.model_fields.items())
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that a parameter is, or may be beside `auto` or nothing."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_of, get_args(annotation))), None)
 
 
 def _nearest(word: str, known: Any) -> str:

@@ -325,3 +325,68 @@ def test_a_day_that_never_comes_is_no_schedule(tmp_path: Path, cron: str) -> Non
 
 def test_a_wrong_key_of_airflow_is_named_with_the_right_one(tmp_path: Path) -> None:
     assert "did you mean 'retry_seconds'" in _refusal(tmp_path, {"airflow": {"retry_second": 1}})
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "said"),
+    [
+        (
+            "train",
+            None,
+            "(or defaults.train) is empty: write keys with values, or {} for none.",
+        ),
+        ("train", {"network": "vnet"}, "is 'vnet': write keys with values; known there: init, name."),
+        ("train", {"before": "unet"}, "known there: folds, gives, grow_mm, loss, network, steps."),
+        ("patches", {"size": 32}, "is 32: Input should be 'auto'; or write a list, as [A, B]."),
+        ("ingest", SPLEEN["ingest"] | {"labels": ["spleen"]}, "write names with values, as {NAME: VALUE}."),
+    ],
+)
+def test_a_value_of_another_kind_is_told_what_to_write(
+    tmp_path: Path, section: str, value: Any, said: str
+) -> None:
+    assert said in _refusal(tmp_path, {section: value})
+
+
+def test_a_key_is_told_those_of_a_section_that_may_be_left_out(tmp_path: Path) -> None:
+    message = _refusal(tmp_path, {"train": {"before": {"network": {"name": "unet"}, "give": "maps"}}})
+    assert "did you mean 'gives'? Known there: folds, gives" in message
+    channel = {"clip": [0, 1], "mean": 0, "std": 1, "min": 0}
+    wrong = {"ingest": SPLEEN["ingest"] | {"normalisation": {"channels": [channel]}}}
+    assert "channels: element 0: min: not a parameter there" in _refusal(tmp_path, wrong)
+
+
+def test_what_is_wrong_between_keys_is_told_without_the_whole_section(tmp_path: Path) -> None:
+    message = _refusal(tmp_path, {"train": {"transfer": "partial"}}, {"train": {"seed": 4321}})
+    assert "organs.spleen.train (or defaults.train): transfer is partial" in message
+    assert "4321" not in message
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"patches": {"balance": {"spleeen": 2}}},
+        {"patches": {"hard_negatives": {"within": ["spleeen"]}}},
+        {"train": {"loss": {"weights": {"spleeen": 2}}}},
+        {"train": {"before": {"loss": {"weights": {"spleeen": 2}}}}},
+    ],
+)
+def test_a_label_that_is_not_there_is_named_before_any_stage_runs(tmp_path: Path, section: Any) -> None:
+    message = _refusal(tmp_path, section)
+    assert "has 'spleeen', which is no label of ingest.labels: did you mean 'spleen'?" in message
+
+
+def test_the_background_may_have_a_weight_in_the_loss(tmp_path: Path) -> None:
+    weights = {"background": 0.5, "spleen": 2.0}
+    params = load_organ(_write(tmp_path, {"train": {"loss": {"weights": weights}}}), "spleen")
+    assert params.train.loss.weights == weights
+
+
+def test_resources_are_of_stages_and_written_as_kubernetes_takes_them(tmp_path: Path) -> None:
+    def pods(resources: Any) -> dict[str, Any]:
+        return {"airflow": {"kubernetes": {"resources": resources}}}
+
+    params = load_organ(_write(tmp_path, pods({"train": {"limits": {"nvidia.com/gpu": 1}}})), "spleen")
+    assert params.airflow.kubernetes.resources == {"train": {"limits": {"nvidia.com/gpu": "1"}}}
+    gpu = {"limits": {"nvidia.com/gpu": 1}}
+    assert "'trian' is no stage: did you mean 'train'?" in _refusal(tmp_path, pods({"trian": gpu}))
+    assert "'requests' or 'limits'" in _refusal(tmp_path, pods({"train": {"limit": {"cpu": 1}}}))

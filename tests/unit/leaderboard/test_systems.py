@@ -65,6 +65,9 @@ def test_what_is_no_system_is_refused(asked, said):
     ("asked", "said"),
     [
         ("unett", "did you mean 'unet'"),
+        ("unet,netwrk.dims=2", "'netwrk' is not a parameter: did you mean 'network'"),
+        ("unet,loss.focal_gama=2", "'loss.focal_gama' is not a parameter: did you mean 'focal_gamma'"),
+        ("unet,network=vnet", "network: write keys with values; known there: init, name"),
         ("unet,network.dim=2", "did you mean 'dims'"),
         ("unet,loss.gamma=2", "loss.gamma"),
         ("cascade,network.grow=2", "did you mean 'grow_mm'"),
