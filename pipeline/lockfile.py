@@ -38,6 +38,12 @@ def keep(root: Path) -> None:
         write_text(root / KEPT, text)
 
 
+def broken(root: Path) -> bool:
+    """Whether `dvc.lock` is there and none, by whatever cause."""
+    lock = root / LOCK
+    return lock.is_file() and not _is_lock(_text(lock))
+
+
 def mend(root: Path) -> bool:
     """Keep the whole sections of a `dvc.lock` that was cut short; the others are taken from its copy, if any.
 

@@ -8,12 +8,12 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.doctor.check import Check
 from pipeline.errors import HounsfieldError
-from pipeline.lockfile import cut_short
+from pipeline.lockfile import broken, cut_short
 from pipeline.onboarding.embedded import ORGAN as EMBEDDED
 from pipeline.params import load_organ, read_params
 from pipeline.programs import ANSWER_WITHIN, ask, installed
 from pipeline.registry.connection import check_address, is_local, tracking_uri
-from pipeline.workspace import home
+from pipeline.workspace import STAGES, home, stage_files
 
 DEFAULT = "(default)"
 """How DVC marks the remote that it takes where none is named."""
@@ -37,6 +37,14 @@ def dvc(root: Path) -> Check:
     if cut_short(root):
         found = "dvc.lock was cut short by a kill; the results are in DVC's run cache"
         return Check("DVC", "missing", found, "git checkout dvc.lock && dvc repro")
+    if broken(root):
+        found = "dvc.lock is no lock of DVC, as where marks of a merge stand in it"
+        return Check("DVC", "missing", found, "git checkout HEAD dvc.lock && dvc repro")
+    try:
+        for stage in STAGES:
+            stage_files(root, stage, "organ")
+    except HounsfieldError as error:
+        return Check("DVC", "missing", error.reason, error.remedy or "git checkout HEAD dvc.yaml")
     return Check("DVC", "ok", f"{installed('dvc')}, initialised")
 
 

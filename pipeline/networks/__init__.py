@@ -80,16 +80,16 @@ def check(name: str, options: Options) -> None:
         ValueError: saying what there is.
     """
     if name.startswith(MONAI):
-        known = monai_names()
-        if known and name.removeprefix(MONAI) not in known:
-            raise ValueError(no_network_of_monai(name.removeprefix(MONAI)))
+        wanted, there = name.removeprefix(MONAI), monai_names()
+        if there and wanted not in there:
+            raise ValueError(no_network_of_monai(wanted))
         return
     if name in NAMED:
         raise ValueError(f"'{name}' is a composition of networks, which has no place here: name one network")
     if name not in names():
-        there = [*names(), *NAMED]
+        near = nearest(name, [*names(), *NAMED])
         raise ValueError(
-            f"there is no network '{name}'{nearest(name, there)}. There is: {', '.join(names())}; composed: "
+            f"there is no network '{name}'{near}. There is: {', '.join(names())}; composed: "
             f"{', '.join(NAMED)}; and {MONAI}<Class> of monai.networks.nets"
         )
     known = option_names(name)

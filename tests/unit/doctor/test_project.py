@@ -14,7 +14,7 @@ PROJECT = Path(__file__).parents[3]
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a clone of this project holds, as far as the doctor looks."""
-    for name in ("params.yaml", "pyproject.toml"):
+    for name in ("dvc.yaml", "params.yaml", "pyproject.toml"):
         shutil.copy(PROJECT / name, tmp_path / name)
     for folder in (".git", ".dvc", "data/raw"):
         (tmp_path / folder).mkdir(parents=True)
@@ -64,6 +64,15 @@ def test_looking_loads_neither_torch_nor_mlflow(root: Path) -> None:
         [sys.executable, "-c", script, str(root)], cwd=PROJECT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("name", ["dvc.yaml", "dvc.lock"])
+def test_marks_of_a_merge_are_found(root: Path, name: str) -> None:
+    (root / name).write_text("stages:\n<<<<<<< HEAD\n  a: {}\n=======\n  b: {}\n>>>>>>> theirs\n")
+    check = project.dvc(root)
+    assert check.status == "missing"
+    assert name in check.found
+    assert f"git checkout HEAD {name}" in check.remedy
 
 
 def test_scans_that_are_not_there_come_with_the_command_that_brings_them(root: Path) -> None:
