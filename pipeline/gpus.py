@@ -27,7 +27,7 @@ def cards() -> list[Card]:
     """Those that nvidia-smi knows; none where there is no nvidia-smi."""
     answer = ask("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
     found = []
-    for line in answer.splitlines():
+    for line in (answer or "").splitlines():
         name, _, memory = line.rpartition(", ")
         found.append(Card(name, int(memory) if memory.isdigit() else None))
     return found

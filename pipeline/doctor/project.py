@@ -15,6 +15,8 @@ from pipeline.programs import ANSWER_WITHIN, ask, installed
 from pipeline.registry.connection import check_address, is_local, tracking_uri
 from pipeline.workspace import STAGES, home, stage_files
 
+DVC_WITHIN = 30.0
+"""Seconds that DVC has to answer: on a busy machine, or a disk over the network, it needs some to begin."""
 DEFAULT = "(default)"
 """How DVC marks the remote that it takes where none is named."""
 
@@ -51,9 +53,13 @@ def dvc(root: Path) -> Check:
 def remote(root: Path) -> Check:
     """Where other machines get the data from."""
     name = "DVC remote"
-    listed = ask(sys.executable, "-m", "dvc", "remote", "list", folder=root).splitlines()
+    listed = ask(sys.executable, "-m", "dvc", "remote", "list", folder=root, within=DVC_WITHIN)
+    if listed is None:
+        return Check(
+            name, "warning", "not known: DVC fails or does not answer", "dvc remote list, which says why"
+        )
     # A path may hold spaces.
-    remotes = [(*line.split(maxsplit=1), "")[:2] for line in listed if line.strip()]
+    remotes = [(*line.split(maxsplit=1), "")[:2] for line in listed.splitlines() if line.strip()]
     if not remotes:
         add = "dvc remote add -d storage s3://bucket/path"
         return Check(name, "warning", "none; the data are on this machine alone", add)

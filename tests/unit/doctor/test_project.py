@@ -122,6 +122,12 @@ def test_the_remote_is_shown_without_its_password(root: Path, config: str, statu
     assert (check.status, check.found) == (status, found)
 
 
+def test_a_dvc_that_fails_is_not_told_as_no_remote(root: Path) -> None:
+    (root / ".dvc/config").write_text("no configuration\n")
+    check = project.remote(root)
+    assert (check.status, check.remedy) == ("warning", "dvc remote list, which says why")
+
+
 def test_the_local_registry_is_there_once_a_model_was_registered(root: Path) -> None:
     assert (project.registry(root).status, project.registry(root).remedy) == ("warning", "dvc repro")
     (root / "home").mkdir()
