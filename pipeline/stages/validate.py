@@ -234,10 +234,9 @@ def _of_volume(path: Path, plan: Mapping[str, Any]) -> bytes | None:
         case = read_case(path)
     except DataError:
         return None
-    image = case.image[0] if case.image.ndim > case.label.ndim else case.image
-    first = plan["normalisation"]
-    clip = (first[0] if isinstance(first, list) else first)["clip"]
-    window = display_window(image, plan["modality"], clip)
+    first = plan["normalisation"][0]
+    image = case.image[first["image"]]
+    window = display_window(image, plan["modality"], first["clip"])
     return thumbnail_png(image, case.label, tuple(plan["spacing"]), window, class_indices(plan["labels"]))
 
 

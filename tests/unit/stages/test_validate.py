@@ -10,7 +10,7 @@ from pipeline.errors import DataError
 from pipeline.params import ValidateParams
 from pipeline.sampling.split import assign_splits
 from pipeline.stages import validate
-from pipeline.volumes.store import write_case
+from pipeline.volumes.store import read_case, write_case
 
 FOUND = 16
 FILES = ("raw", "cases", "plans", "volumes", "accepted", "validation")
@@ -25,7 +25,7 @@ def project(tmp_path, monkeypatch):
     table = pd.DataFrame(rows)
     table.loc[5, ["key", "spacing_z", "ml_liver"]] = [None, np.nan, np.nan]
     plan = {"modality": "CT", "labels": {"liver": 6}, "spacing": [2.0, 1.0, 1.0]}
-    plan["normalisation"] = {"kind": "ct", "clip": [0.0, 200.0], "mean": 100.0, "std": 30.0}
+    plan["normalisation"] = [{"image": 0, "clip": [0.0, 200.0], "mean": 100.0, "std": 30.0}]
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     label = np.zeros((10, 12, 14), np.uint8)
     label[3:7, 4:8, 5:9] = 1
@@ -147,6 +147,21 @@ def test_the_page_shows_each_case_with_reason_remedy_and_picture(project):
     assert page.count('src="pictures/') == 2
     assert page.count("no picture: the file cannot be read") == 1
     assert len(list((project / "reports/validation/pictures").iterdir())) == 2
+
+
+def test_of_several_images_the_one_that_a_network_sees_first_is_shown_in_its_window(project):
+    change(project, "case_03", ml_liver=0.0)
+    run(project)
+    (picture,) = (project / "reports/validation/pictures").iterdir()
+    of_one = picture.read_bytes()
+    volume = project / "volumes/case_03.b2nd"
+    case = read_case(volume)
+    write_case(volume, np.concatenate([np.zeros_like(case.image), case.image]), case.label, {})
+    plan = json.loads((project / "plan.json").read_text())
+    plan["normalisation"][0]["image"] = 1
+    (project / "plan.json").write_text(json.dumps(plan))
+    run(project)
+    assert picture.read_bytes() == of_one
 
 
 def test_a_case_that_ingest_refused_is_shown_as_far_as_it_can_be_read(project):
