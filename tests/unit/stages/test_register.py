@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from unittest.mock import Mock
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +22,8 @@ from pipeline.registry import champions
 from pipeline.registry.artifacts import content_of
 from pipeline.registry.connection import connect
 from pipeline.registry.models import ModelRegistry
-from pipeline.stages.register import run
+from pipeline.registry.version import RegisteredModel
+from pipeline.stages.register import judge_champion, run
 from pipeline.validation.drift import FINGERPRINT
 
 PARAMS = RegisterParams(resamples=200)
@@ -614,7 +616,8 @@ def test_a_model_that_was_rolled_back_is_not_brought_back_by_a_replay(project):
     assert outcome["champion_version"] == 1
     assert outcome["reasons"] == ["Version 2 was withdrawn by Dr. Rö: it sees kidneys in air."]
     assert outcome["reasons"][0] in Path("reports/decision.html").read_text()
-    assert ModelRegistry(project.root).champion_version("liver") == 1
+    registry = ModelRegistry(project.root)
+    assert (registry.champion_version("liver"), registry.challenger_version("liver")) == (1, 2)
     project.train("third", level(0.9))
     assert project.register()["champion_version"] == 3, "another model may win"
 
@@ -817,6 +820,18 @@ def test_nor_those_that_the_model_it_began_with_learned_from(project):
     assert project.register()["learned"] == ["case_4"], "of what the champion began with"
 
 
+def test_where_nothing_tells_what_a_model_has_learned_from_the_gate_decides_all_the_same(project):
+    split(project)
+    project.train("first", level(0.8))
+    project.register()
+    (lineage,) = Path(os.environ["HOUNSFIELD_HOME"]).rglob("lineage.json")
+    lineage.unlink()
+    training = {"steps": 7, "loss": {}, "start": "a model of another organ"}
+    project.train("second", level(0.85), training=training)
+    outcome = project.register()
+    assert (outcome["decision"], outcome["learned"]) == ("promoted", [])
+
+
 def test_a_case_that_is_called_otherwise_now_is_found_by_its_patient(project):
     test = split(project, case_4="train")
     table = pd.read_parquet("data/accepted.parquet")
@@ -828,6 +843,22 @@ def test_a_case_that_is_called_otherwise_now_is_found_by_its_patient(project):
     split(project)
     project.train("second", level(0.85))
     assert project.register()["learned"] == ["case_4"]
+
+
+def test_the_champion_is_judged_by_the_truth_as_it_is_read_now(tmp_path, save_model):
+    folder = save_model(tmp_path / "champion", {"left": 1, "right": 2}, (-1000.0, 0.0, 300.0))
+    image = np.full((8, 8, 8), -1000, np.int16)
+    image[1:4], image[5:7] = 0, 300
+    values_of_now = {"left": 2, "right": 1}
+    truth = np.select([image == 0, image == 300], [2, 1]).astype(np.uint8)
+    for name, array in (("images", image), ("labels", truth)):
+        (tmp_path / "raw" / name).mkdir(parents=True)
+        nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), tmp_path / "raw" / name / "case_1.nii.gz")
+    config = json.loads((folder / "config.json").read_text())
+    config["recipe"]["labels"] = values_of_now
+    test = pd.DataFrame({"case": ["case_1"], "layout": ["folders"]})
+    figures = judge_champion(RegisteredModel("liver", 1, "content", folder), test, tmp_path / "raw", config)
+    assert figures.set_index("label")["dice"].to_dict() == {"left": 1.0, "right": 1.0}
 
 
 def test_patients_that_were_corrected_make_the_decision_anew(project):
