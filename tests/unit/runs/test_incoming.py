@@ -11,6 +11,7 @@ from pipeline.runs.incoming import (
     AGAIN,
     Arrivals,
     files_below,
+    listing,
     look,
     names_below,
     note_refused,
@@ -137,6 +138,13 @@ def test_what_was_refused_by_a_clock_that_ran_ahead_is_tried_again() -> None:
     refused = Arrivals(seen="these", refused="these", refused_at=9e9)
     assert refused.is_ready(0, now=2e9)
     assert not refused.is_ready(0, now=9e9 + AGAIN / 2)
+
+
+def test_an_empty_object_that_stands_for_a_folder_is_no_scan(bucket: Any) -> None:
+    bucket.put({"liver/": b"", "liver/new/": b""})
+    assert listing(bucket.url("liver")) == {}
+    bucket.put({"liver/new/scan": b"one"})
+    assert list(listing(bucket.url("liver"))) == ["new/scan"]
 
 
 def test_hidden_files_are_not_scans(incoming: Path) -> None:

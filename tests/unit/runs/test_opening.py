@@ -69,6 +69,19 @@ def test_half_of_what_a_killed_attempt_has_brought_is_replaced(ran_toy: Toy) -> 
         ]
 
 
+def test_a_second_attempt_that_fails_leaves_what_the_first_has_done(toy: Toy) -> None:
+    run = opened(toy)
+    (run.folder / "data/copy").mkdir()
+    (run.folder / "data/copy/liver.txt").write_text("days of work")
+    params = (run.folder / "params.yaml").read_text()
+    (run.folder / "params.yaml").write_text("defaults: {}\norgans: {}\n")
+    with pytest.raises(ParamsError, match="no organ 'liver'"):
+        opened(toy)
+    (run.folder / "params.yaml").write_text(params)
+    assert opened(toy) == run
+    assert (run.folder / "data/copy/liver.txt").read_text() == "days of work"
+
+
 def test_half_a_clone_of_a_killed_attempt_is_made_anew(toy: Toy) -> None:
     half = toy.root / ".hounsfield/workspaces/liver/one.partial"
     half.mkdir(parents=True)

@@ -14,7 +14,7 @@ from pipeline.runs.changes import unfollowed
 from pipeline.runs.commands import SILENT, Refused, git
 from pipeline.runs.merging import merged_lock
 from pipeline.runs.opening import close_run, open_run
-from pipeline.runs.publishing import publish_run
+from pipeline.runs.publishing import outcome_of, publish_run
 from pipeline.runs.workspaces import Run
 from tests.unit.runs.conftest import PIPELINE, Toy, call, opened, run_stages
 
@@ -114,13 +114,16 @@ def test_data_go_to_the_remote_and_the_commit_to_the_server(toy: Toy, bare: Path
     run = open_run(settings, "liver", "one")
     assert run is not None
     run_stages(run)
+    # As of an onboarding, whose scans nobody has pushed before.
+    shutil.rmtree(tmp_path / "store")
     published = publish_run(settings, "liver", "one")
     close_run(settings, "liver", "one")
     call(tmp_path, "git", "clone", "-q", str(bare), "elsewhere")
     elsewhere = tmp_path / "elsewhere"
     assert call(elsewhere, "git", "rev-parse", "HEAD", "liver/one").split() == [published.commit] * 2
     shutil.rmtree(settings.home)
-    call(elsewhere, "dvc", "pull", "-q", "copy@liver", "collect@liver", "judge@liver")
+    call(elsewhere, "dvc", "pull", "-q", "data/raw/liver.dvc", "copy@liver", "collect@liver", "judge@liver")
+    assert (elsewhere / "data/raw/liver/first.txt").read_text() == "liver 1\n"
     assert (elsewhere / "reports/liver/report.html").read_text() == "<p>1 kept</p>"
 
 
@@ -289,6 +292,16 @@ def test_a_run_goes_to_another_branch_where_that_is_wanted(toy: Toy) -> None:
     assert publish_run(toy.settings(), "liver", "one", branch="onboard/liver").branch == "onboard/liver"
     assert toy.git("rev-parse", "main") == before
     assert "dvc.lock" in toy.git("diff", "--name-only", "main", "onboard/liver")
+
+
+def test_the_history_of_the_project_tells_what_the_gate_decided(tmp_path: Path) -> None:
+    assert outcome_of(tmp_path, "liver") == "run: liver"
+    record = tmp_path / "registry/liver.json"
+    record.parent.mkdir()
+    decided = {"challenger_version": 3, "champion_version": 2, "decision": "kept"}
+    for mean, told in ((0.81234, "kept, mean Dice 0.8123"), (None, "kept")):
+        record.write_text(json.dumps(decided | {"evidence": {"mean_dice": mean}}))
+        assert outcome_of(tmp_path, "liver") == f"run: liver version 3 {told}"
 
 
 def test_a_run_that_is_not_open_cannot_be_published(toy: Toy) -> None:

@@ -10,6 +10,7 @@ import pytest
 from pipeline.errors import DataError, ParamsError, Unfinished
 from pipeline.params import AirflowParams
 from pipeline.runs import receiving
+from pipeline.runs.incoming import listing
 from pipeline.runs.opening import open_run
 from pipeline.runs.receiving import Received, receive
 from tests.unit.runs.conftest import Toy, call
@@ -218,6 +219,34 @@ def test_what_changes_while_it_is_taken_in_is_waited_for(
     (incoming / "second.txt").write_text("another\n")
     assert received(toy, incoming) is not None
     assert committed(toy) == ["first.txt: liver 1", "second.txt: another"]
+
+
+def test_what_arrives_after_the_look_is_waited_for(
+    toy: Toy, incoming: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listed_later(source: str) -> dict[str, str]:
+        if not (incoming / "third.txt").exists():
+            (incoming / "third.txt").write_text("half of liver 3")
+        return listing(source)
+
+    monkeypatch.setattr(receiving, "listing", listed_later)
+    assert received(toy, incoming) is None
+    assert toy.git("rev-list", "--count", "HEAD") == "1"
+
+
+def test_what_arrives_while_a_prefix_is_fetched_is_waited_for(
+    toy: Toy, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch_organ = receiving.fetch_organ
+
+    def slow(*arguments: Any) -> None:
+        bucket.put({"liver/third.txt": b"half of liver 3"})
+        fetch_organ(*arguments)
+
+    bucket.put({"liver/second.txt": b"liver 2\n"})
+    monkeypatch.setattr(receiving, "fetch_organ", slow)
+    assert received(toy, bucket.url("liver")) is None
+    assert toy.git("rev-list", "--count", "HEAD") == "1"
 
 
 @pytest.mark.parametrize("has_scans", [True, False])
