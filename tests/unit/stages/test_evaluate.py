@@ -29,7 +29,7 @@ ACCEPTED = Path("data") / "accepted" / f"{ORGAN}.parquet"
 def evaluate(project, save_model):
     """Runs the stage on the test cases, each given by what the model says and by what is true."""
 
-    def stage(worst_cases=1, **cases):
+    def stage(worst_cases=1, nsd_tolerance_mm=1.0, **cases):
         save_model(project / "models" / ORGAN, LABELS, (AIR, LARGE, SMALL), spacing=(3.0, 2.0, 2.0))
         rows = [write_case(project / "data" / "raw" / ORGAN, case, *boxes) for case, boxes in cases.items()]
         # A case that was learned from; reading it would fail.
@@ -39,7 +39,7 @@ def evaluate(project, save_model):
         curves = Path("reports") / ORGAN / "curves.csv"
         curves.parent.mkdir(parents=True, exist_ok=True)
         curves.write_text("step,loss,dice\n5,1.2,0.3\n10,0.8,0.5\n")
-        params = EvaluateParams(worst_cases=worst_cases)
+        params = EvaluateParams(worst_cases=worst_cases, nsd_tolerance_mm=nsd_tolerance_mm)
         run(ORGAN, params, **stage_files(project, "evaluate", ORGAN))
 
     return stage
@@ -97,6 +97,21 @@ def test_surfaces_are_measured_in_millimetres_and_an_infinite_distance_is_in_no_
     evaluate(first=FIRST, missed=MISSED)
     # Blocks of the same size, two voxels of 2 mm apart.
     assert json.loads(METRICS.read_text())["hd95"]["large"] == pytest.approx(4.0)
+
+
+def test_a_surface_is_near_by_the_tolerance_of_the_parameters(evaluate):
+    # The blocks of the large label are 4 mm apart.
+    for tolerance, least, most in ((3.9, 0.5, 0.99), (4.0, 1.0, 1.0)):
+        evaluate(nsd_tolerance_mm=tolerance, first=FIRST)
+        assert least <= json.loads(METRICS.read_text())["nsd"]["large"] <= most
+
+
+def test_what_the_probabilities_are_worth_is_told_by_label_and_on_average(evaluate):
+    evaluate(first=FIRST)
+    # Of the large label, which the model is sure of, half is wrong.
+    assert json.loads(METRICS.read_text())["calibration_error"] == pytest.approx(
+        {"large": 0.5, "small": 0.0, "mean": 0.25}, abs=0.02
+    )
 
 
 def test_metrics_are_json_where_no_distance_is_finite(evaluate):

@@ -81,9 +81,10 @@ def test_a_rare_label_is_told_where_it_was_looked_for(many):
     assert "frequency_left_kidney" not in judge_all(many)
 
 
-def test_a_patient_or_an_image_on_both_sides_is_an_error(many):
+@pytest.mark.parametrize("what", ["patient", "image_hash"])
+def test_a_patient_or_an_image_on_both_sides_is_an_error(many, what):
     first, other = many[many["fold"] == 0].index[0], many[many["split"] == "test"].index[0]
-    many.loc[other, "image_hash"] = many.loc[first, "image_hash"]
+    many.loc[other, what] = many.loc[first, what]
     assert judge_all(many)["patients_apart"] == (
         "error",
         "1 patients or images are both trained on and judged with",
