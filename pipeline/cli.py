@@ -378,7 +378,13 @@ def approve(
 def rollback(
     organ: Organ,
     reason: Annotated[str, typer.Option(help="Why; it is kept.")],
-    to: Annotated[int | None, typer.Option(metavar="VERSION", help="None: the champion before.")] = None,
+    to: Annotated[
+        int | None,
+        typer.Option(
+            metavar="VERSION",
+            help="None: the champion before; who gives the same reason again goes no further back.",
+        ),
+    ] = None,
     by: Annotated[str, typer.Option(help="Who says so; by default who runs this.")] = "",
     identifier: Annotated[str, typer.Option("--id", hidden=True)] = "",
     as_json: AsJson = False,
