@@ -23,7 +23,7 @@ from pipeline.runs.workspaces import (
     workspace_folder,
 )
 
-LACKS = ("No such file", "Errno 2", "NoSuchKey", "404", "Not Found", "do not exist", "missing")
+LACKS = ("No such file", "Errno 2]", "NoSuchKey", "404", "Not Found", "do not exist", "missing")
 """How DVC says that a remote can be reached and does not have a file."""
 BROUGHT = Path(".dvc/tmp/brought")
 """Exists once a workspace was given what the last run made."""
@@ -157,8 +157,13 @@ def _fetch(root: Path, remote: str, *targets: str) -> None:
     try:
         dvc(root, "fetch", "--remote", remote, *targets)
     except Refused as refused:
-        if not any(word in refused.remedy for word in LACKS):
+        if not _lacks(refused.remedy):
             raise
+
+
+def _lacks(said: str) -> bool:
+    """Whether DVC says of a remote that it has no such file, and not that something else went wrong."""
+    return any(word in said for word in LACKS)
 
 
 def _checked_out(root: Path, *targets: str) -> bool:

@@ -161,6 +161,19 @@ def test_scans_that_are_nowhere_are_refused_with_nothing_left(toy: Toy) -> None:
     assert leftovers(toy) == []
 
 
+@pytest.mark.parametrize(
+    ("said", "lacks"),
+    [
+        ("failed to transfer 'b0' - [Errno 2] No such file or directory: '/remote/b0'", True),
+        ("failed to transfer 'b0' - An error occurred (404) when calling HeadObject: Not Found", True),
+        ("failed to transfer 'b0' - [Errno 28] No space left on device: '/remote/b0' -> '/cache/b0'", False),
+        ("failed to transfer 'b0' - [Errno 24] Too many open files: '/cache/b0'", False),
+    ],
+)
+def test_a_cache_without_room_is_not_taken_for_a_remote_that_lacks_files(said: str, lacks: bool) -> None:
+    assert opening._lacks(said) == lacks
+
+
 @pytest.mark.parametrize("organ", ["../liver", "Liver", "", "a/b", "-x"])
 def test_a_name_that_would_escape_is_refused(toy: Toy, organ: str) -> None:
     with pytest.raises(ParamsError, match="cannot be an organ's name"):
