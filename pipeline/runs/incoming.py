@@ -140,12 +140,18 @@ def names_below(folder: Path) -> list[str]:
 
 def files_below(folder: Path) -> Iterator[Path]:
     """Every file below a folder but hidden ones; links to folders are not followed."""
+    return (path for path in _entries_below(folder) if path.is_file())
+
+
+def lost_links_below(folder: Path) -> list[Path]:
+    """The links below a folder that lead nowhere, as where the data of git-annex were not fetched."""
+    return [path for path in _entries_below(folder) if path.is_symlink() and not path.exists()]
+
+
+def _entries_below(folder: Path) -> Iterator[Path]:
     for place, folders, names in os.walk(folder, onerror=refuse_to_pass_over):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(place) / name
-            if not name.startswith(".") and path.is_file():
-                yield path
+        yield from (Path(place) / name for name in sorted(names) if not name.startswith("."))
 
 
 def _remember(home: Path, organ: str, arrivals: Arrivals) -> None:

@@ -21,7 +21,16 @@ from pipeline.params import AirflowParams, check_name
 from pipeline.progress import console
 from pipeline.runs.attempts import forget_killed
 from pipeline.runs.commands import as_author, dvc, git, unlock_git
-from pipeline.runs.incoming import Arrivals, hash_of, listing, look, names_below, note_refused, note_taken
+from pipeline.runs.incoming import (
+    Arrivals,
+    hash_of,
+    listing,
+    look,
+    lost_links_below,
+    names_below,
+    note_refused,
+    note_taken,
+)
 from pipeline.runs.opening import bring_scans
 from pipeline.runs.publishing import push_commit
 from pipeline.runs.settings import Settings
@@ -178,6 +187,11 @@ def _bring(root: Path, organ: str, source: str, settled: Iterable[str]) -> bool:
     if source.startswith("s3://"):
         fetch_organ(root, organ, source)
     else:
+        if lost := lost_links_below(Path(source)):
+            raise DataError(
+                f"{source}: {len(lost)} links lead nowhere, first {lost[0].name!a}",
+                "fetch what they stand for, or remove them; nothing was taken in",
+            )
         names = [name for name in settled if (Path(source) / name).is_file()]
         noted = root / TAKING
         write_json(noted, sorted({*names, *(read_json(noted) if noted.is_file() else [])}))
@@ -207,7 +221,10 @@ def copy_new(source: Path, target: Path, names: Iterable[str]) -> list[str]:
                     shutil.copyfile(path, partial)
                 copied.append(name)
         except OSError as error:
-            raise DataError(f"{path} cannot be taken in ({error.strerror or error})") from None
+            raise DataError(
+                f"{path} cannot be taken in ({error.strerror or error})",
+                f"see that it can be read, and that there is room and nothing in its place in {target}",
+            ) from None
     return copied
 
 

@@ -80,7 +80,9 @@ def as_files(prefix: Prefix, objects: Iterable[S3Object]) -> tuple[dict[str, S3O
 def why_no_file(name: str) -> str:
     """Why `name` cannot be the path of a file below a folder, on any file system; '' if it can."""
     parts = name.split("/")
-    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+    if any(unicodedata.category(letter) == "Cs" for letter in name):
+        return "is not written in UTF-8"
+    if any(unicodedata.category(letter) == "Cc" for letter in name):
         return "has a control character"
     if "\\" in name:
         return "has a backslash"

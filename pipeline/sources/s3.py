@@ -85,7 +85,10 @@ def sync_prefix(
             try:
                 changed = sync.run(files)
             except OSError as error:
-                raise DataError(f"{error.filename or target} cannot be written ({error.strerror})") from None
+                raise DataError(
+                    f"{error.filename or target} cannot be written ({error.strerror})",
+                    "see that there is room and who may write there, and run again",
+                ) from None
             if not changed:
                 break
         else:

@@ -19,7 +19,7 @@ from pipeline.runs.incoming import (
     ready,
     recall,
 )
-from pipeline.runs.receiving import copy_new
+from pipeline.runs.receiving import _bring, copy_new
 
 ORGAN = "liver"
 
@@ -178,6 +178,28 @@ def test_a_name_that_is_none_elsewhere_is_refused(tmp_path: Path, incoming: Path
     (incoming / "a\\b").write_text("x")
     with pytest.raises(DataError, match="has a backslash: rename or remove it"):
         copy_new(incoming, tmp_path / "raw", names_below(incoming))
+
+
+def test_a_name_that_is_not_utf_8_is_said_to_be_so(tmp_path: Path, incoming: Path) -> None:
+    (incoming / os.fsdecode(b"Ni\xe8re")).write_text("x")
+    with pytest.raises(DataError, match="is not written in UTF-8: rename or remove it"):
+        copy_new(incoming, tmp_path / "raw", names_below(incoming))
+
+
+def test_a_file_that_cannot_be_copied_is_told_with_the_way_out(tmp_path: Path, incoming: Path) -> None:
+    (incoming / "scan").write_text("x")
+    (tmp_path / "raw/scan").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"scan cannot be taken in .Is a directory.: .*in its place"):
+        copy_new(incoming, tmp_path / "raw", names_below(incoming))
+
+
+def test_a_link_that_leads_nowhere_is_not_passed_over(tmp_path: Path, incoming: Path) -> None:
+    (incoming / "case").mkdir()
+    (incoming / "case/image").symlink_to("nowhere")
+    (incoming / "case/label").write_text("x")
+    with pytest.raises(DataError, match="1 links lead nowhere, first 'image': fetch what they stand for"):
+        _bring(tmp_path, ORGAN, str(incoming), listing(str(incoming)))
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_folder_that_cannot_be_read_is_told_and_not_passed_over(
