@@ -10,6 +10,7 @@ from pipeline.volumes.layouts.volume_files import (
     SUFFIXES,
     by_channel,
     case_name,
+    holds_all,
     one_twice,
     scan_files,
     stem,
@@ -86,7 +87,9 @@ def inputs_in(source: Path, target: Path, channels: int) -> tuple[list[Input], l
         return [Input(scan.name, ((scan,),), target / _output_name(scan)) for scan in scans], left_out
     cases: dict[str, list[Path]] = {}
     for scan in scans:
-        cases.setdefault(case_name(scan), []).append(scan)
+        # Of a file with all channels, four digits at the end of its name are the number of the case.
+        name = stem(scan) if holds_all(scan, channels) else case_name(scan)
+        cases.setdefault(name, []).append(scan)
     return [
         Input(case, by_channel(files, channels), target / f"{case}.nii.gz", one_twice(files))
         for case, files in cases.items()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import DataError
 from pipeline.volumes.case_files import Problem
-from pipeline.volumes.readers import ITK, NIFTI
+from pipeline.volumes.readers import ITK, NIFTI, channels_in
 from pipeline.volumes.readers.itk_header import read_header
 
 SUFFIXES = tuple(sorted((*NIFTI, *ITK), key=len, reverse=True))
@@ -67,6 +67,14 @@ def by_channel(files: list[Path], channels: int) -> tuple[tuple[Path, ...], ...]
         return tuple((file,) for file in files)
     places = dict(zip(numbers, files, strict=True))
     return tuple((places[number],) if number in places else () for number in range(channels))
+
+
+def holds_all(file: Path, channels: int) -> bool:
+    """Whether one file holds all of several channels of a case, as its header says."""
+    try:
+        return channels > 1 and channels_in(file) == channels
+    except DataError:
+        return False
 
 
 def one_twice(files: Sequence[Path]) -> Problem | None:

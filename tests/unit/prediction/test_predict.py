@@ -239,12 +239,27 @@ def test_one_file_of_two_channels_is_labelled_as_two_files_are(two_channels, tmp
     nibabel.save(nibabel.Nifti1Image(stacked, scans[0].affine), folder / f"{name}.nii.gz")
     summary = predict_scans(two_channels, "liver", folder, tmp_path / "out", "auto")
     assert summary.failed == {}
-    apart, together = (nibabel.load(tmp_path / "out" / f"{case}.nii.gz") for case in ("apart", "a"))
+    apart, together = (nibabel.load(tmp_path / "out" / f"{case}.nii.gz") for case in ("apart", name))
     assert np.array_equal(apart.dataobj, together.dataobj)
     assert np.array_equal(apart.affine, together.affine)
     alone = predict_scans(two_channels, "liver", folder / f"{name}.nii.gz", tmp_path / "alone.nii.gz", "auto")
     assert alone.failed == {}
     assert np.array_equal(apart.dataobj, nibabel.load(tmp_path / "alone.nii.gz").dataobj)
+
+
+def test_four_digits_may_number_the_cases_of_which_one_file_holds_all_channels(two_channels, tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for number in (0, 1):
+        scan = nibabel.load(write_scan(tmp_path / "one.nii.gz", number))
+        stacked = np.stack([np.asanyarray(scan.dataobj)] * 2, axis=-1)
+        nibabel.save(nibabel.Nifti1Image(stacked, scan.affine), folder / f"patient_{number:04d}.nii.gz")
+    (folder / "patient_0002.nii.gz").write_bytes(b"no scan")
+    summary = predict_scans(two_channels, "liver", folder, tmp_path / "out", "auto")
+    assert [Path(path).name for path in summary.written] == ["patient_0000.nii.gz", "patient_0001.nii.gz"]
+    for number, path in enumerate(summary.written):
+        assert_labels(path, number)
+    assert "patient_0002.nii.gz cannot be read" in summary.failed["patient"]
 
 
 def test_more_channels_than_the_model_knows_are_refused(trained, tmp_path):
