@@ -140,6 +140,7 @@ def _spoil(raw: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.usefixtures("settled")
 def test_channels_in_one_file_are_taken_as_files_of_their_own_are(
     root: Path, given: dict[str, list[str]]
 ) -> None:
