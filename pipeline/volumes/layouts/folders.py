@@ -34,6 +34,7 @@ from pipeline.volumes.layouts.layout import Layout
 from pipeline.volumes.layouts.volume_files import (
     CHANNEL,
     VolumeFile,
+    holds_all,
     plain_names,
     scan_files,
     stem,
@@ -72,7 +73,7 @@ def find(source: Path) -> Layout | None:
     facts = declared_cases(description)
     names = plain_names(found)
     cases = [
-        with_facts(_case(names[raw], parts, channels), facts.get(raw, CaseFacts()))
+        with_facts(_case(source, names[raw], parts, channels), facts.get(raw, CaseFacts()))
         for raw, parts in found.items()
     ]
     return Layout(
@@ -157,16 +158,20 @@ def _by_folder(source: Path) -> dict[str, Parts]:
     return found
 
 
-def _case(case: str, parts: Parts, channels: Sequence[int]) -> CaseFiles:
+def _case(source: Path, case: str, parts: Parts, channels: Sequence[int]) -> CaseFiles:
     """The files of one case, with what is wrong about them.
 
     Args:
+        source: that the paths begin at.
         case: its name.
         parts: its volumes.
         channels: that the cases of this source have.
     """
     images = [volumes for _, volumes in sorted(parts.images.items())]
     masks = tuple(Mask(_paths(volumes), label) for label, volumes in parts.masks.items())
+    lacking = [f"{channel:04d}" for channel in channels if parts.images and channel not in parts.images]
+    if lacking and len(images) == 1 and holds_all(source / images[0][0].paths[0], len(channels)):
+        lacking = []
     return CaseFiles(
         case,
         # Without a table of patients, every case counts as a patient of its own.
@@ -174,7 +179,7 @@ def _case(case: str, parts: Parts, channels: Sequence[int]) -> CaseFiles:
         images=tuple(map(_paths, images)),
         masks=masks,
         annotated=organs_of(masks),
-        problem=_problem(case, [*images, *parts.masks.values()], parts.images.keys(), channels),
+        problem=_problem(case, [*images, *parts.masks.values()], lacking),
     )
 
 
@@ -182,9 +187,7 @@ def _paths(volumes: Sequence[VolumeFile]) -> tuple[Path, ...]:
     return tuple(path for volume in volumes for path in volume.paths)
 
 
-def _problem(
-    case: str, volumes: Sequence[Sequence[VolumeFile]], has: Collection[int], channels: Sequence[int]
-) -> Problem | None:
+def _problem(case: str, volumes: Sequence[Sequence[VolumeFile]], lacking: Sequence[str]) -> Problem | None:
     for same in volumes:
         if len(same) > 1:
             both = " and ".join(volume.paths[0].name for volume in same)
@@ -192,8 +195,7 @@ def _problem(
     for volume in (volume for same in volumes for volume in same):
         if volume.problem is not None:
             return Problem(f"{case}: {volume.problem.reason}", volume.problem.remedy)
-    lacking = [f"{channel:04d}" for channel in channels if channel not in has]
-    if has and lacking:
+    if lacking:
         return Problem(
             f"{case}: it lacks the channel {', '.join(lacking)}, which other cases have",
             "add the file, or remove the case",

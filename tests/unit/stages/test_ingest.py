@@ -540,6 +540,24 @@ def test_the_offset_is_found_also_where_the_scans_were_taken_for_mr_before(
     assert _outputs(root) == _outputs(at_once)
 
 
+def test_some_cases_may_have_a_file_a_channel_where_others_have_one_of_four_dimensions(
+    tmp_path: Path,
+) -> None:
+    raw = tmp_path / "raw"
+    for seed, case in enumerate(("a", "b", "c", "d_0000")):
+        channels = [_image(2 * seed + channel) for channel in range(3 if case == "c" else 2)]
+        _save(raw, "images", case, np.stack(channels, axis=-1))
+    for channel in range(2):
+        _save(raw, "images", f"apart_{channel:04}", _image(channel))
+    for case in ("a", "b", "c", "d", "apart"):
+        _save(raw, "labels", case, _label(0))
+    table = _run(tmp_path, modality="MR")
+    refused = table[table["status"] == "quarantined"]
+    assert list(refused["case"]) == ["c"]
+    together, apart = (read_case(tmp_path / f"volumes/{case}.b2nd").image for case in ("a", "apart"))
+    assert np.array_equal(together, apart)
+
+
 def test_two_images_of_a_case_are_two_channels_and_a_case_that_lacks_one_is_refused(tmp_path: Path) -> None:
     for seed, case in enumerate("abc"):
         _save(tmp_path / "raw", "labels", case, _label(0))
