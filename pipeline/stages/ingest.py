@@ -197,7 +197,10 @@ def _tell(organ: str, table: pd.DataFrame, left_out: list[str]) -> None:
         raise DataError(
             f"{organ}: none of {len(table)} cases can be used; the first: {first['reason']}", first["remedy"]
         )
-    console.print(f"{organ}: {len(table)} cases, {accepted} accepted, {len(refused)} quarantined")
+    channels = int(table["channels"].max())
+    # Whoever has laid a series over time beside one label map did not mean so many channels.
+    each = f" of {channels} channels" if channels > 1 else ""
+    console.print(f"{organ}: {len(table)} cases{each}, {accepted} accepted, {len(refused)} quarantined")
     # A name with brackets is no markup.
     for row in refused:
         console.print(f"  quarantined: {row['reason']}: {row['remedy']}", markup=False)

@@ -142,13 +142,14 @@ def _spoil(raw: Path) -> dict[str, str]:
 
 @pytest.mark.usefixtures("settled")
 def test_channels_in_one_file_are_taken_as_files_of_their_own_are(
-    root: Path, given: dict[str, list[str]]
+    root: Path, given: dict[str, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed, case in enumerate(GOOD):
         _save(root / "raw", "images", case, np.stack([_image(seed), _image(seed + 10)], axis=-1))
     _save(root / "raw", "images", "three", np.stack([_image(0)] * 3, axis=-1))
     _save(root / "raw", "labels", "three", _label(0))
     table = _run(root, modality="MR")
+    assert "liver: 5 cases of 2 channels, 4 accepted, 1 quarantined" in capsys.readouterr().err
     assert list(table["channels"][list(GOOD)]) == [2] * 4
     assert read_json(root / "plan.json")["recipe"]["channels"] == 2
     assert len(read_json(root / "plan.json")["normalisation"]) == 2
