@@ -6,11 +6,10 @@ the same sections with what differs. `load_organ` merges the two. Every organ na
 reruns that stage and what follows it, nothing else.
 """
 
-import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -23,11 +22,11 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from pipeline import networks
 from pipeline.cron import is_cron
 from pipeline.errors import ParamsError
+from pipeline.mistakes import explained, nearest
 from pipeline.networks import compositions
 from pipeline.workspace import STAGES
 
@@ -535,7 +534,7 @@ class KubernetesParams(Section):
         stray = [stage for stage in resources if stage not in known]
         if stray:
             raise ValueError(
-                f"'{stray[0]}' is no stage{_nearest(stray[0], known)} It may have: {', '.join(known)}"
+                f"'{stray[0]}' is no stage{nearest(stray[0], known)} It may have: {', '.join(known)}"
             )
         return resources
 
@@ -590,7 +589,7 @@ class OrganParams(Section):
             stray = [name for name in names if name not in known]
             if stray:
                 which = f"{key} has '{stray[0]}', which is no label of ingest.labels"
-                raise ValueError(f"{which}{_nearest(stray[0], known)} It may have: {', '.join(known)}")
+                raise ValueError(f"{which}{nearest(stray[0], known)} It may have: {', '.join(known)}")
         return self
 
     def section(self, stage: str) -> Section:
@@ -641,7 +640,7 @@ def _organ_of(content: dict[str, Any], organ: str) -> OrganParams:
     organs = content["organs"]
     if organ not in organs:
         raise ParamsError(
-            f"params.yaml has no organ '{organ}'{_nearest(organ, organs)} It has: "
+            f"params.yaml has no organ '{organ}'{nearest(organ, organs)} It has: "
             f"{', '.join(organs) or 'none'}. Add one: hounsfield add-organ {organ} --source PATH"
         )
     own = organs[organ] or {}
@@ -660,7 +659,7 @@ def _organ_of(content: dict[str, Any], organ: str) -> OrganParams:
     try:
         return OrganParams.model_validate(merged)
     except ValidationError as error:
-        raise ParamsError(_explain(error, organ)) from None
+        raise ParamsError(explained(error, organ, OrganParams)) from None
 
 
 def read_params(path: Path) -> dict[str, Any]:
@@ -711,93 +710,3 @@ def merge(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
             replaced = key in ("labels", "normalisation") or (key == "network" and "name" in value)
             merged[key] = value if replaced else merge(inherited, value)
     return merged
-
-
-def first_problem(error: ValidationError) -> str:
-    """Where the first of what is wrong with a section `train` lies, and what it is."""
-    first = error.errors()[0]
-    location = _location(first)
-    if first["type"] == "extra_forbidden":
-        return _is_no_parameter(location, ["train", *location[:-1]])
-    place = ".".join(location)
-    said = _expected(first, len(location), ["train"])
-    return f"{place}: {said}" if place else said
-
-
-def _explain(error: ValidationError, organ: str) -> str:
-    first = error.errors()[0]
-    location = _location(first)
-    place = ".".join(location)
-    if first["type"] == "extra_forbidden":
-        return f"params.yaml, organ '{organ}': {_is_no_parameter(location, location[:-1])}"
-    if first["type"] == "missing":
-        return f"params.yaml: organs.{organ}.{place} is needed and not there."
-    # A value that fits no branch of a union fails each in its own way.
-    failures = [failure for failure in error.errors() if _location(failure)[: len(location)] == location]
-    expected = "; or ".join(dict.fromkeys(_expected(failure, len(location)) for failure in failures))
-    if not place:
-        return f"params.yaml: organs.{organ}: {expected}."
-    value = first["input"]
-    # What is wrong with several keys together names them; the whole of them would hide it.
-    found = "" if isinstance(value, Mapping) else " is empty" if value is None else f" is {value!r}"
-    return f"params.yaml: organs.{organ}.{place} (or defaults.{place}){found}: {expected}."
-
-
-def _is_no_parameter(location: list[str], section: list[str]) -> str:
-    """What is said of a key that is not known: the nearest of its section, and all of them."""
-    known = _keys_at(section)
-    there = f" Known there: {', '.join(known)}." if known else ""
-    return f"'{'.'.join(location)}' is not a parameter{_nearest(location[-1], known)}{there}"
-
-
-KINDS = {
-    "dict_type": "write names with values, as {NAME: VALUE}",
-    "tuple_type": "write a list, as [A, B]",
-    "list_type": "write a list, as [A, B]",
-    "extra_forbidden": "not a parameter there",
-}
-"""What pydantic calls by the words of Python."""
-
-
-def _expected(failure: ErrorDetails, depth: int, section: Sequence[str] = ()) -> str:
-    """What should stand there, or at which of its elements; `section` is what the location begins in."""
-    location = _location(failure)
-    below = "".join(f"element {part}: " if part.isdigit() else f"{part}: " for part in location[depth:])
-    if failure["type"] == "model_type" and failure["input"] is None:
-        return f"{below}write keys with values, or {{}} for none"
-    if failure["type"] == "model_type":
-        return f"{below}write keys with values; known there: {', '.join(_keys_at([*section, *location]))}"
-    return below + KINDS.get(failure["type"], failure["msg"].removeprefix("Value error, "))
-
-
-def _location(failure: ErrorDetails) -> list[str]:
-    """The keys that lead to a failure; the branch of a union is part of pydantic's location only."""
-    branch = re.compile(r"[\[(]|^literal|^tuple|^constrained")
-    return [str(part) for part in failure["loc"] if not branch.search(str(part))]
-
-
-def _keys_at(location: list[str]) -> list[str]:
-    """The parameter names of the section at `location`."""
-    model: type[BaseModel] = OrganParams
-    for part in location:
-        if part.isdigit():
-            continue
-        fields = {field.alias or name: field for name, field in model.model_fields.items()}
-        found = _model_of(fields[part].annotation) if part in fields else None
-        if found is None:
-            return []
-        model = found
-    return sorted(field.alias or name for name, field in model.model_fields.items())
-
-
-def _model_of(annotation: Any) -> type[BaseModel] | None:
-    """The section that a parameter is, or may be beside `auto` or nothing."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(filter(None, map(_model_of, get_args(annotation))), None)
-
-
-def _nearest(word: str, known: Any) -> str:
-    """How a sentence ends about a word that is not known."""
-    found = difflib.get_close_matches(word, [str(name) for name in known], n=1, cutoff=0.5)
-    return f": did you mean '{found[0]}'?" if found else "."

@@ -8,9 +8,10 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.errors import ParamsError
+from pipeline.mistakes import first_problem
 from pipeline.networks import names
 from pipeline.networks.compositions import NAMED
-from pipeline.params import TrainParams, first_problem, merge
+from pipeline.params import TrainParams, merge
 
 OWN = ("network", "before", "loss", "start", "transfer", "steps", "profile", "validate_every")
 """Keys of `train` that a system has of its own, whatever the organ says."""
@@ -63,7 +64,8 @@ class System:
         try:
             return TrainParams.model_validate(merge(merge(shared, own), self.changes))
         except ValidationError as error:
-            raise ParamsError(f"the system '{self.name}' cannot be: {first_problem(error)}") from None
+            wrong = first_problem(error, TrainParams)
+            raise ParamsError(f"the system '{self.name}' cannot be: {wrong}") from None
 
 
 def systems(asked: Sequence[str]) -> list[System]:

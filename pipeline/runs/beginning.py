@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.errors import ParamsError
-from pipeline.params import TrainParams, first_problem, load_organ
+from pipeline.mistakes import first_problem
+from pipeline.params import TrainParams, load_organ
 from pipeline.progress import console
 from pipeline.registry.asked import missing_champion
 from pipeline.registry.folders import fetched
@@ -78,7 +79,7 @@ def start_from(root: Path, organ: str, other: str, transfer: str, frozen_share: 
     try:
         TrainParams.model_validate(section | changes)
     except ValidationError as error:
-        raise ParamsError(f"train.{first_problem(error)}") from None
+        raise ParamsError(f"train.{first_problem(error, TrainParams)}") from None
     _set(root, organ, changes)
     return str(changes["start"])
 
