@@ -54,15 +54,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def output_path(path: Path) -> Iterator[Path]:
-    """As `atomic_path`, for a file that goes where a person said; what a killed writer left of it is removed.
+    """As `atomic_path`, for a file that goes where a person said.
 
     Raises:
         MissingError: there is no room on the disk, no permission, or something else in its place.
     """
-    with _told_of(path):
-        remove_partial_of(path)
-        with atomic_path(path) as temporary:
-            yield temporary
+    with _told_of(path), atomic_path(path) as temporary:
+        yield temporary
 
 
 def output_folder(folder: Path) -> None:
@@ -184,11 +182,16 @@ def remove_partial(folder: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def remove_partial_of(path: Path) -> None:
-    """Remove what killed writers of the file `path` left beside it, but not what one still writes."""
-    for leftover in path.parent.glob(f".*.partial.{glob.escape(path.name)}"):
-        if _is_gone(leftover.name.split(".")[1]):
-            leftover.unlink(missing_ok=True)
+def remove_partial_of(*paths: Path) -> None:
+    """Remove what killed writers of these files left beside them, but not what one still writes."""
+    names: dict[Path, set[str]] = {}
+    for path in paths:
+        names.setdefault(path.parent, set()).add(path.name)
+    for folder, own in names.items():
+        for leftover in folder.glob(".*.partial.*"):
+            writer, _, name = leftover.name[1:].partition(".partial.")
+            if name in own and _is_gone(writer):
+                leftover.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.atomic import output_folder
+from pipeline.atomic import output_folder, remove_partial_of
 from pipeline.errors import DataError, HounsfieldError, MissingError
 from pipeline.inference.model import CONFIG, WEIGHTS, Model, load_model
 from pipeline.params import load_organ
@@ -73,6 +73,7 @@ def predict_scans(
         inputs = [replace(one, output=dicom_path(source, target, one.output)) for one in inputs]
     # Hours of computing would end in the same sentence for each scan.
     output_folder(inputs[0].output.parent)
+    remove_partial_of(*(one.output for one in inputs))
     summary = Summary(name, left_out=left_out)
     for one in track(inputs, "predict", len(inputs)):
         try:

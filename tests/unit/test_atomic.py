@@ -19,7 +19,6 @@ from pipeline.atomic import (
     atomic_path,
     locked,
     new_folder,
-    output_path,
     read_json,
     remove_partial,
     remove_partial_of,
@@ -91,15 +90,6 @@ def test_what_killed_writers_of_one_file_left_is_removed_and_not_what_others_wri
         assert written.exists()
     (left,) = (name for name in _names(tmp_path) if name != "table.json")
     assert left.endswith(".partial.other.json")
-
-
-def test_what_a_killed_writer_left_in_a_persons_folder_goes_with_the_next_one(tmp_path: Path) -> None:
-    target = tmp_path / "labels.nii.gz"
-    subprocess.run([sys.executable, "-c", KILLED_HALFWAY, target], check=False)
-    assert len(_names(tmp_path)) == 1
-    with output_path(target) as temporary:
-        temporary.write_text("new")
-    assert _names(tmp_path) == ["labels.nii.gz"]
 
 
 def test_a_reader_sees_a_whole_file_whenever_the_writer_is_killed(tmp_path: Path) -> None:

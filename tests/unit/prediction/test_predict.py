@@ -445,6 +445,19 @@ def test_a_series_of_another_modality_is_told(trained, tmp_path, monkeypatch):
     assert "its header says MR, but CT is expected" in " ".join(summary.failed.values())
 
 
+def test_what_a_killed_prediction_left_is_removed_by_the_next_one_and_nothing_else(trained, scans, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    # No process has such a number.
+    left = [f".99999999.partial.{name}" for name in ("a.nii.gz", "b.nii")]
+    kept = [".99999999.partial.of_another.nii.gz", f".{os.getppid()}.partial.a.nii.gz"]
+    for name in (*left, *kept):
+        (out / name).touch()
+    summary = predict_scans(trained, "liver", scans, out, "auto")
+    assert sorted(path.name for path in out.glob(".*")) == sorted(kept)
+    assert summary.failed == {}
+
+
 def test_scans_are_never_written_over(trained, scans):
     before = {path.name: path.read_bytes() for path in scans.iterdir()}
     with pytest.raises(DataError, match="overwrite"):
