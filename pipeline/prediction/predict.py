@@ -1,7 +1,6 @@
 """Label maps for scans on disk, by the current model."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,7 +11,7 @@ from pipeline.inference.model import CONFIG, WEIGHTS, Model, load_model
 from pipeline.params import load_organ
 from pipeline.prediction.scans import DICOM, WRITTEN, Input, check_target, dicom_path, image_files, inputs_in
 from pipeline.progress import console, track
-from pipeline.volumes.readers import Scan, begins_as_dicom, read_channels
+from pipeline.volumes.readers import begins_as_dicom, read_channels
 from pipeline.volumes.readers.nifti import write_labels
 from pipeline.workspace import stage_files
 
@@ -161,7 +160,7 @@ def _label(model: Model, one: Input, written_as: Format, maker: str) -> None:
             f"{one.name}: {one.output} is there already, and neither a segmentation nor contours",
             "give another OUT",
         )
-    scans = _channels(images)
+    scans = [scan for paths in images for scan in (read_channels(*paths) if paths else [None])]
     labels = model.predict(one.name, scans)
     if written_as == "nifti":
         write_labels(one.output, labels, model.given(one.name, scans)[0].geometry)
@@ -171,19 +170,6 @@ def _label(model: Model, one: Input, written_as: Format, maker: str) -> None:
 
     write = write_segmentation if written_as == "dicom-seg" else write_rtstruct
     write(one.output, labels, first, model.recipe.labels, maker)
-
-
-def _channels(images: Sequence[Sequence[Path]]) -> list[Scan | None]:
-    """The channels of a case; None for one that is missing.
-
-    Args:
-        images: the files of each, none where it is missing; one file may hold several channels.
-    """
-    found: list[list[Scan] | None] = [read_channels(*paths) if paths else None for paths in images]
-    if any(scans is not None and len(scans) > 1 for scans in found):
-        # Such a file holds them in their order, whichever channel the digits in its name look like.
-        return [scan for scans in found if scans is not None for scan in scans]
-    return [scans[0] if scans is not None else None for scans in found]
 
 
 def _may_be_replaced(path: Path) -> bool:

@@ -61,7 +61,12 @@ def case_name(path: Path) -> str:
 
 
 def by_channel(files: list[Path], channels: int) -> tuple[tuple[Path, ...], ...]:
-    """The files of a case; where there are too few and their names say which channel, each in its place."""
+    """The files of a case; where there are too few and their names say which channel, each in its place.
+
+    A file that holds all channels needs no place, whichever channel the digits in its name look like.
+    """
+    if len(files) == 1 and holds_all(files[0], channels):
+        return ((files[0],),)
     numbers = [int(found[0][1:]) for file in files if (found := CHANNEL.search(stem(file)))]
     if len(files) >= channels or len(set(numbers)) < len(files) or max(numbers) >= channels:
         return tuple((file,) for file in files)
