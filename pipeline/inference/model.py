@@ -25,6 +25,7 @@ from pipeline.networks.channels_last import prepare
 from pipeline.networks.weights import load_weights
 from pipeline.training.normalisation import normalise
 from pipeline.training.profile import device, precision
+from pipeline.volumes.calibration import Miscalibrated
 from pipeline.volumes.cases import calibrate
 from pipeline.volumes.geometry import (
     Floats,
@@ -149,11 +150,12 @@ class Model:
         arrays = [to_canonical(scan.array, geometry) for scan in there]
         try:
             images = iter(calibrate(name, arrays, there, self.recipe)[0])
-        except DataError as error:
-            # A parameter of ingest mends cases to learn from; the model's are what they were.
-            modality = self.recipe.modality
-            remedy = f"give {modality} with values as in the cases that the model was trained on"
-            raise DataError(error.reason, remedy if "ingest." in error.remedy else error.remedy) from None
+        except Miscalibrated as error:
+            # No parameter changes how the cases of a model that is trained were read.
+            raise DataError(
+                error.reason,
+                f"give {self.recipe.modality} with values as in the cases that the model was trained on",
+            ) from None
         return [
             np.zeros(geometry.canonical_shape, np.float32) if scan is None else next(images) for scan in scans
         ]

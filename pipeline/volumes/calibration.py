@@ -43,6 +43,10 @@ class Offset:
     """unsigned: only in a scan without a negative value, which cannot be in HU."""
 
 
+class Miscalibrated(DataError):
+    """Values that are not of the modality, or not in HU, as long as no parameter of `ingest` mends them."""
+
+
 def calibrate_ct(
     case: str, image: Floats, offset: Offset, padding: float | None = None
 ) -> tuple[Floats, list[str]]:
@@ -71,7 +75,7 @@ def calibrate_ct(
         low, high = low + offset.hu, high + offset.hu
         notes.append(f"HU offset {offset.hu:g} added")
     if low >= 0:
-        raise DataError(
+        raise Miscalibrated(
             f"{case}: the lowest value is {low:g}, but air is at {AIR_HU:g} HU",
             "if the values are shifted, say by how much with ingest.hu_offset (for example -1024)",
         )
@@ -116,7 +120,7 @@ def _refuse_shifted(
     # Of a scan that was HU, what does not fall is soft tissue, which is no more near water, and bone.
     bare = fallen > FALLEN * soft and soft < (1 - fallen) / 2
     if varied > max(VARIED, soft) or bare:
-        raise DataError(
+        raise Miscalibrated(
             f"{case}: the HU offset of {hu:g} takes {fallen:.0%} of it below air and {soft:.0%} near water",
             "its values may be HU already: shift the scans that need it, and set ingest.hu_offset to auto",
         )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.errors import DataError, HounsfieldError, ResourceError
 from pipeline.labels import UNKNOWN
 from pipeline.volumes import facts
-from pipeline.volumes.calibration import calibrate_ct, calibrate_mr, soft_tissue_peak
+from pipeline.volumes.calibration import Miscalibrated, calibrate_ct, calibrate_mr, soft_tissue_peak
 from pipeline.volumes.case_files import CaseFiles
 from pipeline.volumes.geometry import Floats, Triple, resampled_shape, to_canonical
 from pipeline.volumes.job import Ingested, Job, Row
@@ -201,7 +201,7 @@ def calibrate(
     for number, (image, scan) in enumerate(zip(images, scans, strict=True)):
         named = case if len(images) == 1 else f"{case}: channel {number}"
         if scan.origin.modality not in ("", recipe.modality):
-            raise DataError(
+            raise Miscalibrated(
                 f"{named}: its header says {scan.origin.modality}, but {recipe.modality} is expected",
                 "remove the case, or set ingest.modality",
             )
