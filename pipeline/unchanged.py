@@ -11,12 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.atomic import sha256_json
 from pipeline.errors import Unfinished
-from pipeline.graph import KEY, paths_of
 from pipeline.params import load_organ
+from pipeline.workspace import dependencies
 
 
 @contextmanager
@@ -39,12 +37,10 @@ def unchanged(root: Path, stage: str, organ: str) -> Iterator[None]:
 
 def _read_by(root: Path, stage: str, organ: str) -> dict[str, Any]:
     """The parameters and the state of each dependency of a stage, by name."""
-    body = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["do"]
     found: dict[str, Any] = {"params.yaml": load_organ(root / "params.yaml", organ).section(stage)}
-    for pattern in paths_of(body, "deps"):
-        path = pattern.replace(KEY, organ)
+    for path in dependencies(root, stage, organ):
         # Not file by file in the message: names of files may be names of patients.
-        found[path] = sha256_json(sorted(_states(root / path)))
+        found[str(path)] = sha256_json(sorted(_states(root / path)))
     return found
 
 

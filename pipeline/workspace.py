@@ -14,6 +14,7 @@ Dependencies under `pipeline/` are code, not arguments.
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -58,12 +59,7 @@ def stage_files(
     Raises:
         ParamsError: `dvc.yaml` has no such stage, or two of its paths have one role.
     """
-    try:
-        body = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["do"]
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"dvc.yaml is not valid YAML: {str(error).replace(chr(10), ' ')}") from None
-    except (KeyError, TypeError):
-        raise ParamsError(f"dvc.yaml has no stage '{stage}' with a foreach over organs.") from None
+    body = _body(root, stage)
     files: dict[str, Path] = {}
     for pattern in [pattern for kind in kinds for pattern in paths_of(body, kind)]:
         path = Path(pattern.replace(KEY, organ))
@@ -74,6 +70,25 @@ def stage_files(
             raise ParamsError(f"dvc.yaml, stage '{stage}': {files[role]} and {path} are both its '{role}'.")
         files[role] = path
     return files
+
+
+def dependencies(root: Path, stage: str, organ: str) -> list[Path]:
+    """What `dvc.yaml` says that `stage` reads for `organ`, code as well, relative to `root`.
+
+    Raises:
+        ParamsError: it has no such stage.
+    """
+    return [Path(pattern.replace(KEY, organ)) for pattern in paths_of(_body(root, stage), "deps")]
+
+
+def _body(root: Path, stage: str) -> dict[str, Any]:
+    try:
+        body = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["do"]
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"dvc.yaml is not valid YAML: {str(error).replace(chr(10), ' ')}") from None
+    except (KeyError, TypeError):
+        raise ParamsError(f"dvc.yaml has no stage '{stage}' with a foreach over organs.") from None
+    return dict(body)
 
 
 def check_inputs(root: Path, stage: str, organ: str) -> None:

@@ -24,10 +24,11 @@ def pending(root: Path, organ: str) -> list[str]:
 
 def unfollowed(root: Path, organ: str) -> list[str]:
     """The stages that have not run since what they read was made, by what `dvc.lock` says of it."""
+    stages = list(load_stages(root))
     if cut_short(root):
-        return list(load_stages(root))
+        return stages
     locked, made = locked_stages(root), _hashes(root, organ)
-    return [stage for stage in load_stages(root) if _is_behind(locked.get(f"{stage}@{organ}"), made)]
+    return [stage for stage in stages if _is_behind(locked.get(f"{stage}@{organ}"), made)]
 
 
 def _is_behind(locked: dict[str, Any] | None, made: dict[str, str]) -> bool:
