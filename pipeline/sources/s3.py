@@ -82,13 +82,7 @@ def sync_prefix(
         for _ in range(ROUNDS):
             files, skipped = as_files(prefix, bucket.objects())
             _check_removal(record, files, allow_removal, may_be_empty)
-            try:
-                changed = sync.run(files)
-            except OSError as error:
-                raise DataError(
-                    f"{error.filename or target} cannot be written ({error.strerror})",
-                    "see that there is room and who may write there, and run again",
-                ) from None
+            changed = sync.run(files)
             if not changed:
                 break
         else:
@@ -127,7 +121,20 @@ class _Sync:
         self._bucket, self._target, self._record, self._threads = bucket, target, record, threads
 
     def run(self, files: dict[str, S3Object]) -> int:
-        """Bring the folder to `files`; how many were changed in the bucket meanwhile."""
+        """Bring the folder to `files`; how many were changed in the bucket meanwhile.
+
+        Raises:
+            DataError: some did not arrive, or cannot be written.
+        """
+        try:
+            return self._brought(files)
+        except OSError as error:
+            raise DataError(
+                f"{error.filename or self._target} cannot be written ({error.strerror})",
+                "see that there is room and who may write there, and run again",
+            ) from None
+
+    def _brought(self, files: dict[str, S3Object]) -> int:
         self._target.mkdir(parents=True, exist_ok=True)
         for folder, _, _ in os.walk(self._target):
             remove_partial(Path(folder))
