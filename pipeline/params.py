@@ -480,6 +480,17 @@ class EvaluateParams(Section):
     """How many of the worst are shown with an overlay in the report."""
     nsd_tolerance_mm: NonNegative = 1.0
     """Distance within which NSD counts two surfaces as one: that by which observers differ."""
+    regions: dict[Annotated[str, Field(min_length=1)], Annotated[list[str], Field(min_length=1)]] = {}
+    """By name, labels that are judged as one besides, as the whole of a tumour with its parts. They are
+    reported; neither the mean nor the gate counts a voxel twice."""
+
+    @field_validator("regions")
+    @classmethod
+    def _unite_each_label_once(cls, regions: dict[str, list[str]]) -> dict[str, list[str]]:
+        for name, labels in regions.items():
+            if len(set(labels)) < len(labels):
+                raise ValueError(f"{name} has a label twice: {', '.join(labels)}")
+        return regions
 
 
 class RegisterParams(Section):
@@ -584,12 +595,16 @@ class OrganParams(Section):
             "patches.balance": (self.patches.balance, labels),
             "patches.hard_negatives.within": (self.patches.hard_negatives.within, labels),
             **{key: (loss.weights, [*labels, "background"]) for key, loss in losses.items()},
+            **{f"evaluate.regions.{name}": (own, labels) for name, own in self.evaluate.regions.items()},
         }
         for key, (names, known) in named.items():
             stray = [name for name in names if name not in known]
             if stray:
                 which = f"{key} has '{stray[0]}', which is no label of ingest.labels"
                 raise ValueError(f"{which}{nearest(stray[0], known)} It may have: {', '.join(known)}")
+        taken = [name for name in self.evaluate.regions if name in (*labels, "mean", "background")]
+        if taken:
+            raise ValueError(f"evaluate.regions has '{taken[0]}', which is taken; call the region otherwise")
         return self
 
     def section(self, stage: str) -> Section:

@@ -23,6 +23,8 @@ class Result:
     organ: str
     dice: dict[str, float] | None
     """Mean over the test cases, by label, and `mean` over the labels."""
+    region_dice: dict[str, float] | None
+    """The same of labels that are judged as one; None where there are no such."""
     cases: int | None
     report: str | None
     decision: str | None
@@ -51,6 +53,7 @@ def _result(root: Path, organ: str, champions: Mapping[str, int | None]) -> Resu
     return Result(
         organ=organ,
         dice=metrics.get("dice"),
+        region_dice=metrics.get("region_dice"),
         cases=metrics.get("cases"),
         report=str(report) if (root / report).is_file() else None,
         decision=decision.get("decision"),
@@ -96,7 +99,10 @@ def as_table(results: list[Result]) -> Table:
             if label != "mean":
                 table.add_row(result.organ, escape(label), f"{value:.3f}")
         mean = f"[bold]mean of {result.cases} cases[/]"
-        table.add_row(result.organ, mean, f"[bold]{result.dice['mean']:.3f}[/]", end_section=True)
+        table.add_row(result.organ, mean, f"[bold]{result.dice['mean']:.3f}[/]")
+        for region, value in (result.region_dice or {}).items():
+            table.add_row(result.organ, f"{escape(region)} (region)", f"{value:.3f}")
+        table.add_section()
     return table
 
 

@@ -1,8 +1,9 @@
 """A model on cases whose truth is known, in their original geometry: what `evaluate` and the gate use."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -93,8 +94,9 @@ def judge_cases(
     nsd_tolerance_mm: float | None = None,
     calibration: Calibration | None = None,
     reads: Recipe | None = None,
+    regions: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> pd.DataFrame:
-    """How well the model's label maps agree with the truth: a row a case and label.
+    """How well the model's label maps agree with the truth: a row a case and label, or region.
 
     Args:
         model: to be judged.
@@ -104,17 +106,18 @@ def judge_cases(
         calibration: is added to; None: nothing is counted.
         reads: how the truth is read, where that is not as the model learned it: labels are the same by
             their names, and of one that is not in it nothing is known. None: as the model learned it.
+        regions: by name, labels that are judged as one mask besides, each by itself.
 
     Returns:
         case, label, dice, iou, sensitivity, precision, volume_error, hd95, assd, nsd (all three only
-        with a tolerance), truth_ml, predicted_ml; NaN for a label that nobody looked for in a case.
+        with a tolerance), truth_ml, predicted_ml; NaN for a label that nobody looked for in a case. The
+        regions of a case follow its labels; NaN where one of their labels was not looked for.
     """
     rows: Rows = []
     values = model.recipe.labels if reads is None else reads.labels
+    masks = {name: [name] for name in model.config["labels"]} | dict(regions)
     for judged in predictions(model, cases, raw, calibration, reads):
-        rows += [
-            _row(judged, name, values.get(name, NOWHERE), nsd_tolerance_mm) for name in model.config["labels"]
-        ]
+        rows += [_row(judged, name, labels, values, nsd_tolerance_mm) for name, labels in masks.items()]
     return pd.DataFrame(rows)
 
 
@@ -172,8 +175,15 @@ def _by_name(
     return table[predicted]
 
 
-def _row(judged: Judged, name: str, value: int, nsd_tolerance_mm: float | None) -> dict[str, Any]:
-    masks = judged.truth == value, judged.predicted == value
+def _row(
+    judged: Judged,
+    name: str,
+    labels: Sequence[str],
+    values: Mapping[str, int],
+    nsd_tolerance_mm: float | None,
+) -> dict[str, Any]:
+    wanted = [values.get(label, NOWHERE) for label in labels]
+    masks = _mask(judged.truth, wanted), _mask(judged.predicted, wanted)
     found = overlap(*masks)
     voxel_ml = float(np.prod(judged.geometry.spacing)) / 1000
     row = {
@@ -186,6 +196,14 @@ def _row(judged: Judged, name: str, value: int, nsd_tolerance_mm: float | None) 
     if nsd_tolerance_mm is not None:
         row |= asdict(surface(*masks, judged.geometry.stored_spacing, nsd_tolerance_mm))
     row["truth_ml"] = found.truth * voxel_ml
-    if name not in judged.annotated:
+    if not judged.annotated.issuperset(labels):
         row = dict.fromkeys(row, np.nan)
     return {"case": judged.case, "label": name, **row, "predicted_ml": found.predicted * voxel_ml}
+
+
+def _mask(array: NDArray[np.uint8], values: Sequence[int]) -> NDArray[np.bool_]:
+    """Where a label map has one of the values."""
+    mask: NDArray[np.bool_] = array == values[0]
+    for value in values[1:]:
+        mask |= array == value
+    return mask

@@ -4,6 +4,8 @@ Reading and dumping the file would lose what a YAML library does not model (line
 unusual quoting). So the place is found with a parser, and lines are put in there.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -23,6 +25,7 @@ def with_organ(
     labels: dict[str, int],
     salt: str | None = None,
     train_memory_gb: float | None = None,
+    regions: Mapping[str, list[str]] = MappingProxyType({}),
 ) -> str:
     """The text of `params.yaml` with `organ` as the last entry of `organs`.
 
@@ -35,6 +38,7 @@ def with_organ(
         labels: name and value.
         salt: fingerprint of the secret patients' names are hashed with, if they are.
         train_memory_gb: of a GPU, that a training step is planned for; None: as the defaults say.
+        regions: by name, labels that are judged as one besides.
 
     Raises:
         ParamsError: the file is written in a way that leaves no place for a line.
@@ -43,6 +47,7 @@ def with_organ(
     told = {"salt": salt, "train_memory_gb": train_memory_gb}
     entry["ingest"] = {"modality": modality, "labels": labels} | {k: v for k, v in told.items() if v}
     entry["train"] = {"steps": "auto"}
+    entry["evaluate"] = {"regions": dict(regions)} if regions else {}
     before = yaml.safe_load(text)
     before["organs"] = {**before["organs"], organ: entry}
     changed = _insert(text, organ, entry)
@@ -100,6 +105,10 @@ def _lines(organ: str, entry: dict[str, Any], column: int) -> list[str]:
             lines += [f"{deepest}salt: '{entry['ingest']['salt']}'"] if "salt" in entry["ingest"] else []
             if "train_memory_gb" in entry["ingest"]:
                 lines.append(f"{deepest}train_memory_gb: {entry['ingest']['train_memory_gb']:g}")
+        elif stage == "evaluate" and entry[stage]:
+            united = entry[stage]["regions"].items()
+            lines += [f"{inner}evaluate:", f"{deepest}regions:"]
+            lines += [f"{deepest}{' ' * STEP}{_flow({region: labels})[1:-1]}" for region, labels in united]
         else:
             lines.append(f"{inner}{stage}: {_flow(entry[stage])}")
     return lines

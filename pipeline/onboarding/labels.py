@@ -1,6 +1,7 @@
 """The labels of a folder of scans: as they are given, or as its label maps and masks hold them."""
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -139,3 +140,22 @@ def normalised_names(labels: dict[str, int]) -> dict[str, int]:
             )
         origin[name] = label
     return {name: labels[label] for name, label in origin.items()}
+
+
+def normalised_regions(
+    regions: Mapping[str, Iterable[int]], labels: Mapping[str, int]
+) -> dict[str, list[str]]:
+    """The names of the labels that a region unites, by its name as of `normalised_names`.
+
+    A region is left out if one of its values is no label, or its name has no letter.
+
+    Args:
+        regions: values by name, as the source declares them.
+        labels: name and value.
+    """
+    names = {value: name for name, value in labels.items()}
+    return {
+        normalised(region): [names[value] for value in values]
+        for region, values in regions.items()
+        if normalised(region) and names.keys() >= set(values)
+    }

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from pipeline.errors import DataError, ParamsError, refuse_to_pass_over
 from pipeline.gpus import memory_to_plan_for
-from pipeline.onboarding.labels import check_present, labels_in, normalised_names
+from pipeline.onboarding.labels import check_present, labels_in, normalised_names, normalised_regions
 from pipeline.volumes.case_files import CaseFiles
 from pipeline.volumes.identity import fingerprint, is_pseudonym
 from pipeline.volumes.layouts import Layout, find_layout, kinds_of
@@ -30,6 +30,8 @@ class NewOrgan:
     modality: str
     labels: dict[str, int]
     """Name and value, ordered by value."""
+    regions: dict[str, list[str]]
+    """By name, labels that are judged as one besides."""
     files: list[Path]
     """Relative to the source: what is copied."""
     left_out: list[str]
@@ -53,6 +55,9 @@ class NewOrgan:
         lines = [
             f"{self.name}: {len(self.cases)} cases ({self.layout} layout), {self.modality}, labels: {labels}"
         ]
+        if self.regions:
+            told = (f"{region} ({', '.join(labels)})" for region, labels in self.regions.items())
+            lines.append(f"judged as one besides (evaluate.regions): {', '.join(told)}")
         if self.unpaired:
             lines.append(
                 f"{len(self.unpaired)} that lack something, which ingest will quarantine: "
@@ -99,7 +104,7 @@ def look(
         )
     if labels and present:
         check_present(source, layout.cases, labels)
-    names = labels or layout.labels or labels_in(source, layout.cases, console)
+    names = normalised_names(labels or layout.labels or labels_in(source, layout.cases, console))
     files = [path for case in layout.cases for path in case.paths]
     files += [path for path in layout.documents if path not in files]
     _check_files(source, files)
@@ -108,7 +113,8 @@ def look(
         layout=layout.name,
         cases=layout.cases,
         modality=_modality(source, layout, modality),
-        labels=normalised_names(names),
+        labels=names,
+        regions=normalised_regions(layout.regions, names),
         files=files,
         left_out=_left_out(source, set(files)),
         train_memory_gb=memory_to_plan_for(),

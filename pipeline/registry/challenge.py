@@ -62,9 +62,17 @@ class Challenge:
         return self.test[~self.test["case"].isin(list(learned))]
 
 
-def dice_in(cases: Path, test: pd.DataFrame) -> pd.DataFrame:
-    """Case, label and Dice of a model; `cases` has to be about the rows of `test`."""
+def dice_in(cases: Path, test: pd.DataFrame, labels: Collection[str] | None = None) -> pd.DataFrame:
+    """Case, label and Dice of a model; `cases` has to be about the rows of `test`.
+
+    Args:
+        cases: as `evaluate` wrote it.
+        test: rows of the accepted table.
+        labels: of the model: regions, which unite them, are left out. None: there are none.
+    """
     figures = read_cases(cases)[["case", "label", "dice"]]
+    if labels is not None:
+        figures = figures[figures["label"].isin(list(labels))].reset_index(drop=True)
     if set(figures["case"]) != set(test["case"]):
         raise DataError(
             f"{cases} is about {figures['case'].nunique()} cases, not about the {len(test)} test cases there "

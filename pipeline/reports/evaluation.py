@@ -48,6 +48,8 @@ def report_page(
     groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
     calibration: pd.DataFrame | None = None,
     patients: Mapping[str, str] = MappingProxyType({}),
+    per_region: pd.DataFrame | None = None,
+    regions: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> str:
     """The report as one offline HTML file.
 
@@ -61,8 +63,19 @@ def report_page(
         groups: cases that are alike in something, by the name of their group.
         calibration: what the probabilities are worth, as `pipeline.metrics.calibration.as_table` tells it.
         patients: whose a case is; one that is not named is of a patient of its own.
+        per_region: as `per_case`, of labels that are judged as one; None if there are none.
+        regions: which labels these are, by the name of the region.
     """
-    blocks = [_headline(per_case), _dice_by_label(per_case, patients), _surfaces(per_case, nsd_tolerance_mm)]
+    blocks = [
+        _headline(per_case),
+        _dice(per_case, patients, "label"),
+        _surfaces(per_case, nsd_tolerance_mm, "label"),
+    ]
+    if per_region is not None and len(per_region):
+        blocks += [
+            _dice(per_region, patients, "region", _united(regions)),
+            _surfaces(per_region, nsd_tolerance_mm, "region"),
+        ]
     if groups:
         blocks.append(_by_group(per_case, groups, patients))
     if calibration is not None and len(calibration):
@@ -92,9 +105,14 @@ def _headline(per_case: pd.DataFrame) -> Html:
     )
 
 
-def _dice_by_label(per_case: pd.DataFrame, patients: Mapping[str, str]) -> Html:
+def _united(regions: Mapping[str, Sequence[str]]) -> Html:
+    told = "; ".join(f"{name} is {' with '.join(labels)}" for name, labels in regions.items())
+    return paragraph(f"Labels judged as one: {told}. No mean of labels counts them.", "soft")
+
+
+def _dice(figures: pd.DataFrame, patients: Mapping[str, str], of: str, *before: Html) -> Html:
     rows, groups = [], {}
-    for label, cases in per_case.groupby("label", sort=False):
+    for label, cases in figures.groupby("label", sort=False):
         known = cases.dropna(subset=["dice"]).sort_values(["dice", "case"])
         dice = known.set_index("case")["dice"]
         worst = known["case"].iloc[0] if len(known) else "–"
@@ -105,9 +123,10 @@ def _dice_by_label(per_case: pd.DataFrame, patients: Mapping[str, str]) -> Html:
         groups[str(label)] = [
             (str(case), float(value)) for case, value in zip(known["case"], dice, strict=True)
         ]
-    columns = ["label", "cases", "mean", SURE, "median", "worst", "volume, ml", "worst case"]
+    columns = [of, "cases", "mean", SURE, "median", "worst", "volume, ml", "worst case"]
     return section(
-        "Dice by label",
+        f"Dice by {of}",
+        *before,
         table(columns, rows, numbers=columns[1:-1]),
         paragraph(
             f"{SURE}: where the mean of other such patients is expected, by resampling the patients. "
@@ -121,17 +140,17 @@ def _dice_by_label(per_case: pd.DataFrame, patients: Mapping[str, str]) -> Html:
     )
 
 
-def _surfaces(per_case: pd.DataFrame, nsd_tolerance_mm: float) -> Html:
+def _surfaces(figures: pd.DataFrame, nsd_tolerance_mm: float, of: str) -> Html:
     rows = []
-    for label, cases in per_case.groupby("label", sort=False):
+    for label, cases in figures.groupby("label", sort=False):
         known = cases.dropna(subset=["hd95"])
         far = known["hd95"].replace(np.inf, np.nan).max()
         distances = (known["hd95"].median(), known["assd"].median(), far)
         row = [str(label), str(len(known)), *map(_millimetres, distances), _number(known["nsd"].mean())]
         rows.append([*row, str(int(np.isinf(known["hd95"]).sum()))])
-    columns = ["label", "cases", "HD95", "ASSD", "worst HD95", "NSD", "infinitely far"]
+    columns = [of, "cases", "HD95", "ASSD", "worst HD95", "NSD", "infinitely far"]
     return section(
-        "Surfaces by label",
+        f"Surfaces by {of}",
         table(columns, rows, numbers=columns[1:]),
         paragraph(
             "Millimetres; HD95 and ASSD are medians over the cases, the worst HD95 is the worst finite one. "

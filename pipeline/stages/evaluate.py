@@ -20,6 +20,8 @@ from pipeline.reports.evaluation import report_page
 from pipeline.reports.overlay import display_window, overlay_png
 from pipeline.volumes.geometry import to_canonical
 
+Figures = dict[str, dict[str, float]]
+"""By figure and label."""
 FIGURES = ("dice", "iou", "hd95", "assd", "nsd")
 """Of which the metrics tell the means."""
 SOFT_TISSUE = (-60.0, 140.0)
@@ -50,17 +52,25 @@ def run(
             f"{organ}: no case is kept back for the test", f"raise organs.{organ}.validate.test_share"
         )
     model = load_model(models)
+    stray = {label for labels in params.regions.values() for label in labels} - set(model.config["labels"])
+    if stray:
+        raise DataError(
+            f"{organ}: the model does not know the label '{min(stray)}' of evaluate.regions",
+            f"train one that does: dvc repro train@{organ}",
+        )
     calibration = Calibration(nothing(len(model.recipe.classes) + 1))
-    per_case = judge_cases(model, test, raw, params.nsd_tolerance_mm, calibration)
+    judged = judge_cases(model, test, raw, params.nsd_tolerance_mm, calibration, regions=params.regions)
+    in_region = judged["label"].isin(list(params.regions))
+    per_case, per_region = judged[~in_region], judged[in_region]
     if per_case["dice"].isna().all():
         raise DataError(
             f"{organ}: no label is in any of the {len(test)} test cases, neither true nor predicted",
             f"add cases that hold the labels, or take another organs.{organ}.validate.split_seed",
         )
     bins = as_table(calibration.counted, model.recipe.classes)
-    figures = summarise(per_case) | calibration_errors(bins)
+    figures = summarise(per_case) | of_regions(per_region) | calibration_errors(bins)
     with atomic_path(cases) as temporary:
-        per_case.to_csv(temporary, index=False, float_format="%.6g")
+        judged.to_csv(temporary, index=False, float_format="%.6g")
     write_json(metrics, figures | {"cases": len(test), JUDGED: subject_of(models, test)})
     pictures = worst_pictures(model, per_case, test, raw, params.worst_cases)
     html = report_page(
@@ -73,6 +83,8 @@ def run(
         subgroups(test),
         bins,
         patients_of(test),
+        per_region,
+        params.regions,
     )
     write_text(report, html)
     labels = ", ".join(f"{name} {value:.3f}" for name, value in figures["dice"].items())
@@ -80,19 +92,26 @@ def run(
     console.print(f"{organ}: Dice on {len(test)} test cases: {labels}; report in {report}", markup=False)
 
 
-def summarise(per_case: pd.DataFrame) -> dict[str, dict[str, float]]:
+def summarise(per_case: pd.DataFrame) -> Figures:
     """Mean of each figure and label over the cases where it is defined and finite; the mean of the labels."""
-    figures: dict[str, dict[str, float]] = {}
-    for figure in FIGURES:
-        known = per_case[figure].replace(np.inf, np.nan)
-        means = known.groupby(per_case["label"], sort=False).mean().dropna()
-        # Where every prediction is empty no distance is finite, and JSON has no word for that.
-        if len(means):
-            figures[figure] = {"mean": float(means.mean())} | {str(k): float(v) for k, v in means.items()}
-    return figures
+    means = {figure: _means(per_case, figure) for figure in FIGURES}
+    # Where every prediction is empty no distance is finite, and JSON has no word for that.
+    return {figure: {"mean": fmean(own.values())} | own for figure, own in means.items() if own}
 
 
-def calibration_errors(bins: pd.DataFrame) -> dict[str, dict[str, float]]:
+def of_regions(per_region: pd.DataFrame) -> Figures:
+    """As `summarise` tells of labels, as `region_dice` and so on, without a mean: regions overlap."""
+    means = {f"region_{figure}": _means(per_region, figure) for figure in FIGURES}
+    return {figure: own for figure, own in means.items() if own}
+
+
+def _means(rows: pd.DataFrame, figure: str) -> dict[str, float]:
+    known = rows[figure].replace(np.inf, np.nan)
+    means = known.groupby(rows["label"], sort=False).mean().dropna()
+    return {str(name): float(mean) for name, mean in means.items()}
+
+
+def calibration_errors(bins: pd.DataFrame) -> Figures:
     """The expected calibration error of each label and their mean; nothing where nothing was found."""
     errors = {str(label): expected_error(own) for label, own in bins.groupby("label", sort=False)}
     return {"calibration_error": {"mean": fmean(errors.values())} | errors} if errors else {}

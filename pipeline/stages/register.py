@@ -87,7 +87,7 @@ def run(
         raw=raw,
         models=models,
         table=table,
-        figures=dice_in(cases, test),
+        figures=dice_in(cases, test, config["labels"]),
         evidence=[metrics, cases, report],
         config=config,
         commit=known["commit"],

@@ -202,6 +202,10 @@ def test_a_plain_name_is_taken(name: str) -> None:
         ("train", {"loss": {"dice_weight": 0, "cross_entropy_weight": 0}}, "loss"),
         ("train", None, "train"),
         ("evaluate", {"worst_cases": -1}, "worst_cases"),
+        ("evaluate", {"regions": ["spleen"]}, "regions"),
+        ("evaluate", {"regions": {"whole": []}}, "whole"),
+        ("evaluate", {"regions": {"whole": "spleen"}}, "whole"),
+        ("evaluate", {"regions": {"whole": ["spleen", "spleen"]}}, "whole has a label twice"),
         ("register", {"confidence": 0.5}, "confidence"),
         ("register", {"resamples": 99}, "resamples"),
     ],
@@ -368,6 +372,7 @@ def test_what_is_wrong_between_keys_is_told_without_the_whole_section(tmp_path: 
         {"patches": {"hard_negatives": {"within": ["spleeen"]}}},
         {"train": {"loss": {"weights": {"spleeen": 2}}}},
         {"train": {"before": {"loss": {"weights": {"spleeen": 2}}}}},
+        {"evaluate": {"regions": {"whole": ["spleen", "spleeen"]}}},
     ],
 )
 def test_a_label_that_is_not_there_is_named_before_any_stage_runs(tmp_path: Path, section: Any) -> None:
@@ -390,3 +395,9 @@ def test_resources_are_of_stages_and_written_as_kubernetes_takes_them(tmp_path: 
     gpu = {"limits": {"nvidia.com/gpu": 1}}
     assert "'trian' is no stage: did you mean 'train'?" in _refusal(tmp_path, pods({"trian": gpu}))
     assert "'requests' or 'limits'" in _refusal(tmp_path, pods({"train": {"limit": {"cpu": 1}}}))
+
+
+@pytest.mark.parametrize("name", ["spleen", "mean", "background"])
+def test_a_region_has_a_name_of_its_own(tmp_path: Path, name: str) -> None:
+    message = _refusal(tmp_path, {"evaluate": {"regions": {name: ["spleen"]}}})
+    assert f"evaluate.regions has '{name}', which is taken; call the region otherwise" in message

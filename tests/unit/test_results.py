@@ -1,5 +1,6 @@
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -61,8 +62,17 @@ def test_a_decision_that_was_merged_badly_is_told(project, content):
 
 def test_a_label_with_brackets_is_no_markup():
     dice = {"mean": 0.5, "[left] kidney": 0.5, "[/right] kidney": 0.5}
-    table = results.as_table([results.Result("kidneys", dice, 3, None, None, None, None)])
+    table = results.as_table([results.Result("kidneys", dice, None, 3, None, None, None, None)])
     console = Console(width=80, file=io.StringIO())
     console.print(table)
     assert "[left] kidney" in console.file.getvalue()
     assert "[/right] kidney" in console.file.getvalue()
+
+
+def test_regions_stand_below_the_mean_which_does_not_count_them():
+    result = results.Result("tumour", {"mean": 0.5, "core": 0.5}, {"[whole]": 0.9}, 3, None, None, None, None)
+    console = Console(width=80, file=io.StringIO())
+    console.print(results.as_table([result]))
+    _, mean, region = re.findall(r"^.*0\.\d{3}.*$", console.file.getvalue(), re.MULTILINE)
+    assert "mean of 3 cases" in mean
+    assert "[whole] (region)" in region

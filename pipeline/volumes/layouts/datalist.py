@@ -19,6 +19,7 @@ from pipeline.volumes.layouts.description import (
     case_facts,
     declared_labels,
     declared_modality,
+    declared_regions,
     describe,
 )
 from pipeline.volumes.layouts.folders import paired_folders
@@ -50,6 +51,7 @@ def find(source: Path) -> Layout | None:
         listed_cases(source, entries),
         declared_labels(description),
         declared_modality(description),
+        regions=declared_regions(description),
         left_out=list(_others(description)),
         documents=(path.relative_to(source),),
     )

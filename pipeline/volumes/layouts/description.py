@@ -52,28 +52,58 @@ def document(source: Path, name: str) -> tuple[Path, ...]:
 def declared_labels(description: Json) -> dict[str, int] | None:
     """Label names and values; MSD writes ``{"1": "liver"}``, nnU-Net ``{"liver": 1}``.
 
+    A value that nnU-Net has in regions of several values alone is called by its number, `label_2`.
+
     Raises:
         DataError: a label has no whole number, or two of them.
     """
     entries = description.get("labels")
-    # nnU-Net's regions are lists of values: their names stand for no single label.
-    if not isinstance(entries, dict) or any(isinstance(value, list) for value in entries.values()):
+    if not isinstance(entries, dict):
         return None
-    pairs = [(value, key) if str(key).isdecimal() else (key, value) for key, value in entries.items()]
     labels: dict[str, int] = {}
-    for name, value in pairs:
-        number = int(value) if isinstance(value, float) and value.is_integer() else value
-        if not str(number).isdecimal():
+    for name, values in _entries(entries):
+        if len(values) == 1 and labels.setdefault(name, values[0]) != values[0]:
             raise DataError(
-                f"'labels' of the JSON file gives '{name}' the value {value!r}",
-                "write a whole number from 0 on",
-            )
-        if labels.setdefault(str(name), int(number)) != int(number):
-            raise DataError(
-                f"'labels' of the JSON file gives '{name}' the values {labels[str(name)]} and {number}",
+                f"'labels' of the JSON file gives '{name}' the values {labels[name]} and {values[0]}",
                 "give each value a name of its own",
             )
+    named = set(labels.values())
+    several = {value for _, values in _entries(entries) for value in values} - named
+    labels |= {f"label_{value}": value for value in sorted(several)}
     return {name: value for name, value in labels.items() if value > 0}
+
+
+def declared_regions(description: Json) -> dict[str, tuple[int, ...]]:
+    """The labels that nnU-Net unites, by the name of the region: ``{"tumour": [1, 2]}``.
+
+    Raises:
+        DataError: as `declared_labels`.
+    """
+    entries = description.get("labels")
+    named = _entries(entries) if isinstance(entries, dict) else []
+    return {name: values for name, values in named if len(values) > 1}
+
+
+def _entries(labels: Mapping[str, Any]) -> list[tuple[str, tuple[int, ...]]]:
+    """Names with their values, several for a region."""
+    found = []
+    for key, value in labels.items():
+        name, given = (value, key) if str(key).isdecimal() else (key, value)
+        if isinstance(given, list):
+            values = sorted({_whole(str(name), one) for one in given} - {0})
+        else:
+            values = [_whole(str(name), given)]
+        found.append((str(name), tuple(values)))
+    return found
+
+
+def _whole(name: str, value: Any) -> int:
+    number = int(value) if isinstance(value, float) and value.is_integer() else value
+    if not str(number).isdecimal():
+        raise DataError(
+            f"'labels' of the JSON file gives '{name}' the value {value!r}", "write a whole number from 0 on"
+        )
+    return int(number)
 
 
 def declared_modality(description: Json) -> Literal["CT", "MR"] | None:

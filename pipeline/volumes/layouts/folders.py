@@ -24,6 +24,7 @@ from pipeline.volumes.layouts.description import (
     declared_cases,
     declared_labels,
     declared_modality,
+    declared_regions,
     describe,
     document,
     numbered_organs,
@@ -81,6 +82,7 @@ def find(source: Path) -> Layout | None:
         sorted(cases, key=lambda case: case.case),
         declared_labels(description) or numbered_organs(cases),
         declared_modality(description),
+        regions=declared_regions(description),
         documents=document(source, NAME),
     )
 

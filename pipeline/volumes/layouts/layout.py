@@ -16,6 +16,8 @@ class Layout:
     labels: dict[str, int] | None = None
     """As the source declares them, the background left out; None if it declares none."""
     modality: Literal["CT", "MR"] | None = None
+    regions: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Values of labels that the source declares to be judged as one, by name."""
     left_out: list[str] = field(default_factory=list)
     """What is there and belongs to no case, counted, a phrase a kind."""
     documents: tuple[Path, ...] = ()

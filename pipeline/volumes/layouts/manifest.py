@@ -24,6 +24,7 @@ from pipeline.volumes.layouts.description import (
     CaseFacts,
     declared_labels,
     declared_modality,
+    declared_regions,
     describe,
     document,
     numbered_organs,
@@ -74,6 +75,7 @@ def find(source: Path) -> Layout | None:
         cases,
         declared_labels(description) or numbered_organs(cases),
         declared_modality(description),
+        regions=declared_regions(description),
         documents=(Path(paths[0].name), *document(source, NAME)),
     )
 

@@ -151,6 +151,31 @@ def test_a_label_that_nobody_looked_for_has_no_figures_but_what_was_predicted(mo
     assert small["predicted_ml"] == pytest.approx(2 * 9 * VOXEL_ML)
 
 
+def test_a_region_is_judged_as_one_mask_after_the_labels_of_its_case(model, cases, tmp_path):
+    # The model takes a plane of one part for the other: of the whole, nothing is wrong.
+    image, truth = volume(large=(2, 6))
+    image[4:6, 1:4, 2:5] = SMALL
+    rows = cases(one=(image, truth), other=volume((1, 3), (2, 4)))
+    table = judge_cases(model, rows, tmp_path, 1.0, regions={"whole": ["large", "small"], "part": ["small"]})
+    assert table["label"].tolist() == ["large", "small", "whole", "part"] * 2
+    assert row(table, "one", "large")["dice"] == pytest.approx(2 / 3)
+    whole = row(table, "one", "whole")
+    assert (whole["dice"], whole["hd95"], whole["nsd"]) == (1, 0, 1)
+    assert whole["truth_ml"] == whole["predicted_ml"] == pytest.approx(36 * VOXEL_ML)
+    assert row(table, "other", "whole")["truth_ml"] == pytest.approx((18 + 18) * VOXEL_ML)
+    alone, same = row(table, "other", "part").drop("label"), row(table, "other", "small").drop("label")
+    assert alone.equals(same)
+
+
+def test_of_a_region_with_a_label_that_nobody_looked_for_nothing_is_known(model, cases, tmp_path):
+    rows = cases(patient=volume(large=(1, 3), small=(2, 4)))
+    write_json(tmp_path / "dataset.json", {"cases": [{"id": "patient", "annotated": ["large"]}]})
+    table = judge_cases(model, rows, tmp_path, regions={"whole": ["large", "small"], "known": ["large"]})
+    assert math.isnan(row(table, "patient", "whole")["dice"])
+    assert row(table, "patient", "whole")["predicted_ml"] == pytest.approx((18 + 18) * VOXEL_ML)
+    assert row(table, "patient", "known")["dice"] == 1
+
+
 def test_masks_of_single_organs_are_the_truth_as_one_label_map_is(model, cases, tmp_path):
     image, labels = volume(large=(1, 3), small=(2, 4))
     rows = cases(patient=(image, labels))

@@ -124,3 +124,21 @@ def test_the_memory_of_a_gpu_is_written_where_there_is_one() -> None:
     text = with_organ("organs: {}\ndefaults: {}\n", "new", "CT", {"x": 1}, train_memory_gb=8)
     ingest = yaml.safe_load(text)["organs"]["new"]["ingest"]
     assert ingest == {"modality": "CT", "labels": {"x": 1}, "train_memory_gb": 8}
+
+
+def test_regions_are_written_a_line_each(tmp_path: Path) -> None:
+    regions = {"whole": ["anterior", "posterior"], "no": ["posterior"]}
+    text = PARAMS.read_text(encoding="utf-8")
+    changed = with_organ(text, "hippocampus", "MR", LABELS, regions=regions)
+    rest, added = _without(changed, "hippocampus")
+    assert rest == text
+    assert added.splitlines()[8:] == [
+        "    evaluate:",
+        "      regions:",
+        "        whole: [anterior, posterior]",
+        "        'no': [posterior]",
+        "    register: {}",
+    ]
+    path = tmp_path / "params.yaml"
+    path.write_text(changed, encoding="utf-8")
+    assert load_organ(path, "hippocampus").evaluate.regions == regions

@@ -74,6 +74,18 @@ def test_what_is_given_outweighs_dataset_json(tmp_path: Path) -> None:
     assert organ.labels == {"both": 1}
 
 
+def test_regions_of_nnunet_unite_the_labels_of_their_values(tmp_path: Path) -> None:
+    source = _source(tmp_path)
+    regions = {"Whole Tumour": [1, 2], "Core": [2], "腫": [1, 2], "more": [1, 9]}
+    _describe(source, modality={"0": "CT"}, labels={"background": 0} | regions)
+    organ = _look(source)
+    assert organ.labels == {"label_1": 1, "core": 2, "label_9": 9}
+    assert organ.regions == {"whole_tumour": ["label_1", "core"], "more": ["label_1", "label_9"]}
+    assert "judged as one besides (evaluate.regions): whole_tumour (label_1, core)" in organ.lines()[1]
+    # Of labels that were named by hand, those that have all of a region's values.
+    assert _look(source, labels={"Rim": 1, "Core": 2}).regions == {"whole_tumour": ["rim", "core"]}
+
+
 def test_without_dataset_json_labels_are_the_values_found(tmp_path: Path) -> None:
     source = _source(tmp_path, values=(3, 200))
     _save(source / "labelsTr" / "case_1.nii.gz", np.full(SHAPE, 7, np.float32))
@@ -149,13 +161,13 @@ def test_without_a_name_to_hash_no_secret_is_made(tmp_path: Path, monkeypatch: p
 
 def test_subjects_of_a_bids_source_are_not_hashed_and_need_no_salt() -> None:
     case = replace(one_file_each("sub-1_ses-2", Path("image"), Path("label")), patient="sub-1")
-    assert NewOrgan("x", "bids", [case], "MR", {"a": 1}, [], [], None).salt is None
+    assert NewOrgan("x", "bids", [case], "MR", {"a": 1}, {}, [], [], None).salt is None
 
 
 def test_a_case_that_is_called_like_its_hashed_patient_needs_a_salt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOUNSFIELD_SALT", "of this test")
     case = one_file_each(pseudonym("Doe^Jane"), Path("image"), Path("label"))
-    assert NewOrgan("x", "dicom", [case], "CT", {"a": 1}, [], [], None).salt == fingerprint()
+    assert NewOrgan("x", "dicom", [case], "CT", {"a": 1}, {}, [], [], None).salt == fingerprint()
 
 
 def test_images_with_air_in_hu_are_ct(tmp_path: Path) -> None:

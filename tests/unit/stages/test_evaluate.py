@@ -29,7 +29,7 @@ ACCEPTED = Path("data") / "accepted" / f"{ORGAN}.parquet"
 def evaluate(project, save_model):
     """Runs the stage on the test cases, each given by what the model says and by what is true."""
 
-    def stage(worst_cases=1, nsd_tolerance_mm=1.0, **cases):
+    def stage(worst_cases=1, nsd_tolerance_mm=1.0, regions=None, **cases):
         save_model(project / "models" / ORGAN, LABELS, (AIR, LARGE, SMALL), spacing=(3.0, 2.0, 2.0))
         rows = [write_case(project / "data" / "raw" / ORGAN, case, *boxes) for case, boxes in cases.items()]
         # A case that was learned from; reading it would fail.
@@ -39,7 +39,9 @@ def evaluate(project, save_model):
         curves = Path("reports") / ORGAN / "curves.csv"
         curves.parent.mkdir(parents=True, exist_ok=True)
         curves.write_text("step,loss,dice\n5,1.2,0.3\n10,0.8,0.5\n")
-        params = EvaluateParams(worst_cases=worst_cases, nsd_tolerance_mm=nsd_tolerance_mm)
+        params = EvaluateParams(
+            worst_cases=worst_cases, nsd_tolerance_mm=nsd_tolerance_mm, regions=regions or {}
+        )
         run(ORGAN, params, **stage_files(project, "evaluate", ORGAN))
 
     return stage
@@ -203,3 +205,26 @@ def test_the_mean_of_the_labels_counts_every_label_alike():
     assert found["iou"] == pytest.approx({"one": 0.2, "two": 0.8, "mean": 0.5})
     assert found["hd95"] == {"one": 2.0, "mean": 2.0}
     assert found["nsd"] == pytest.approx({"one": 0.6, "two": 0.0, "mean": 0.3})
+
+
+def test_regions_are_reported_and_change_nothing_else(evaluate):
+    evaluate(first=FIRST, second=SECOND)
+    without, plain = json.loads(METRICS.read_text()), pd.read_csv(CASES)
+    evaluate(regions={"whole": ["large", "small"]}, first=FIRST, second=SECOND)
+    metrics, table = json.loads(METRICS.read_text()), pd.read_csv(CASES)
+    # Of the first case seven voxels in a row are true and seven predicted, five in common.
+    assert metrics["region_dice"] == pytest.approx({"whole": (5 / 7 + 1) / 2})
+    assert {name for name in metrics if name.startswith("region_")} == {
+        f"region_{figure}" for figure in ("dice", "iou", "hd95", "assd", "nsd")
+    }
+    assert {name: value for name, value in metrics.items() if not name.startswith("region_")} == without
+    pd.testing.assert_frame_equal(table[table["label"] != "whole"].reset_index(drop=True), plain)
+    report = REPORT.read_text()
+    assert "whole is large with small" in report
+    assert "<h2>Dice by region</h2>" in report
+    assert "<h2>Surfaces by region</h2>" in report
+
+
+def test_a_region_of_a_label_that_the_model_does_not_know_is_told(evaluate):
+    with pytest.raises(DataError, match=r"not know the label .left. of evaluate\.regions: train one"):
+        evaluate(regions={"whole": ["large", "left"]}, first=FIRST)

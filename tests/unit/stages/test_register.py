@@ -288,6 +288,18 @@ def test_a_dice_that_is_undefined_comes_through_the_file(project):
     assert (classes["left"]["cases"], classes["right"]["cases"]) == (6, 5)
 
 
+def test_regions_are_not_judged_at_the_gate(project):
+    project.train("first", level(0.8))
+    project.register()
+    project.train("better", level(0.9))
+    table = pd.read_csv("reports/cases.csv", dtype=str, keep_default_na=False)
+    worse = pd.DataFrame({"case": CASES, "label": "both", "dice": "0"})
+    pd.concat([table, worse]).to_csv("reports/cases.csv", index=False)
+    outcome = project.register()
+    assert outcome["decision"] == "promoted"
+    assert sorted(outcome["evidence"]["classes"]) == LABELS
+
+
 def test_figures_of_other_cases_are_refused(project):
     project.train("first", level(0.8))
     accepted = pd.read_parquet("data/accepted.parquet")

@@ -340,6 +340,7 @@ def test_labels_are_read_both_ways_round(tmp_path: Path, labels: Any) -> None:
         ({"core": 2, "x": "²"}, "gives 'x' the value '²': write a whole number"),
         ({"core": 2, "x": 1.5}, "gives 'x' the value 1.5"),
         ({"core": 2, "x": None}, "gives 'x' the value None"),
+        ({"core": 2, "x": [1, "2b"]}, "gives 'x' the value '2b'"),
         ({"1": "a", "2": "a"}, "gives 'a' the values 1 and 2: give each value a name"),
     ],
 )
@@ -349,9 +350,29 @@ def test_labels_that_cannot_be_meant_are_refused(tmp_path: Path, labels: Any, sa
     assert said in str(refused.value)
 
 
-@pytest.mark.parametrize("content", [{}, {"labels": ["liver"]}, {"labels": {"whole": [1, 2], "core": 2}}])
+@pytest.mark.parametrize("content", [{}, {"labels": ["liver"]}])
 def test_without_a_mapping_of_labels_there_are_none(tmp_path: Path, content: Any) -> None:
     assert _layout(_describe(tmp_path, **content)).labels is None
+
+
+@pytest.mark.parametrize(
+    ("given", "labels", "regions"),
+    [
+        ({"whole": [1, 2], "core": 2}, {"core": 2, "label_1": 1}, {"whole": (1, 2)}),
+        (
+            {"background": 0, "whole": [1, 2, 3], "core": [3, 2], "active": [3]},
+            {"active": 3, "label_1": 1, "label_2": 2},
+            {"whole": (1, 2, 3), "core": (2, 3)},
+        ),
+        ({"background": [0], "all": [0, 1, 2]}, {"label_1": 1, "label_2": 2}, {"all": (1, 2)}),
+        ({"liver": 1, "tumour": 2}, {"liver": 1, "tumour": 2}, {}),
+    ],
+)
+def test_what_nnunet_unites_are_regions_and_their_parts_labels(
+    tmp_path: Path, given: Any, labels: Any, regions: Any
+) -> None:
+    layout = _layout(_describe(tmp_path, labels=given))
+    assert (layout.labels, layout.regions) == (labels, regions)
 
 
 @pytest.mark.parametrize(
