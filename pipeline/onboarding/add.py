@@ -146,15 +146,7 @@ def _check_source(root: Path, source: Path) -> None:
 
 def _with_organ(organ: NewOrgan, text: str) -> str:
     """The text of `params.yaml` with the organ in it."""
-    return with_organ(
-        text,
-        organ.name,
-        organ.modality,
-        organ.labels,
-        organ.salt,
-        organ.train_memory_gb,
-        organ.regions,
-    )
+    return with_organ(text, organ.name, organ.sections)
 
 
 def _check_space(root: Path, source: Path, files: list[Path]) -> None:

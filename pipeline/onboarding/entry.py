@@ -5,7 +5,6 @@ unusual quoting). So the place is found with a parser, and lines are put in ther
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -18,15 +17,7 @@ STEP = 2
 """Columns a level of the new lines is indented by."""
 
 
-def with_organ(
-    text: str,
-    organ: str,
-    modality: str,
-    labels: dict[str, int],
-    salt: str | None = None,
-    train_memory_gb: float | None = None,
-    regions: Mapping[str, list[str]] = MappingProxyType({}),
-) -> str:
+def with_organ(text: str, organ: str, sections: Mapping[str, Mapping[str, Any]]) -> str:
     """The text of `params.yaml` with `organ` as the last entry of `organs`.
 
     Every stage gets a section, because DVC tracks the parameters of a stage by it.
@@ -34,20 +25,13 @@ def with_organ(
     Args:
         text: of `params.yaml`.
         organ: its name.
-        modality: CT or MR.
-        labels: name and value.
-        salt: fingerprint of the secret patients' names are hashed with, if they are.
-        train_memory_gb: of a GPU, that a training step is planned for; None: as the defaults say.
-        regions: by name, labels that are judged as one besides.
+        sections: what differs from the defaults, by stage; text in it is written in quotes where YAML would
+            take it for something else.
 
     Raises:
         ParamsError: the file is written in a way that leaves no place for a line.
     """
-    entry: dict[str, Any] = {stage: {} for stage in STAGES}
-    told = {"salt": salt, "train_memory_gb": train_memory_gb}
-    entry["ingest"] = {"modality": modality, "labels": labels} | {k: v for k, v in told.items() if v}
-    entry["train"] = {"steps": "auto"}
-    entry["evaluate"] = {"regions": dict(regions)} if regions else {}
+    entry = {stage: dict(sections.get(stage, {})) for stage in STAGES}
     before = yaml.safe_load(text)
     before["organs"] = {**before["organs"], organ: entry}
     changed = _insert(text, organ, entry)
@@ -87,37 +71,35 @@ def _insert(text: str, organ: str, entry: dict[str, Any]) -> str | None:
     return head + (line_end if not head.endswith("\n") else "") + added + text[place:]
 
 
-def _lines(organ: str, entry: dict[str, Any], column: int) -> list[str]:
-    """The entry, its first line indented by `column`."""
-    outer, inner, deepest = (" " * (column + level * STEP) for level in range(3))
-    labels = entry["ingest"]["labels"]
-    in_one_line = f"{deepest}labels: {_flow(labels)}"
-    in_many = [
-        f"{deepest}labels:",
-        *(f"{deepest}{' ' * STEP}{_flow({k: v})[1:-1]}" for k, v in labels.items()),
-    ]
-    lines = [f"{outer}{_flow({organ: 0})[1:-1].removesuffix(' 0')}"]
-    for stage in STAGES:
-        if stage == "ingest":
-            lines += [f"{inner}ingest:", f"{deepest}modality: {entry['ingest']['modality']}"]
-            lines += [in_one_line] if len(in_one_line) <= LINE_LENGTH else in_many
-            # Quoted: eight digits would be read as a number.
-            lines += [f"{deepest}salt: '{entry['ingest']['salt']}'"] if "salt" in entry["ingest"] else []
-            if "train_memory_gb" in entry["ingest"]:
-                lines.append(f"{deepest}train_memory_gb: {entry['ingest']['train_memory_gb']:g}")
-        elif stage == "evaluate" and entry[stage]:
-            united = entry[stage]["regions"].items()
-            lines += [f"{inner}evaluate:", f"{deepest}regions:"]
-            lines += [f"{deepest}{' ' * STEP}{_flow({region: labels})[1:-1]}" for region, labels in united]
-        else:
-            lines.append(f"{inner}{stage}: {_flow(entry[stage])}")
-    return lines
+def _lines(name: str, value: Any, column: int) -> list[str]:
+    """A key with its value, indented by `column`: in one line, if no mapping is in it and it fits."""
+    indent = " " * column
+    in_one_line = f"{indent}{_flow({name: value})}"
+    if not isinstance(value, Mapping) or not value:
+        return [in_one_line]
+    if len(in_one_line) <= LINE_LENGTH and not any(isinstance(inner, Mapping) for inner in value.values()):
+        return [in_one_line]
+    lines = [f"{indent}{_flow({name: 0}).removesuffix(' 0')}"]
+    return lines + [line for key, inner in value.items() for line in _lines(key, inner, column + STEP)]
 
 
-def _flow(mapping: dict[str, Any]) -> str:
-    """A mapping in one line, with quotes where YAML would read a name as something else (`no`, `on`)."""
-    dumped: str = yaml.safe_dump(mapping, default_flow_style=True, sort_keys=False, width=10**9)
-    return dumped.strip()
+def _flow(mapping: Mapping[str, Any]) -> str:
+    """A mapping of one key in one line, with quotes where YAML would read text as something else (`no`)."""
+    dumped: str = yaml.dump(mapping, Dumper=_Dumper, default_flow_style=True, sort_keys=False, width=10**9)
+    return dumped.strip()[1:-1]
+
+
+class Quoted(str):
+    """Text that is written in quotes: other parsers read `1234e567` as a number."""
+
+
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+_Dumper.add_representer(
+    Quoted, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style="'")
+)
 
 
 def _end(node: yaml.Node) -> int:

@@ -57,7 +57,9 @@ def labels_in(source: Path, cases: list[CaseFiles], console: Console) -> dict[st
     return {name: value for value, name in enumerate(usual, start=1)}
 
 
-def check_present(source: Path, cases: list[CaseFiles], labels: dict[str, int]) -> None:
+def check_present(
+    source: Path, cases: list[CaseFiles], labels: dict[str, int], unlabelled: int | None = None
+) -> None:
     """Look into label maps until every label was seen; a mask with names is asked for the name.
 
     Raises:
@@ -67,7 +69,7 @@ def check_present(source: Path, cases: list[CaseFiles], labels: dict[str, int]) 
     for mask in (mask for case in cases for mask in case.masks):
         values = _found_in(source, mask)
         found |= {str(value) for value in values}
-        undeclared.append({one for one in values if isinstance(one, int)} - set(labels.values()))
+        undeclared.append({one for one in values if isinstance(one, int)} - {*labels.values(), unlabelled})
         missing = {
             name: value
             for name, value in missing.items()

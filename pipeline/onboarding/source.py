@@ -3,11 +3,13 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from pipeline.errors import DataError, ParamsError, refuse_to_pass_over
 from pipeline.gpus import memory_to_plan_for
+from pipeline.onboarding.entry import Quoted
 from pipeline.onboarding.labels import check_present, labels_in, normalised_names, normalised_regions
 from pipeline.volumes.case_files import CaseFiles
 from pipeline.volumes.identity import fingerprint, is_pseudonym
@@ -32,6 +34,8 @@ class NewOrgan:
     """Name and value, ordered by value."""
     regions: dict[str, list[str]]
     """By name, labels that are judged as one besides."""
+    unlabelled: int | None
+    """Value in the label maps of voxels that nobody looked at; None: there are none."""
     files: list[Path]
     """Relative to the source: what is copied."""
     left_out: list[str]
@@ -49,6 +53,19 @@ class NewOrgan:
         """Fingerprint of the secret, where patients are called by a keyed hash."""
         return fingerprint() if any(is_pseudonym(case.patient) for case in self.cases) else None
 
+    @property
+    def sections(self) -> dict[str, dict[str, Any]]:
+        """What `params.yaml` says of it, by stage."""
+        ingest: dict[str, Any] = {"modality": self.modality, "labels": self.labels}
+        if self.unlabelled is not None:
+            ingest["annotation"] = {"kind": "sparse", "unlabelled": self.unlabelled}
+        if self.salt:
+            ingest["salt"] = Quoted(self.salt)
+        if self.train_memory_gb:
+            ingest["train_memory_gb"] = self.train_memory_gb
+        evaluate = {"regions": self.regions} if self.regions else {}
+        return {"ingest": ingest, "train": {"steps": "auto"}, "evaluate": evaluate}
+
     def lines(self) -> list[str]:
         """The summary, for a person."""
         labels = ", ".join(f"{label} {value}" for label, value in self.labels.items())
@@ -58,6 +75,8 @@ class NewOrgan:
         if self.regions:
             told = (f"{region} ({', '.join(labels)})" for region, labels in self.regions.items())
             lines.append(f"judged as one besides (evaluate.regions): {', '.join(told)}")
+        if self.unlabelled is not None:
+            lines.append(f"voxels of the value {self.unlabelled} were not looked at (ingest.annotation)")
         if self.unpaired:
             lines.append(
                 f"{len(self.unpaired)} that lack something, which ingest will quarantine: "
@@ -102,8 +121,9 @@ def look(
             + (f"; the first: {problems[0].reason}" if problems else " of one name"),
             problems[0].remedy if problems else "name them alike",
         )
+    unlabelled = None if layout.unlabelled in (labels or {}).values() else layout.unlabelled
     if labels and present:
-        check_present(source, layout.cases, labels)
+        check_present(source, layout.cases, labels, unlabelled)
     names = normalised_names(labels or layout.labels or labels_in(source, layout.cases, console))
     files = [path for case in layout.cases for path in case.paths]
     files += [path for path in layout.documents if path not in files]
@@ -115,6 +135,7 @@ def look(
         modality=_modality(source, layout, modality),
         labels=names,
         regions=normalised_regions(layout.regions, names),
+        unlabelled=unlabelled,
         files=files,
         left_out=_left_out(source, set(files)),
         train_memory_gb=memory_to_plan_for(),

@@ -20,6 +20,7 @@ from pipeline.volumes.layouts.description import (
     declared_labels,
     declared_modality,
     declared_regions,
+    declared_unlabelled,
     describe,
 )
 from pipeline.volumes.layouts.folders import paired_folders
@@ -52,6 +53,7 @@ def find(source: Path) -> Layout | None:
         declared_labels(description),
         declared_modality(description),
         regions=declared_regions(description),
+        unlabelled=declared_unlabelled(description),
         left_out=list(_others(description)),
         documents=(path.relative_to(source),),
     )

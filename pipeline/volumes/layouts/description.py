@@ -11,6 +11,8 @@ from pipeline.volumes.case_files import CaseFiles, Mask, Problem
 from pipeline.volumes.layouts.volume_files import stem
 
 NAME = "dataset.json"
+IGNORE = "ignore"
+"""What nnU-Net calls the label of voxels that nobody looked at."""
 PATIENT = ("patient", "patient_id", "subject")
 """What the key may be called; the first that is there counts."""
 Json = dict[str, Any]
@@ -52,23 +54,24 @@ def document(source: Path, name: str) -> tuple[Path, ...]:
 def declared_labels(description: Json) -> dict[str, int] | None:
     """Label names and values; MSD writes ``{"1": "liver"}``, nnU-Net ``{"liver": 1}``.
 
-    A value that nnU-Net has in regions of several values alone is called by its number, `label_2`.
+    A value that nnU-Net has in regions of several values alone is called by its number, `label_2`; what it
+    calls `ignore` is no label.
 
     Raises:
         DataError: a label has no whole number, or two of them.
     """
-    entries = description.get("labels")
-    if not isinstance(entries, dict):
+    if not isinstance(description.get("labels"), dict):
         return None
     labels: dict[str, int] = {}
-    for name, values in _entries(entries):
+    entries = [entry for entry in _entries(description) if entry[0] != IGNORE]
+    for name, values in entries:
         if len(values) == 1 and labels.setdefault(name, values[0]) != values[0]:
             raise DataError(
                 f"'labels' of the JSON file gives '{name}' the values {labels[name]} and {values[0]}",
                 "give each value a name of its own",
             )
     named = set(labels.values())
-    several = {value for _, values in _entries(entries) for value in values} - named
+    several = {value for _, values in entries for value in values} - named
     labels |= {f"label_{value}": value for value in sorted(several)}
     return {name: value for name, value in labels.items() if value > 0}
 
@@ -79,15 +82,23 @@ def declared_regions(description: Json) -> dict[str, tuple[int, ...]]:
     Raises:
         DataError: as `declared_labels`.
     """
-    entries = description.get("labels")
-    named = _entries(entries) if isinstance(entries, dict) else []
-    return {name: values for name, values in named if len(values) > 1}
+    return {name: values for name, values in _entries(description) if len(values) > 1}
 
 
-def _entries(labels: Mapping[str, Any]) -> list[tuple[str, tuple[int, ...]]]:
-    """Names with their values, several for a region."""
-    found = []
-    for key, value in labels.items():
+def declared_unlabelled(description: Json) -> int | None:
+    """The value of voxels that nobody looked at, where nnU-Net names one.
+
+    Raises:
+        DataError: as `declared_labels`.
+    """
+    values = dict(_entries(description)).get(IGNORE, ())
+    return values[0] if len(values) == 1 and values[0] > 0 else None
+
+
+def _entries(description: Json) -> list[tuple[str, tuple[int, ...]]]:
+    """Names of labels with their values, several for a region."""
+    labels, found = description.get("labels"), []
+    for key, value in labels.items() if isinstance(labels, dict) else ():
         name, given = (value, key) if str(key).isdecimal() else (key, value)
         if isinstance(given, list):
             values = sorted({_whole(str(name), one) for one in given} - {0})

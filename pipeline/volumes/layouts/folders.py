@@ -25,6 +25,7 @@ from pipeline.volumes.layouts.description import (
     declared_labels,
     declared_modality,
     declared_regions,
+    declared_unlabelled,
     describe,
     document,
     numbered_organs,
@@ -83,6 +84,7 @@ def find(source: Path) -> Layout | None:
         declared_labels(description) or numbered_organs(cases),
         declared_modality(description),
         regions=declared_regions(description),
+        unlabelled=declared_unlabelled(description),
         documents=document(source, NAME),
     )
 

@@ -18,6 +18,8 @@ class Layout:
     modality: Literal["CT", "MR"] | None = None
     regions: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Values of labels that the source declares to be judged as one, by name."""
+    unlabelled: int | None = None
+    """Value of voxels that nobody looked at, as the source declares it."""
     left_out: list[str] = field(default_factory=list)
     """What is there and belongs to no case, counted, a phrase a kind."""
     documents: tuple[Path, ...] = ()

@@ -86,6 +86,30 @@ def test_regions_of_nnunet_unite_the_labels_of_their_values(tmp_path: Path) -> N
     assert _look(source, labels={"Rim": 1, "Core": 2}).regions == {"whole_tumour": ["rim", "core"]}
 
 
+def test_what_nnunet_ignores_is_no_label_but_was_not_looked_at(tmp_path: Path) -> None:
+    source = _source(tmp_path, values=(1, 3))
+    _describe(source, modality={"0": "CT"}, labels={"background": 0, "liver": 1, "ignore": 3})
+    organ = _look(source)
+    assert organ.labels == {"liver": 1}
+    assert organ.sections["ingest"]["annotation"] == {"kind": "sparse", "unlabelled": 3}
+    assert "voxels of the value 3 were not looked at (ingest.annotation)" in organ.lines()
+    # Those who name it know better.
+    named = _look(source, labels={"liver": 1, "bile": 3})
+    assert (named.labels, named.unlabelled) == ({"liver": 1, "bile": 3}, None)
+    assert look("x", source, None, {"liver": 1}, QUIET, present=True).unlabelled == 3
+
+
+def test_a_source_is_written_as_it_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.onboarding.source.memory_to_plan_for", lambda: 8)
+    source = _source(tmp_path)
+    _describe(source, modality={"0": "CT"}, labels={"liver": 1, "both": [1, 2]})
+    assert _look(source).sections == {
+        "ingest": {"modality": "CT", "labels": {"liver": 1, "label_2": 2}, "train_memory_gb": 8},
+        "train": {"steps": "auto"},
+        "evaluate": {"regions": {"both": ["liver", "label_2"]}},
+    }
+
+
 def test_without_dataset_json_labels_are_the_values_found(tmp_path: Path) -> None:
     source = _source(tmp_path, values=(3, 200))
     _save(source / "labelsTr" / "case_1.nii.gz", np.full(SHAPE, 7, np.float32))
@@ -161,13 +185,13 @@ def test_without_a_name_to_hash_no_secret_is_made(tmp_path: Path, monkeypatch: p
 
 def test_subjects_of_a_bids_source_are_not_hashed_and_need_no_salt() -> None:
     case = replace(one_file_each("sub-1_ses-2", Path("image"), Path("label")), patient="sub-1")
-    assert NewOrgan("x", "bids", [case], "MR", {"a": 1}, {}, [], [], None).salt is None
+    assert NewOrgan("x", "bids", [case], "MR", {"a": 1}, {}, None, [], [], None).salt is None
 
 
 def test_a_case_that_is_called_like_its_hashed_patient_needs_a_salt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOUNSFIELD_SALT", "of this test")
     case = one_file_each(pseudonym("Doe^Jane"), Path("image"), Path("label"))
-    assert NewOrgan("x", "dicom", [case], "CT", {"a": 1}, {}, [], [], None).salt == fingerprint()
+    assert NewOrgan("x", "dicom", [case], "CT", {"a": 1}, {}, None, [], [], None).salt == fingerprint()
 
 
 def test_images_with_air_in_hu_are_ct(tmp_path: Path) -> None:

@@ -376,6 +376,15 @@ def test_what_nnunet_unites_are_regions_and_their_parts_labels(
 
 
 @pytest.mark.parametrize(
+    ("given", "value"), [({"liver": 1, "ignore": 2}, 2), ({"ignore": 0}, None), ({"ignore": [1, 2]}, None)]
+)
+def test_what_nnunet_ignores_is_no_label(tmp_path: Path, given: Any, value: int | None) -> None:
+    layout = _layout(_describe(tmp_path, labels=given))
+    assert layout.unlabelled == value
+    assert "ignore" not in (layout.labels or {})
+
+
+@pytest.mark.parametrize(
     ("content", "modality"),
     [
         ({"modality": {"0": "CT"}}, "CT"),
