@@ -28,7 +28,13 @@ def card_and_page(
     """Card and page about `outcome`, written to `folder`."""
     groups = subgroups(challenge.test)
     card = model_card(
-        challenge.config, outcome, challenge.figures, groups, challenge.commit, challenge.patients
+        challenge.config,
+        outcome,
+        challenge.figures,
+        groups,
+        challenge.commit,
+        challenge.patients,
+        challenge.regions,
     )
     for name, text in ((CARD, card), (PAGE, page_of(outcome, challenge, theirs))):
         (folder / name).write_text(text, encoding="utf-8")

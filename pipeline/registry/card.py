@@ -25,6 +25,7 @@ def model_card(
     groups: Mapping[str, Sequence[str]],
     commit: str | None,
     patients: Mapping[str, str] = MappingProxyType({}),
+    regions: pd.DataFrame | None = None,
 ) -> str:
     """The card of a version.
 
@@ -35,12 +36,17 @@ def model_card(
         groups: test cases by the name of their group.
         commit: that was checked out; None: not known.
         patients: whose a test case is; one that is not named is of a patient of its own.
+        regions: as `figures`, of labels that are judged as one; None: there are none.
     """
     labels = list(config["labels"])
+    quality = ["On test cases that no training saw:", "", *_quality(figures, labels, patients, "label")]
+    if regions is not None and len(regions):
+        names = list(dict.fromkeys(regions["label"]))
+        quality += ["", "Labels judged as one:", "", *_quality(regions, names, patients, "region")]
     sections = {
         "Intended use": _use(config, labels),
         "Its data": _data(config.get("fingerprint_data") or {}),
-        "How good it is": _quality(figures, labels, patients),
+        "How good it is": quality,
         "By group of cases": _by_group(figures, groups),
         "Why it is where it is": [f"{outcome['decision']}:", "", *(f"* {why}" for why in outcome["reasons"])],
         "Limits": _limits(config, figures),
@@ -81,13 +87,8 @@ def _data(fingerprint: Mapping[str, Any]) -> list[str]:
     return rows
 
 
-def _quality(figures: pd.DataFrame, labels: Sequence[str], patients: Mapping[str, str]) -> list[str]:
-    rows = [
-        "On test cases that no training saw:",
-        "",
-        "| label | cases | mean Dice | 95 % interval | lowest |",
-        "|---|---|---|---|---|",
-    ]
+def _quality(figures: pd.DataFrame, labels: Sequence[str], patients: Mapping[str, str], of: str) -> list[str]:
+    rows = [f"| {of} | cases | mean Dice | 95 % interval | lowest |", "|---|---|---|---|---|"]
     for label in labels:
         known = figures[figures["label"] == label].dropna(subset=["dice"])
         dice = known["dice"].to_numpy(np.float64)

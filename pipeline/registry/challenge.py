@@ -39,6 +39,8 @@ class Challenge:
     """Of accepted cases."""
     figures: pd.DataFrame
     """The challenger's: case, label, dice; NaN where undefined."""
+    regions: pd.DataFrame
+    """As `figures`, of labels that are judged as one; they are told, and decide nothing."""
     evidence: list[Path]
     config: dict[str, Any]
     """The challenger's."""
@@ -62,17 +64,9 @@ class Challenge:
         return self.test[~self.test["case"].isin(list(learned))]
 
 
-def dice_in(cases: Path, test: pd.DataFrame, labels: Collection[str] | None = None) -> pd.DataFrame:
-    """Case, label and Dice of a model; `cases` has to be about the rows of `test`.
-
-    Args:
-        cases: as `evaluate` wrote it.
-        test: rows of the accepted table.
-        labels: of the model: regions, which unite them, are left out. None: there are none.
-    """
+def dice_in(cases: Path, test: pd.DataFrame) -> pd.DataFrame:
+    """Case, label (or region) and Dice of a model; `cases` has to be about the rows of `test`."""
     figures = read_cases(cases)[["case", "label", "dice"]]
-    if labels is not None:
-        figures = figures[figures["label"].isin(list(labels))].reset_index(drop=True)
     if set(figures["case"]) != set(test["case"]):
         raise DataError(
             f"{cases} is about {figures['case'].nunique()} cases, not about the {len(test)} test cases there "

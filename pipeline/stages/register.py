@@ -80,6 +80,8 @@ def run(
     test = table[table["split"] == "test"].reset_index(drop=True)
     measured = read_json(metrics)
     check_judged(organ, measured, models, test)
+    figures = dice_in(cases, test)
+    of_labels = figures["label"].isin(list(config["labels"]))
     known = origin(Path.cwd(), organ, table, start_of(config))
     challenge = Challenge(
         organ=organ,
@@ -87,7 +89,8 @@ def run(
         raw=raw,
         models=models,
         table=table,
-        figures=dice_in(cases, test, config["labels"]),
+        figures=figures[of_labels],
+        regions=figures[~of_labels],
         evidence=[metrics, cases, report],
         config=config,
         commit=known["commit"],

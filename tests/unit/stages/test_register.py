@@ -294,10 +294,16 @@ def test_regions_are_not_judged_at_the_gate(project):
     project.train("better", level(0.9))
     table = pd.read_csv("reports/cases.csv", dtype=str, keep_default_na=False)
     worse = pd.DataFrame({"case": CASES, "label": "both", "dice": "0"})
-    pd.concat([table, worse]).to_csv("reports/cases.csv", index=False)
+    interleaved = pd.concat([table, worse]).sort_values("case", kind="stable")
+    interleaved.to_csv("reports/cases.csv", index=False)
     outcome = project.register()
     assert outcome["decision"] == "promoted"
     assert sorted(outcome["evidence"]["classes"]) == LABELS
+    assert outcome["evidence"]["mean_dice"] == pytest.approx(0.9)
+    known = ModelRegistry(Path.cwd())
+    card = known.evidence(known.version("liver", 2), "model_card.md")
+    assert "Labels judged as one:\n\n| region |" in card
+    assert "| both | 6 | 0.000 |" in card
 
 
 def test_figures_of_other_cases_are_refused(project):
