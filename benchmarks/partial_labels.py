@@ -15,8 +15,8 @@ import sys
 
 import pandas as pd
 
-from pipeline.leaderboard import one
 from pipeline.leaderboard.board import LOG, inputs_of
+from pipeline.leaderboard.job import RESULT, Job, run_apart
 from pipeline.leaderboard.systems import Budget, systems
 from pipeline.params import load_organ
 from pipeline.workspace import home, project_root
@@ -30,7 +30,8 @@ def main() -> None:
     given = parser.parse_args()
     root = project_root()
     files = {role: str(path) for role, path in inputs_of(root, given.organ).items()}
-    params = load_organ(root / "params.yaml", given.organ).train
+    known = load_organ(root / "params.yaml", given.organ)
+    params, tolerance = known.train, known.evaluate.nsd_tolerance_mm
     section = params.model_dump(mode="json", exclude_defaults=True)
     (system,) = systems([given.network])
     patches = pd.read_parquet(files["patches"])
@@ -42,7 +43,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         own = folder / "patches.parquet"
         table.to_parquet(own)
-        job = one.Job(
+        job = Job(
             given.organ,
             system,
             Budget("steps", given.steps),
@@ -50,11 +51,12 @@ def main() -> None:
             section,
             files | {"patches": str(own)},
             str(folder),
+            tolerance,
         )
-        done = (folder / one.RESULT).is_file()
-        if not done and not one.run_apart(job, folder / LOG, len(os.sched_getaffinity(0))):
+        done = (folder / RESULT).is_file()
+        if not done and not run_apart(job, folder / LOG, len(os.sched_getaffinity(0))):
             sys.exit(f"{name}: the training failed, {folder / LOG} says why")
-        dice = json.loads((folder / one.RESULT).read_text())["dice"]
+        dice = json.loads((folder / RESULT).read_text())["dice"]
         learned = table[table["fold"] != params.fold]["case"].nunique()
         labels = pd.read_csv(folder / "cases.csv").groupby("label", sort=False)["dice"].mean()
         results[name] = {"cases": int(learned), "dice": dice, "labels": labels.round(3).to_dict()}

@@ -12,12 +12,12 @@ import pandas as pd
 
 from pipeline.atomic import read_json, sha256_code, sha256_file, sha256_json, write_json
 from pipeline.errors import MissingError
-from pipeline.leaderboard.one import RESULT, Job, run_apart
+from pipeline.leaderboard.job import RESULT, Job, run_apart
 from pipeline.leaderboard.page import write_page
 from pipeline.leaderboard.systems import Budget, System, systems
 from pipeline.params import load_organ
 from pipeline.progress import console, track
-from pipeline.training.material import CODE
+from pipeline.training import CODE
 from pipeline.workspace import home, stage_files
 
 LOG, FAILED = "log.txt", "failed.json"

@@ -1,15 +1,12 @@
-"""One system of a leaderboard, in a process of its own: trained, judged, measured.
+"""One system of a leaderboard, in a process of its own (see `job`): trained, judged, measured.
 
-The process is its own so that its memory is its own, and that a system that breaks takes none with it. What
-is done is written down part by part; killed and run again it goes on from its last checkpoint.
+What is done is written down part by part; killed and run again it goes on from its last checkpoint.
 """
 
 import os
 import resource
-import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.atomic import atomic_path, read_json, write_json
 from pipeline.errors import HounsfieldError
 from pipeline.inference.model import build, load_model
-from pipeline.leaderboard.systems import Budget, System
+from pipeline.leaderboard.job import PICTURE, RESULT, Job, job_of
 from pipeline.losses.supervised import supervised_loss
 from pipeline.metrics.case_table import read_cases
 from pipeline.networks import build_network, plan_network
@@ -31,26 +28,7 @@ from pipeline.training.profile import choose_profile, device
 
 TIMED = 3
 """Steps of which the fastest is taken where the budget is one of seconds."""
-RESULT, TRAINED, PICTURE = "result.json", "trained.json", "worst.png"
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the process is told."""
-
-    organ: str
-    system: System
-    budget: Budget
-    profile: str
-    train: dict[str, Any]
-    """The section of the organ."""
-    files: dict[str, str]
-    """What the stages before have made, by role."""
-    folder: str
-    """For all that is made."""
-    nsd_tolerance_mm: float
-    """As the organ's `evaluate` has it."""
+TRAINED = "trained.json"
 
 
 def run(job: Job) -> None:
@@ -189,34 +167,6 @@ def _memory() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-
-
-def job_of(path: Path) -> Job:
-    """The job that `path` holds."""
-    content = read_json(path)
-    return Job(**content | {"system": System(**content["system"]), "budget": Budget(**content["budget"])})
-
-
-def run_apart(job: Job, log: Path, threads: int) -> bool:
-    """Run a job in a process of its own; whether it came to its end.
-
-    Args:
-        job: to be run.
-        log: what the process says is added to it.
-        threads: that it computes with.
-    """
-    written = Path(job.folder) / "job.json"
-    write_json(written, asdict(job))
-    environment = os.environ | {name: str(threads) for name in THREADS}
-    with open(log, "ab") as said:
-        done = subprocess.run(
-            [sys.executable, "-m", "pipeline.leaderboard.one", str(written)],
-            env=environment,
-            stdout=said,
-            stderr=said,
-            check=False,
-        )
-    return done.returncode == 0
 
 
 if __name__ == "__main__":

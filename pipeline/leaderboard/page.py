@@ -7,15 +7,16 @@ import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from rich.table import Table
 
 from pipeline.atomic import atomic_path, write_json, write_text
-from pipeline.leaderboard.one import PICTURE
+from pipeline.leaderboard.job import PICTURE
 from pipeline.leaderboard.systems import Budget
-from pipeline.networks.base import Index
+
+if TYPE_CHECKING:
+    from pipeline.networks.base import Index
 
 Rows = Sequence[dict[str, Any]]
 COLUMNS = (
@@ -40,7 +41,7 @@ def write_page(
     rows: Rows,
     budget: Budget,
     profile: str,
-    patch: Index,
+    patch: "Index",
     chance: float,
     command: str,
 ) -> Path:
@@ -84,6 +85,9 @@ def write_page(
 
 def machine() -> str:
     """What it ran on, without a name."""
+    # Loaded after the systems were trained, which need not wait for it.
+    import torch
+
     cores = len(os.sched_getaffinity(0))
     processor = "1 CPU core" if cores == 1 else f"{cores} CPU cores"
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else processor

@@ -15,20 +15,10 @@ from pipeline.networks import plan_network
 from pipeline.networks.weights import load_weights
 from pipeline.params import TrainParams
 from pipeline.sampling.split import RULE
+from pipeline.training import CODE
 from pipeline.training.profile import Profile
 from pipeline.training.state import Curve
 from pipeline.validation.drift import FINGERPRINT
-
-CODE = (
-    "training",
-    "networks",
-    "losses",
-    "augmentation",
-    "sampling",
-    "inference",
-    "metrics",
-    "stages/train.py",
-)
 
 
 @dataclass(frozen=True)

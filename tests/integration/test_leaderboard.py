@@ -79,11 +79,11 @@ def test_a_system_that_fails_stops_no_other(project: Project) -> None:
 
 
 def test_a_budget_of_seconds_or_voxels_becomes_steps_once(project: Project) -> None:
-    project.hounsfield("leaderboard", ORGAN, "fcn", "auto_context", "--voxels", "200000")
+    project.hounsfield("leaderboard", ORGAN, "fcn", "auto_context", "--voxels", "100000")
     by_name = {row["system"]: row for row in rows(project)}
     # Two patches a step, which the FCN widens to 32 voxels in the plane.
-    assert by_name["fcn"]["steps"] == 200000 // (2 * 8 * 32 * 32)
-    assert by_name["auto_context"]["steps"] == 3 * (200000 // (2 * 8 * 16 * 16) // 3)
+    assert by_name["fcn"]["steps"] == 100000 // (2 * 8 * 32 * 32)
+    assert by_name["auto_context"]["steps"] == 3 * (100000 // (2 * 8 * 16 * 16) // 3)
     project.hounsfield("leaderboard", ORGAN, "fcn", "--seconds", "1")
     assert rows(project)[0]["steps"] >= 1
     said = project.hounsfield("leaderboard", ORGAN, "fcn", "--steps", "2", "--seconds", "1", code=3)
