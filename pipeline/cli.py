@@ -445,7 +445,7 @@ def networks(
 ) -> None:
     """Show the networks that may be trained, with their size and what a step of a patch costs here."""
     from pipeline.errors import ParamsError
-    from pipeline.networks import check, option_names
+    from pipeline.networks import check, options_of
     from pipeline.networks import names as catalogue
     from pipeline.networks.table import PATCH, as_table, rows
     from pipeline.progress import track
@@ -464,9 +464,10 @@ def networks(
     out.print(as_table(measured))
     out.print(f"of one patch of {' x '.join(map(str, PATCH))} voxels, in float32, forward and backward")
     for each in name or ():
-        told = option_names(each) if each in catalogue() else None
+        told = options_of(each) if each in catalogue() else None
         if told:
-            out.print(f"options of {each}: {', '.join(told)}", markup=False)
+            options = ", ".join(f"{option}: {kind}" for option, kind in told.items())
+            out.print(f"options of {each}: {options}", markup=False)
 
 
 @app.command(rich_help_panel="Data and models")

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import ParamsError
 from pipeline.networks.compositions import NAMED, nearest
@@ -29,8 +29,8 @@ def names() -> list[str]:
 
 
 @functools.cache
-def option_names(name: str) -> tuple[str, ...] | None:
-    """What a network of the catalogue can be told by keyword; None: whatever its class takes.
+def options_of(name: str) -> dict[str, str] | None:
+    """What a network of the catalogue can be told by keyword, with its type; None: whatever its class takes.
 
     Read off the text of its file, which imports nothing.
     """
@@ -46,7 +46,27 @@ def option_names(name: str) -> tuple[str, ...] | None:
     )
     for node in classes[chosen].body if chosen in classes else ():
         if isinstance(node, ast.FunctionDef) and node.name == "__init__":
-            return None if node.args.kwarg else tuple(argument.arg for argument in node.args.kwonlyargs)
+            taken = {one.arg: ast.unparse(one.annotation) for one in node.args.kwonlyargs if one.annotation}
+            return None if node.args.kwarg else taken
+    return None
+
+
+def _not_of_its_type(value: Any, annotation: str) -> str | None:
+    """What a value of an option should be, if it is not; a type that only its network knows is left to it."""
+    from pydantic import TypeAdapter, ValidationError
+
+    known = {"Literal": Literal, "Sequence": Sequence, "float": float, "int": int, "bool": bool, "str": str}
+    try:
+        # The text is that of a file of the catalogue.
+        expected = eval(annotation, {"__builtins__": {}}, known)
+    except NameError:
+        return None
+    try:
+        TypeAdapter(expected).validate_python(value, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f"element {part}: " for part in first["loc"])
+        return place + first["msg"].replace("Input should", "it should")
     return None
 
 
@@ -74,10 +94,10 @@ def no_network_of_monai(name: str) -> str:
 
 
 def check(name: str, options: Options) -> None:
-    """Refuse a network that is not there, or an option that it does not take.
+    """Refuse a network that is not there, and an option that it does not take or a value of another type.
 
     Raises:
-        ValueError: saying what there is.
+        ValueError: saying what there is, or what an option should be.
     """
     if name.startswith(MONAI):
         wanted, there = name.removeprefix(MONAI), monai_names()
@@ -92,13 +112,16 @@ def check(name: str, options: Options) -> None:
             f"there is no network '{name}'{near}. There is: {', '.join(names())}; composed: "
             f"{', '.join(NAMED)}; and {MONAI}<Class> of monai.networks.nets"
         )
-    known = option_names(name)
-    stray = [option for option in options if known is not None and option not in known]
-    if stray:
-        assert known is not None
-        raise ValueError(
-            f"the network '{name}' has no '{stray[0]}'{nearest(stray[0], known)}. It has: {', '.join(known)}"
-        )
+    known = options_of(name)
+    if known is None:
+        return
+    for option, value in options.items():
+        if option not in known:
+            there = f"{nearest(option, list(known))}. It has: {', '.join(known)}"
+            raise ValueError(f"the network '{name}' has no '{option}'{there}")
+        said = None if value == "auto" else _not_of_its_type(value, known[option])
+        if said:
+            raise ValueError(f"{option} of the network '{name}' is {value!r}: {said}")
 
 
 def network_class(name: str) -> "type[Network]":

@@ -1,12 +1,14 @@
 """What holds for every network of the catalogue."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
 
 from pipeline.errors import ParamsError
 from pipeline.losses.supervised import supervised_loss
-from pipeline.networks import build_network, check, names, option_names, plan_network
+from pipeline.networks import build_network, check, names, options_of, plan_network
 from pipeline.params import LossParams, NetworkParams
 
 SPACING = (1.0, 1.0, 1.0)
@@ -117,7 +119,13 @@ def test_the_seed_decides_the_weights(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_options_can_be_read_off_its_file(name):
-    assert set(plan_network(name, {}, (8, 16, 16), SPACING, small=True)) <= set(option_names(name))
+    assert set(plan_network(name, {}, (8, 16, 16), SPACING, small=True)) <= set(options_of(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_it_is_planned_with_is_of_the_types_of_its_options(name):
+    for small in (True, False):
+        check(name, plan_network(name, {}, (16, 32, 32), SPACING, small=small))
 
 
 def test_the_default_of_the_parameters_is_a_network():
@@ -127,6 +135,25 @@ def test_the_default_of_the_parameters_is_a_network():
 def test_an_unknown_name_is_refused_with_those_that_exist():
     with pytest.raises(ValueError, match=r"no network 'residual_net' \(did you mean 'residual_unet'"):
         check("residual_net", {})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("patch_cnn", {"dims": 4}, "dims of the network 'patch_cnn' is 4: it should be 2 or 3"),
+        (
+            "patch_cnn",
+            {"width": "broad"},
+            "width of the network 'patch_cnn' is 'broad': it should be a valid",
+        ),
+        ("residual_unet", {"channels": [8, "x"]}, "element 1: it should be a valid integer"),
+        ("residual_unet", {"channels": 8}, "channels of the network 'residual_unet' is 8: it should be"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_before_it_is_built(name, options, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        check(name, options)
+    check(name, dict.fromkeys(options, "auto"))
 
 
 def test_an_unknown_option_is_refused_with_those_that_exist():
