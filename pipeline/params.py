@@ -607,6 +607,19 @@ class OrganParams(Section):
             raise ValueError(f"evaluate.regions has '{taken[0]}', which is taken; call the region otherwise")
         return self
 
+    @model_validator(mode="after")
+    def _has_the_folds_it_trains_with(self) -> "OrganParams":
+        folds, train = self.validate_.folds, self.train
+        most = {"train.fold": (train.fold, folds - 1), "train.ensemble": (train.ensemble, folds)}
+        if train.before is not None:
+            # One fold is watched.
+            most["train.before.folds"] = (train.before.folds, folds - 1)
+        for key, (given, largest) in most.items():
+            if given > largest:
+                known = f"with validate.folds {folds} it is {largest} at most"
+                raise ValueError(f"{key} is {given}, but {known}: lower it, or raise validate.folds")
+        return self
+
     def section(self, stage: str) -> Section:
         """The section of a stage, by the stage's name."""
         section = getattr(self, {"validate": "validate_", "register": "register_"}.get(stage, stage))

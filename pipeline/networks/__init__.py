@@ -117,8 +117,8 @@ def check(name: str, options: Options) -> None:
         return
     for option, value in options.items():
         if option not in known:
-            there = f"{nearest(option, list(known))}. It has: {', '.join(known)}"
-            raise ValueError(f"the network '{name}' has no '{option}'{there}")
+            which = f"the network '{name}' has no '{option}'{nearest(option, list(known))}"
+            raise ValueError(f"{which}. It has: {', '.join(known)}")
         said = None if value == "auto" else _not_of_its_type(value, known[option])
         if said:
             raise ValueError(f"{option} of the network '{name}' is {value!r}: {said}")

@@ -401,3 +401,22 @@ def test_resources_are_of_stages_and_written_as_kubernetes_takes_them(tmp_path: 
 def test_a_region_has_a_name_of_its_own(tmp_path: Path, name: str) -> None:
     message = _refusal(tmp_path, {"evaluate": {"regions": {name: ["spleen"]}}})
     assert f"evaluate.regions has '{name}', which is taken; call the region otherwise" in message
+
+
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [
+        ({"fold": 3}, "train.fold is 3, but with validate.folds 3 it is 2 at most: lower it, or raise"),
+        ({"ensemble": 4}, "train.ensemble is 4, but with validate.folds 3 it is 3 at most"),
+        ({"before": {"folds": 3}}, "train.before.folds is 3, but with validate.folds 3 it is 2 at most"),
+    ],
+)
+def test_more_folds_than_there_are_is_told_before_any_stage_runs(
+    tmp_path: Path, train: Any, said: str
+) -> None:
+    assert said in _refusal(tmp_path, {"validate": {"folds": 3}, "train": train})
+
+
+def test_as_many_networks_as_folds_are_taken(tmp_path: Path) -> None:
+    sections = {"validate": {"folds": 2}, "train": {"fold": 1, "ensemble": 2}}
+    assert load_organ(_write(tmp_path, sections), "spleen").train.ensemble == 2
