@@ -42,6 +42,15 @@ def torch_has_cuda() -> bool:
     return bool(re.search(r"^cuda\b[^=]*= *['\"]", version.read_text(encoding="utf-8"), re.MULTILINE))
 
 
+def in_use() -> str | None:
+    """The card that PyTorch computes on; None where it computes on the processor."""
+    if not torch_has_cuda():
+        return None
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
 def memory_to_plan_for() -> int | None:
     """10^9 bytes that a step of training may take on every card here; None: there is none to be used."""
     if not torch_has_cuda():

@@ -6,12 +6,14 @@ import platform
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.table import Table
 
 from pipeline.atomic import atomic_path, write_json, write_text
+from pipeline.gpus import in_use
 from pipeline.leaderboard.job import PICTURE
 from pipeline.leaderboard.systems import Budget
 
@@ -85,13 +87,10 @@ def write_page(
 
 def machine() -> str:
     """What it ran on, without a name."""
-    # Loaded after the systems were trained, which need not wait for it.
-    import torch
-
     cores = len(os.sched_getaffinity(0))
     processor = "1 CPU core" if cores == 1 else f"{cores} CPU cores"
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else processor
-    return f"{where}, {platform.system()} {platform.machine()}, PyTorch {torch.__version__.partition('+')[0]}"
+    pytorch = version("torch").partition("+")[0]
+    return f"{in_use() or processor}, {platform.system()} {platform.machine()}, PyTorch {pytorch}"
 
 
 def as_table(rows: Rows) -> Table:

@@ -15,6 +15,7 @@ import yaml
 
 from pipeline.atomic import sha256_file
 from pipeline.errors import MissingError
+from pipeline.gpus import in_use
 from pipeline.lockfile import LOCK
 from pipeline.programs import installed
 from pipeline.runs.commands import Refused, git
@@ -136,15 +137,9 @@ def _environment(root: Path) -> dict[str, Any]:
         "platform": " ".join([platform.system(), platform.machine(), *platform.libc_ver()]).strip(),
         "packages": {name: found for name in PACKAGES if (found := installed(name))},
         "requirements": sha256_file(requirements) if requirements.is_file() else None,
-        "device": _device(),
+        "device": f"cuda, {card}" if (card := in_use()) else "cpu",
         "image": os.environ.get(IMAGE) or None,
     }
-
-
-def _device() -> str:
-    import torch
-
-    return f"cuda, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "cpu"
 
 
 def _text(path: Path) -> str | None:

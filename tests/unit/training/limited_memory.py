@@ -23,7 +23,7 @@ from pipeline.params import LossParams, TrainParams
 from pipeline.training.micro_batches import MicroBatches, gradient
 
 BATCH, EDGE = 8, 32
-LARGEST, SHRINKS = 3 * 2**27, 0.75
+LARGEST, SHRINKS = 3 * 2**27, 0.6
 
 
 def main(folder):
