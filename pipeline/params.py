@@ -26,6 +26,7 @@ from pydantic import (
 from pipeline import networks
 from pipeline.cron import is_cron
 from pipeline.errors import ParamsError
+from pipeline.labels import LONGEST_REGION, RESERVED
 from pipeline.mistakes import explained, nearest
 from pipeline.networks import compositions
 from pipeline.workspace import STAGES
@@ -480,7 +481,10 @@ class EvaluateParams(Section):
     """How many of the worst are shown with an overlay in the report."""
     nsd_tolerance_mm: NonNegative = 1.0
     """Distance within which NSD counts two surfaces as one: that by which observers differ."""
-    regions: dict[Annotated[str, Field(min_length=1)], Annotated[list[str], Field(min_length=1)]] = {}
+    regions: dict[
+        Annotated[str, Field(min_length=1, max_length=LONGEST_REGION)],
+        Annotated[list[str], Field(min_length=1)],
+    ] = {}
     """By name, labels that are judged as one besides, as the whole of a tumour with its parts. They are
     reported; neither the mean nor the gate counts a voxel twice."""
 
@@ -602,7 +606,7 @@ class OrganParams(Section):
             if stray:
                 which = f"{key} has '{stray[0]}', which is no label of ingest.labels"
                 raise ValueError(f"{which}{nearest(stray[0], known)} It may have: {', '.join(known)}")
-        taken = [name for name in self.evaluate.regions if name in (*labels, "mean", "background")]
+        taken = [name for name in self.evaluate.regions if name in (*labels, *RESERVED)]
         if taken:
             raise ValueError(f"evaluate.regions has '{taken[0]}', which is taken; call the region otherwise")
         return self

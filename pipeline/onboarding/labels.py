@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.progress import track
 
 from pipeline.errors import DataError, ParamsError
+from pipeline.labels import LONGEST_REGION, RESERVED
 from pipeline.volumes.case_files import CaseFiles, Mask
-from pipeline.volumes.names import normalised
+from pipeline.volumes.names import normalised, printable
 from pipeline.volumes.readers.region import annotation_in
 
 
@@ -146,18 +147,23 @@ def normalised_names(labels: dict[str, int]) -> dict[str, int]:
 
 def normalised_regions(
     regions: Mapping[str, Iterable[int]], labels: Mapping[str, int]
-) -> dict[str, list[str]]:
-    """The names of the labels that a region unites, by its name as of `normalised_names`.
+) -> tuple[dict[str, list[str]], list[str]]:
+    """The labels that a region unites, by its name as of `normalised_names`; the names of those left out.
 
-    A region is left out if one of its values is no label, or its name has no letter.
+    Left out is one whose name is taken, has no letter or too many, or one of whose values is no label.
 
     Args:
         regions: values by name, as the source declares them.
         labels: name and value.
     """
     names = {value: name for name, value in labels.items()}
-    return {
-        normalised(region): [names[value] for value in values]
-        for region, values in regions.items()
-        if normalised(region) and names.keys() >= set(values)
-    }
+    united: dict[str, list[str]] = {}
+    left_out = []
+    for region, values in regions.items():
+        name = normalised(region)
+        taken = {"", *RESERVED, *labels, *united}
+        if name in taken or len(name) > LONGEST_REGION or not names.keys() >= set(values):
+            left_out.append(printable(region))
+        else:
+            united[name] = [names[value] for value in values]
+    return united, left_out

@@ -34,6 +34,8 @@ class NewOrgan:
     """Name and value, ordered by value."""
     regions: dict[str, list[str]]
     """By name, labels that are judged as one besides."""
+    regions_left_out: list[str]
+    """Names of those that cannot be taken over."""
     unlabelled: int | None
     """Value in the label maps of voxels that nobody looked at; None: there are none."""
     files: list[Path]
@@ -75,6 +77,11 @@ class NewOrgan:
         if self.regions:
             told = (f"{region} ({', '.join(labels)})" for region, labels in self.regions.items())
             lines.append(f"judged as one besides (evaluate.regions): {', '.join(told)}")
+        if self.regions_left_out:
+            lines.append(
+                f"not judged as one: {_some(self.regions_left_out)} (the name is taken or cannot be "
+                "one, or a value has no label)"
+            )
         if self.unlabelled is not None:
             lines.append(f"voxels of the value {self.unlabelled} were not looked at (ingest.annotation)")
         if self.unpaired:
@@ -121,10 +128,13 @@ def look(
             + (f"; the first: {problems[0].reason}" if problems else " of one name"),
             problems[0].remedy if problems else "name them alike",
         )
-    unlabelled = None if layout.unlabelled in (labels or {}).values() else layout.unlabelled
+    known = layout.declared
+    unlabelled = None if known.unlabelled in (labels or {}).values() else known.unlabelled
     if labels and present:
         check_present(source, layout.cases, labels, unlabelled)
-    names = normalised_names(labels or layout.labels or labels_in(source, layout.cases, console))
+    found = labels or known.labels or labels_in(source, layout.cases, console)
+    names = normalised_names({name: value for name, value in found.items() if value != unlabelled})
+    regions, regions_left_out = normalised_regions(known.regions, names)
     files = [path for case in layout.cases for path in case.paths]
     files += [path for path in layout.documents if path not in files]
     _check_files(source, files)
@@ -134,7 +144,8 @@ def look(
         cases=layout.cases,
         modality=_modality(source, layout, modality),
         labels=names,
-        regions=normalised_regions(layout.regions, names),
+        regions=regions,
+        regions_left_out=regions_left_out,
         unlabelled=unlabelled,
         files=files,
         left_out=_left_out(source, set(files)),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.atomic import read_json, sha256_code, sha256_file, sha256_json
+from pipeline.atomic import read_json, sha256_code, sha256_json
 from pipeline.errors import DataError, MissingError
 from pipeline.metrics.bootstrap import patients_of
 from pipeline.metrics.case_table import JUDGED, read_cases, subject_of
@@ -88,14 +88,14 @@ def check_judged(organ: str, measured: dict[str, Any], models: Path, test: pd.Da
         )
 
 
-def inputs_of(table: pd.DataFrame, cases: Path, params: RegisterParams) -> str:
-    """Hash of what a decision about the figures in `cases` is made from, but for the champion."""
+def inputs_of(table: pd.DataFrame, figures: pd.DataFrame, params: RegisterParams) -> str:
+    """Hash of what a decision about `figures` (case, label, dice) is made from, but for the champion."""
     test = table[table["split"] == "test"]
     return sha256_json(
         {
             "test": test[["case", "key"]].astype(str).to_numpy().tolist(),
             "patients": patients_of(table),
-            "cases": sha256_file(cases),
+            "figures": figures.to_csv(index=False),
             "params": params.model_dump(mode="json"),
             "code": sha256_code(*CODE),
         }

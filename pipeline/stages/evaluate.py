@@ -52,12 +52,7 @@ def run(
             f"{organ}: no case is kept back for the test", f"raise organs.{organ}.validate.test_share"
         )
     model = load_model(models)
-    stray = {label for labels in params.regions.values() for label in labels} - set(model.config["labels"])
-    if stray:
-        raise DataError(
-            f"{organ}: the model does not know the label '{min(stray)}' of evaluate.regions",
-            f"train one that does: dvc repro train@{organ}",
-        )
+    _check_regions(organ, params, set(model.config["labels"]))
     calibration = Calibration(nothing(len(model.recipe.classes) + 1))
     judged = judge_cases(model, test, raw, params.nsd_tolerance_mm, calibration, regions=params.regions)
     in_region = judged["label"].isin(list(params.regions))
@@ -90,6 +85,19 @@ def run(
     labels = ", ".join(f"{name} {value:.3f}" for name, value in figures["dice"].items())
     # A label with brackets is no markup.
     console.print(f"{organ}: Dice on {len(test)} test cases: {labels}; report in {report}", markup=False)
+
+
+def _check_regions(organ: str, params: EvaluateParams, labels: set[str]) -> None:
+    """Refuse regions of other labels than the model's, which was trained before these were changed."""
+    parts = {label for united in params.regions.values() for label in united}
+    wrong = [f"does not know the label '{one}'" for one in sorted(parts - labels)]
+    taken = sorted(labels & params.regions.keys())
+    wrong += [f"has a label '{one}', as a region is called" for one in taken]
+    if wrong:
+        raise DataError(
+            f"{organ}: the model {wrong[0]} (evaluate.regions)",
+            f"train it with the labels there are now: dvc repro train@{organ}",
+        )
 
 
 def summarise(per_case: pd.DataFrame) -> Figures:

@@ -89,12 +89,12 @@ def run(
         raw=raw,
         models=models,
         table=table,
-        figures=figures[of_labels],
+        figures=figures[of_labels].reset_index(drop=True),
         regions=figures[~of_labels],
         evidence=[metrics, cases, report],
         config=config,
         commit=known["commit"],
-        inputs=inputs_of(table, cases, params),
+        inputs=inputs_of(table, figures[of_labels], params),
     )
     models_known = ModelRegistry(Path.cwd())
     with models_known.lock(organ), tempfile.TemporaryDirectory() as scratch:

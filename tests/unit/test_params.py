@@ -204,6 +204,7 @@ def test_a_plain_name_is_taken(name: str) -> None:
         ("evaluate", {"worst_cases": -1}, "worst_cases"),
         ("evaluate", {"regions": ["spleen"]}, "regions"),
         ("evaluate", {"regions": {"whole": []}}, "whole"),
+        ("evaluate", {"regions": {"w" * 101: ["spleen"]}}, "at most 100 characters"),
         ("evaluate", {"regions": {"whole": "spleen"}}, "whole"),
         ("evaluate", {"regions": {"whole": ["spleen", "spleen"]}}, "whole has a label twice"),
         ("register", {"confidence": 0.5}, "confidence"),

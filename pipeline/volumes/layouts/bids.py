@@ -19,7 +19,7 @@ from pipeline.volumes.case_files import CaseFiles, Mask, Problem
 from pipeline.volumes.layouts.bids_labels import LabelTables
 from pipeline.volumes.layouts.description import document, numbered_organs, organs_of
 from pipeline.volumes.layouts.folders import folders_in
-from pipeline.volumes.layouts.layout import Layout
+from pipeline.volumes.layouts.layout import Declared, Layout
 from pipeline.volumes.layouts.volume_files import VolumeFile, plain_names, volumes_in
 
 DERIVATIVES = Path("derivatives")
@@ -74,7 +74,7 @@ def find(source: Path) -> Layout | None:
     return Layout(
         "bids",
         sorted(cases, key=lambda case: case.case),
-        tables.labels or numbered_organs(cases),
+        Declared(tables.labels or numbered_organs(cases)),
         _modality(image.suffix for found in images.values() for image in found),
         documents=(*document(source, "dataset_description.json"), *tables.paths),
     )

@@ -17,10 +17,8 @@ from pipeline.volumes.layouts.description import (
     CaseFacts,
     Json,
     case_facts,
-    declared_labels,
+    declared,
     declared_modality,
-    declared_regions,
-    declared_unlabelled,
     describe,
 )
 from pipeline.volumes.layouts.folders import paired_folders
@@ -50,10 +48,8 @@ def find(source: Path) -> Layout | None:
     return Layout(
         "datalist",
         listed_cases(source, entries),
-        declared_labels(description),
+        declared(description),
         declared_modality(description),
-        regions=declared_regions(description),
-        unlabelled=declared_unlabelled(description),
         left_out=list(_others(description)),
         documents=(path.relative_to(source),),
     )

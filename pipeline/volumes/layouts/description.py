@@ -2,17 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.atomic import read_json
 from pipeline.errors import DataError
 from pipeline.volumes.case_files import CaseFiles, Mask, Problem
+from pipeline.volumes.layouts.layout import Declared
 from pipeline.volumes.layouts.volume_files import stem
+from pipeline.volumes.names import normalised
 
 NAME = "dataset.json"
 IGNORE = "ignore"
 """What nnU-Net calls the label of voxels that nobody looked at."""
+MOST = 255
+"""The largest value of a label map."""
 PATIENT = ("patient", "patient_id", "subject")
 """What the key may be called; the first that is there counts."""
 Json = dict[str, Any]
@@ -51,70 +56,67 @@ def document(source: Path, name: str) -> tuple[Path, ...]:
     return (Path(name),) if (source / name).is_file() else ()
 
 
-def declared_labels(description: Json) -> dict[str, int] | None:
-    """Label names and values; MSD writes ``{"1": "liver"}``, nnU-Net ``{"liver": 1}``.
+def declared(description: Json, cases: Sequence[CaseFiles] = ()) -> Declared:
+    """Labels by name; MSD writes ``{"1": "liver"}``, nnU-Net ``{"liver": 1}``.
 
-    A value that nnU-Net has in regions of several values alone is called by its number, `label_2`; what it
-    calls `ignore` is no label.
+    nnU-Net has regions, lists of several values (``{"tumour": [1, 2], "core": 2}``): a value that no name
+    stands for alone is called by its number, `label_1`. What it calls `ignore` is no label.
+
+    Args:
+        description: as `describe` gives it.
+        cases: organs that have masks of their own are numbered where no labels are declared.
 
     Raises:
         DataError: a label has no whole number, or two of them.
     """
-    if not isinstance(description.get("labels"), dict):
-        return None
+    entries = description.get("labels")
+    numbered = Declared(numbered_organs(cases))
+    if not isinstance(entries, dict):
+        return numbered
+    if any(isinstance(value, list) for value in entries.values()):
+        # Its values are those of label maps.
+        return numbered if numbered.labels else _with_regions(entries)
+    labels = _single(entries)
+    ignored = [name for name in labels if name.strip().casefold() == IGNORE and labels[name] > 0]
+    unlabelled = labels.pop(ignored[0]) if len(ignored) == 1 and not numbered.labels else None
+    known = {name: value for name, value in labels.items() if value > 0}
+    return Declared(known or numbered.labels, unlabelled=unlabelled)
+
+
+def _single(entries: Mapping[str, Any]) -> dict[str, int]:
+    pairs = [(value, key) if str(key).isdecimal() else (key, value) for key, value in entries.items()]
     labels: dict[str, int] = {}
-    entries = [entry for entry in _entries(description) if entry[0] != IGNORE]
-    for name, values in entries:
-        if len(values) == 1 and labels.setdefault(name, values[0]) != values[0]:
+    for name, value in pairs:
+        number = int(value) if isinstance(value, float) and value.is_integer() else value
+        if not str(number).isdecimal():
             raise DataError(
-                f"'labels' of the JSON file gives '{name}' the values {labels[name]} and {values[0]}",
+                f"'labels' of the JSON file gives '{name}' the value {value!r}",
+                "write a whole number from 0 on",
+            )
+        if labels.setdefault(str(name), int(number)) != int(number):
+            raise DataError(
+                f"'labels' of the JSON file gives '{name}' the values {labels[str(name)]} and {number}",
                 "give each value a name of its own",
             )
-    named = set(labels.values())
-    several = {value for _, values in entries for value in values} - named
-    labels |= {f"label_{value}": value for value in sorted(several)}
-    return {name: value for name, value in labels.items() if value > 0}
+    return labels
 
 
-def declared_regions(description: Json) -> dict[str, tuple[int, ...]]:
-    """The labels that nnU-Net unites, by the name of the region: ``{"tumour": [1, 2]}``.
-
-    Raises:
-        DataError: as `declared_labels`.
-    """
-    return {name: values for name, values in _entries(description) if len(values) > 1}
-
-
-def declared_unlabelled(description: Json) -> int | None:
-    """The value of voxels that nobody looked at, where nnU-Net names one.
-
-    Raises:
-        DataError: as `declared_labels`.
-    """
-    values = dict(_entries(description)).get(IGNORE, ())
-    return values[0] if len(values) == 1 and values[0] > 0 else None
-
-
-def _entries(description: Json) -> list[tuple[str, tuple[int, ...]]]:
-    """Names of labels with their values, several for a region."""
-    labels, found = description.get("labels"), []
-    for key, value in labels.items() if isinstance(labels, dict) else ():
-        name, given = (value, key) if str(key).isdecimal() else (key, value)
-        if isinstance(given, list):
-            values = sorted({_whole(str(name), one) for one in given} - {0})
-        else:
-            values = [_whole(str(name), given)]
-        found.append((str(name), tuple(values)))
-    return found
-
-
-def _whole(name: str, value: Any) -> int:
-    number = int(value) if isinstance(value, float) and value.is_integer() else value
-    if not str(number).isdecimal():
-        raise DataError(
-            f"'labels' of the JSON file gives '{name}' the value {value!r}", "write a whole number from 0 on"
-        )
-    return int(number)
+def _with_regions(entries: Mapping[str, Any]) -> Declared:
+    """Nothing where they are no names of values, or do not name each value once: then the label maps tell."""
+    values = {name: given if isinstance(given, list) else [given] for name, given in entries.items()}
+    if any(type(one) is not int or not 0 <= one <= MOST for given in values.values() for one in given):
+        return Declared()
+    above = {name: tuple(sorted({*given} - {0})) for name, given in values.items()}
+    ignored = [name for name, given in above.items() if name.casefold() == IGNORE and len(given) == 1]
+    (unlabelled,) = above.pop(ignored[0]) if len(ignored) == 1 else (None,)
+    pairs = [(name, given[0]) for name, given in above.items() if len(given) == 1]
+    named = {value for _, value in pairs}
+    pairs += [(f"label_{value}", value) for value in sorted({*chain(*above.values())} - named)]
+    names = {normalised(name) for name, _ in pairs}
+    if "" in names or len(names) < len(pairs) or len({value for _, value in pairs}) < len(pairs):
+        return Declared(unlabelled=unlabelled)
+    regions = {name: given for name, given in above.items() if len(given) > 1}
+    return Declared(dict(pairs), regions, unlabelled)
 
 
 def declared_modality(description: Json) -> Literal["CT", "MR"] | None:

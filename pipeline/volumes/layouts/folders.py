@@ -21,14 +21,11 @@ from pipeline.volumes.case_files import CaseFiles, Mask, Problem
 from pipeline.volumes.layouts.description import (
     NAME,
     CaseFacts,
+    declared,
     declared_cases,
-    declared_labels,
     declared_modality,
-    declared_regions,
-    declared_unlabelled,
     describe,
     document,
-    numbered_organs,
     organs_of,
     with_facts,
 )
@@ -81,10 +78,8 @@ def find(source: Path) -> Layout | None:
     return Layout(
         _name(source, pair),
         sorted(cases, key=lambda case: case.case),
-        declared_labels(description) or numbered_organs(cases),
+        declared(description, cases),
         declared_modality(description),
-        regions=declared_regions(description),
-        unlabelled=declared_unlabelled(description),
         documents=document(source, NAME),
     )
 

@@ -22,13 +22,10 @@ from pipeline.errors import DataError
 from pipeline.volumes.layouts.description import (
     NAME,
     CaseFacts,
-    declared_labels,
+    declared,
     declared_modality,
-    declared_regions,
-    declared_unlabelled,
     describe,
     document,
-    numbered_organs,
     patient_key,
 )
 from pipeline.volumes.layouts.layout import Layout
@@ -74,10 +71,8 @@ def find(source: Path) -> Layout | None:
     return Layout(
         "manifest",
         cases,
-        declared_labels(description) or numbered_organs(cases),
+        declared(description, cases),
         declared_modality(description),
-        regions=declared_regions(description),
-        unlabelled=declared_unlabelled(description),
         documents=(Path(paths[0].name), *document(source, NAME)),
     )
 

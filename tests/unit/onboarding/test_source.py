@@ -82,8 +82,18 @@ def test_regions_of_nnunet_unite_the_labels_of_their_values(tmp_path: Path) -> N
     assert organ.labels == {"label_1": 1, "core": 2, "label_9": 9}
     assert organ.regions == {"whole_tumour": ["label_1", "core"], "more": ["label_1", "label_9"]}
     assert "judged as one besides (evaluate.regions): whole_tumour (label_1, core)" in organ.lines()[1]
+    assert "not judged as one: 腫 (the name is taken" in organ.lines()[2]
     # Of labels that were named by hand, those that have all of a region's values.
     assert _look(source, labels={"Rim": 1, "Core": 2}).regions == {"whole_tumour": ["rim", "core"]}
+
+
+def test_a_region_whose_name_is_taken_is_left_out_and_told(tmp_path: Path) -> None:
+    source = _source(tmp_path)
+    regions = {"kidney": [1, 2, 3], "masses": [2, 3], "Masses ": [1, 2], "mean": [1, 3], "m" * 101: [1, 2]}
+    _describe(source, modality={"0": "CT"}, labels={"background": 0, "tumor": 2} | regions)
+    organ = _look(source, labels={"kidney": 1, "tumor": 2, "cyst": 3})
+    assert organ.regions == {"masses": ["tumor", "cyst"]}
+    assert organ.regions_left_out == ["kidney", "Masses ", "mean", "m" * 101]
 
 
 def test_what_nnunet_ignores_is_no_label_but_was_not_looked_at(tmp_path: Path) -> None:
@@ -97,6 +107,8 @@ def test_what_nnunet_ignores_is_no_label_but_was_not_looked_at(tmp_path: Path) -
     named = _look(source, labels={"liver": 1, "bile": 3})
     assert (named.labels, named.unlabelled) == ({"liver": 1, "bile": 3}, None)
     assert look("x", source, None, {"liver": 1}, QUIET, present=True).unlabelled == 3
+    _describe(source, modality={"0": "CT"}, labels={"background": 0, "ignore": 3})
+    assert _look(source).labels == {"label_1": 1}
 
 
 def test_a_source_is_written_as_it_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,13 +197,13 @@ def test_without_a_name_to_hash_no_secret_is_made(tmp_path: Path, monkeypatch: p
 
 def test_subjects_of_a_bids_source_are_not_hashed_and_need_no_salt() -> None:
     case = replace(one_file_each("sub-1_ses-2", Path("image"), Path("label")), patient="sub-1")
-    assert NewOrgan("x", "bids", [case], "MR", {"a": 1}, {}, None, [], [], None).salt is None
+    assert NewOrgan("x", "bids", [case], "MR", {"a": 1}, {}, [], None, [], [], None).salt is None
 
 
 def test_a_case_that_is_called_like_its_hashed_patient_needs_a_salt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOUNSFIELD_SALT", "of this test")
     case = one_file_each(pseudonym("Doe^Jane"), Path("image"), Path("label"))
-    assert NewOrgan("x", "dicom", [case], "CT", {"a": 1}, {}, None, [], [], None).salt == fingerprint()
+    assert NewOrgan("x", "dicom", [case], "CT", {"a": 1}, {}, [], None, [], [], None).salt == fingerprint()
 
 
 def test_images_with_air_in_hu_are_ct(tmp_path: Path) -> None:

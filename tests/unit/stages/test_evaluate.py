@@ -225,6 +225,13 @@ def test_regions_are_reported_and_change_nothing_else(evaluate):
     assert "<h2>Surfaces by region</h2>" in report
 
 
-def test_a_region_of_a_label_that_the_model_does_not_know_is_told(evaluate):
-    with pytest.raises(DataError, match=r"not know the label .left. of evaluate\.regions: train one"):
-        evaluate(regions={"whole": ["large", "left"]}, first=FIRST)
+@pytest.mark.parametrize(
+    ("regions", "said"),
+    [
+        ({"whole": ["large", "left"]}, "the model does not know the label 'left'"),
+        ({"small": ["large"]}, "the model has a label 'small', as a region is called"),
+    ],
+)
+def test_regions_of_other_labels_than_the_models_are_refused(evaluate, regions, said):
+    with pytest.raises(DataError, match=said):
+        evaluate(regions=regions, first=FIRST)

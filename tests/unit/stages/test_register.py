@@ -304,6 +304,12 @@ def test_regions_are_not_judged_at_the_gate(project):
     card = known.evidence(known.version("liver", 2), "model_card.md")
     assert "Labels judged as one:\n\n| region |" in card
     assert "| both | 6 | 0.000 |" in card
+    # Other regions are no other evidence.
+    judged = list(project.judged)
+    others = interleaved.assign(label=interleaved["label"].replace("both", "whole"))
+    others.to_csv("reports/cases.csv", index=False)
+    assert project.register() == outcome
+    assert project.judged == judged
 
 
 def test_figures_of_other_cases_are_refused(project):

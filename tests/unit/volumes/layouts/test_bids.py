@@ -21,7 +21,7 @@ def test_an_image_and_the_label_map_among_the_derivatives(touch: Any, cases_of: 
     source = touch(T1W, DSEG, "sub-01/func/sub-01_bold.nii.gz", "participants.tsv")
     (source / "dataset_description.json").write_text(json.dumps({"Name": "x", "BIDSVersion": "1.9.0"}))
     layout = find_layout(source)
-    assert (layout.name, layout.modality, layout.labels) == ("bids", "MR", None)
+    assert (layout.name, layout.modality, layout.declared.labels) == ("bids", "MR", None)
     assert layout.documents == (Path("dataset_description.json"),)
     case = cases_of(layout)["sub-01"]
     assert (case.patient, case.images) == ("sub-01", ((Path(T1W),),))
@@ -45,7 +45,7 @@ def test_masks_of_organs(touch: Any, cases_of: Any) -> None:
     case = cases_of(layout)["sub-01"]
     assert [mask.label for mask in case.masks] == ["aorta", "liver"]
     assert case.annotated == ("aorta", "liver")
-    assert layout.labels == {"aorta": 1, "liver": 2}
+    assert layout.declared.labels == {"aorta": 1, "liver": 2}
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_table_names_the_labels(touch: Any, table: str) -> None:
     _tsv(source / table, (0, "background"), (17, "Left Hippocampus"), (53, "Right Hippocampus"))
     layout = find(source)
     assert layout is not None
-    assert layout.labels == {"Left Hippocampus": 17, "Right Hippocampus": 53}
+    assert layout.declared.labels == {"Left Hippocampus": 17, "Right Hippocampus": 53}
     assert layout.documents == (Path(table),)
     assert layout.cases[0].complete
 

@@ -52,7 +52,7 @@ def test_labels_modality_patient_and_what_is_annotated(
     )
     layout = find(source)
     assert layout is not None
-    assert (layout.labels, layout.modality) == ({"liver": 1}, "CT")
+    assert (layout.declared.labels, layout.modality) == ({"liver": 1}, "CT")
     assert layout.left_out == ["2 listed as 'testing'"]
     case = cases_of(layout)["a"]
     assert (case.patient, case.annotated) == ("hash of p1", ("liver",))

@@ -63,7 +63,8 @@ def test_a_folder_a_patient_is_a_case_each(source, series):
     series("first", "1.2.1", "p-100")
     series("second", "1.2.2", "p-200")
     layout = find(source)
-    assert (layout.name, layout.modality, layout.labels, layout.left_out) == ("dicom", "CT", None, [])
+    assert (layout.name, layout.modality, layout.left_out) == ("dicom", "CT", [])
+    assert layout.declared.labels is None
     cases = by_name(layout)
     assert list(cases) == ["first", "second"]
     case = cases["first"]

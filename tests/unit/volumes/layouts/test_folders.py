@@ -8,7 +8,7 @@ from pipeline.errors import DataError
 from pipeline.volumes.case_files import CaseFiles
 from pipeline.volumes.layouts import find_layout
 from pipeline.volumes.layouts.folders import find
-from pipeline.volumes.layouts.layout import Layout
+from pipeline.volumes.layouts.layout import Declared, Layout
 from pipeline.volumes.layouts.volume_files import scan_files
 
 
@@ -178,7 +178,7 @@ def test_a_folder_of_organs_for_each_case(tmp_path: Path, labels: str) -> None:
     ]
     assert a.annotated == ("liver", "spleen")
     assert b.annotated == ("liver",), "an organ without a file was not outlined"
-    assert layout.labels == {"liver": 1, "spleen": 2}
+    assert layout.declared.labels == {"liver": 1, "spleen": 2}
 
 
 def test_the_layout_of_totalsegmentator(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_label_map_and_masks_of_organs_may_go_together(tmp_path: Path) -> None
     layout = _layout(tmp_path)
     assert [mask.label for mask in layout.cases[0].masks] == [None, "liver"]
     assert layout.cases[0].annotated is None
-    assert layout.labels is None, "the label map has values of its own"
+    assert layout.declared.labels is None, "the label map has values of its own"
 
 
 @pytest.mark.parametrize(("head", "body"), [(".hdr", ".img"), (".hdr.gz", ".img.gz"), (".HDR", ".IMG")])
@@ -331,7 +331,7 @@ def test_what_dataset_json_says_of_cases(tmp_path: Path, monkeypatch: pytest.Mon
     ],
 )
 def test_labels_are_read_both_ways_round(tmp_path: Path, labels: Any) -> None:
-    assert _layout(_describe(tmp_path, labels=labels)).labels == {"Anterior": 1, "Posterior": 2}
+    assert _layout(_describe(tmp_path, labels=labels)).declared.labels == {"Anterior": 1, "Posterior": 2}
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,6 @@ def test_labels_are_read_both_ways_round(tmp_path: Path, labels: Any) -> None:
         ({"core": 2, "x": "²"}, "gives 'x' the value '²': write a whole number"),
         ({"core": 2, "x": 1.5}, "gives 'x' the value 1.5"),
         ({"core": 2, "x": None}, "gives 'x' the value None"),
-        ({"core": 2, "x": [1, "2b"]}, "gives 'x' the value '2b'"),
         ({"1": "a", "2": "a"}, "gives 'a' the values 1 and 2: give each value a name"),
     ],
 )
@@ -352,7 +351,7 @@ def test_labels_that_cannot_be_meant_are_refused(tmp_path: Path, labels: Any, sa
 
 @pytest.mark.parametrize("content", [{}, {"labels": ["liver"]}])
 def test_without_a_mapping_of_labels_there_are_none(tmp_path: Path, content: Any) -> None:
-    assert _layout(_describe(tmp_path, **content)).labels is None
+    assert _layout(_describe(tmp_path, **content)).declared.labels is None
 
 
 @pytest.mark.parametrize(
@@ -371,17 +370,53 @@ def test_without_a_mapping_of_labels_there_are_none(tmp_path: Path, content: Any
 def test_what_nnunet_unites_are_regions_and_their_parts_labels(
     tmp_path: Path, given: Any, labels: Any, regions: Any
 ) -> None:
-    layout = _layout(_describe(tmp_path, labels=given))
-    assert (layout.labels, layout.regions) == (labels, regions)
+    declared = _layout(_describe(tmp_path, labels=given)).declared
+    assert (declared.labels, declared.regions) == (labels, regions)
 
 
 @pytest.mark.parametrize(
-    ("given", "value"), [({"liver": 1, "ignore": 2}, 2), ({"ignore": 0}, None), ({"ignore": [1, 2]}, None)]
+    "given",
+    [
+        {"whole": [1, [2]], "x": 3},
+        {"whole": [1, 2], "x": None},
+        {"whole": [1, "2b"]},
+        {"whole": [True, 2]},
+        {"whole": [1, 300]},
+        {"core": [2], "necrosis": [2], "whole": [1, 2]},
+        {"腫": [1], "whole": [1, 2]},
+        {"label_1": [2], "whole": [1, 2]},
+        {"1": ["a", "b"]},
+    ],
+)
+def test_lists_that_do_not_name_each_value_once_leave_the_labels_to_the_label_maps(
+    tmp_path: Path, given: Any
+) -> None:
+    assert _layout(_describe(tmp_path, labels=given)).declared == Declared()
+
+
+def test_regions_are_of_label_maps_not_of_organs_with_masks_of_their_own(tmp_path: Path) -> None:
+    source = _touch(tmp_path, "images/a.nii", "labels/a/liver.nii", "labels/a/tumour.nii")
+    content = {"labels": {"liver": [1, 2], "tumour": 2, "ignore": 3}}
+    (source / "dataset.json").write_text(json.dumps(content))
+    assert _layout(source).declared == Declared({"liver": 1, "tumour": 2})
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ({"liver": 1, "ignore": 2}, 2),
+        ({"liver": [1, 2], "Ignore": [3]}, 3),
+        ({"background": 0, "ignore": 3}, 3),
+        ({"1": "liver", "2": "ignore"}, 2),
+        ({"liver": 1, "ignore": 0}, None),
+        ({"liver": 1, "ignore": [2, 3]}, None),
+    ],
 )
 def test_what_nnunet_ignores_is_no_label(tmp_path: Path, given: Any, value: int | None) -> None:
-    layout = _layout(_describe(tmp_path, labels=given))
-    assert layout.unlabelled == value
-    assert "ignore" not in (layout.labels or {})
+    declared = _layout(_describe(tmp_path, labels=given)).declared
+    assert declared.unlabelled == value
+    assert value not in (declared.labels or {}).values()
+    assert "ignore" not in (declared.labels or {})
 
 
 @pytest.mark.parametrize(
@@ -405,7 +440,7 @@ def test_the_modality_where_dataset_json_says_it(tmp_path: Path, content: Any, m
 
 def test_without_dataset_json_there_are_neither_labels_nor_modality(tmp_path: Path) -> None:
     layout = _layout(_touch(tmp_path, "images/a.nii", "labels/a.nii"))
-    assert (layout.labels, layout.modality, layout.documents) == (None, None, ())
+    assert (layout.declared.labels, layout.modality, layout.documents) == (None, None, ())
 
 
 def test_a_copy_of_the_source_needs_dataset_json(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ def test_a_row_is_a_case(tmp_path: Path, touch: Any, cases_of: Any) -> None:
     _table(tmp_path, "image,label,patient", "ct/b.nii.gz,seg/b.nii.gz,P 1", "ct/a.nii.gz,seg/a.nii.gz,P 1")
     layout = find_layout(tmp_path)
     cases = cases_of(layout)
-    assert (layout.name, layout.labels, layout.documents) == ("manifest", None, (Path("manifest.csv"),))
+    assert (layout.name, layout.documents) == ("manifest", (Path("manifest.csv"),))
+    assert layout.declared.labels is None
     assert list(cases) == ["a", "b"]
     assert cases["a"].images == ((Path("ct/a.nii.gz"),),)
     assert [(mask.label, mask.paths) for mask in cases["a"].masks] == [(None, (Path("seg/a.nii.gz"),))]
@@ -131,7 +132,7 @@ def test_masks_of_organs(tmp_path: Path, touch: Any, cases_of: Any) -> None:
     ]
     assert cases["b"].annotated == ("liver",), "an empty cell says nothing of the organ"
     assert cases["b"].complete
-    assert layout.labels == {"liver": 1, "spleen": 2}
+    assert layout.declared.labels == {"liver": 1, "spleen": 2}
 
 
 def test_a_label_map_and_masks_of_organs_go_together(tmp_path: Path, touch: Any, cases_of: Any) -> None:
