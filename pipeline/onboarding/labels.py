@@ -31,11 +31,13 @@ def parse_labels(entries: list[str]) -> dict[str, int]:
     return labels
 
 
-def labels_in(source: Path, cases: list[CaseFiles], console: Console) -> dict[str, int]:
+def labels_in(
+    source: Path, cases: list[CaseFiles], console: Console, unlabelled: int | None = None
+) -> dict[str, int]:
     """A label for every value in the label maps, named by it, or for every name that masks give.
 
-    A name that is in fewer than half of the cases with names is left to `--label`: contours come with
-    names somebody used once.
+    The value `unlabelled` is no label. A name that is in fewer than half of the cases with names is left to
+    `--label`: contours come with names somebody used once.
     """
     values: set[int] = set()
     names: Counter[str] = Counter()
@@ -44,7 +46,7 @@ def labels_in(source: Path, cases: list[CaseFiles], console: Console) -> dict[st
         masked, "Looking for labels", console=console, transient=True, disable=not console.is_terminal
     ):
         found = [_found_in(source, mask) for mask in case.masks]
-        values.update(value for one in found for value in one if isinstance(value, int))
+        values |= {value for one in found for value in one if isinstance(value, int)} - {unlabelled}
         names.update({value for one in found for value in one if isinstance(value, str)})
     if values:
         return {f"label_{value}": value for value in values}

@@ -132,8 +132,8 @@ def look(
     unlabelled = None if known.unlabelled in (labels or {}).values() else known.unlabelled
     if labels and present:
         check_present(source, layout.cases, labels, unlabelled)
-    found = labels or known.labels or labels_in(source, layout.cases, console)
-    names = normalised_names({name: value for name, value in found.items() if value != unlabelled})
+    found = labels or known.labels or labels_in(source, layout.cases, console, unlabelled)
+    names = normalised_names(found)
     regions, regions_left_out = normalised_regions(known.regions, names)
     files = [path for case in layout.cases for path in case.paths]
     files += [path for path in layout.documents if path not in files]
