@@ -48,7 +48,6 @@ def report_page(
     groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
     calibration: pd.DataFrame | None = None,
     patients: Mapping[str, str] = MappingProxyType({}),
-    per_region: pd.DataFrame | None = None,
     regions: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> str:
     """The report as one offline HTML file.
@@ -56,22 +55,23 @@ def report_page(
     Args:
         organ: its name.
         config: the model's config.json.
-        per_case: a row a (case, label), the columns of cases.csv.
+        per_case: a row a (case, label) or (case, region), the columns of cases.csv.
         curves: step, loss and dice (empty where not measured); None if there are none.
         worst: case and overlay (PNG), the worst first.
         nsd_tolerance_mm: within which NSD takes two surfaces for one.
         groups: cases that are alike in something, by the name of their group.
         calibration: what the probabilities are worth, as `pipeline.metrics.calibration.as_table` tells it.
         patients: whose a case is; one that is not named is of a patient of its own.
-        per_region: as `per_case`, of labels that are judged as one; None if there are none.
-        regions: which labels these are, by the name of the region.
+        regions: by name, labels that are judged as one.
     """
+    of_region = per_case["label"].isin(list(regions))
+    per_region, per_case = per_case[of_region], per_case[~of_region]
     blocks = [
         _headline(per_case),
         _dice(per_case, patients, "label"),
         _surfaces(per_case, nsd_tolerance_mm, "label"),
     ]
-    if per_region is not None and len(per_region):
+    if len(per_region):
         blocks += [
             _dice(per_region, patients, "region", _united(regions)),
             _surfaces(per_region, nsd_tolerance_mm, "region"),

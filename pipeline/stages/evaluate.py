@@ -43,7 +43,8 @@ def run(
     """Judge the model on the frozen test cases and write figures and report.
 
     Raises:
-        DataError: there is no test case, or nothing in them to measure.
+        DataError: there is no test case, or nothing in them to measure; or regions are not of the model's
+            labels.
     """
     table = pd.read_parquet(accepted)
     test = table[table["split"] == "test"]
@@ -71,14 +72,13 @@ def run(
     html = report_page(
         organ,
         model.config,
-        per_case,
+        judged,
         pd.read_csv(curves),
         pictures,
         params.nsd_tolerance_mm,
         subgroups(test),
         bins,
         patients_of(test),
-        per_region,
         params.regions,
     )
     write_text(report, html)
