@@ -27,7 +27,9 @@ def on_top(root: Path, organ: str, base: str, ours: str, theirs: str) -> str:
     """
     if theirs == base or follows(root, ours, theirs):
         return ours
-    changed = [path for path in git(root, "diff", "--name-only", "-z", base, ours).split("\0") if path]
+    # Of a file that was moved, git would name where it is now alone.
+    said = git(root, "diff", "--name-only", "--no-renames", "-z", base, ours)
+    changed = [path for path in said.split("\0") if path]
     with tempfile.TemporaryDirectory() as scratch:
         index = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
         git(root, "read-tree", theirs, env=index)
