@@ -139,7 +139,7 @@ def names_below(folder: Path) -> list[str]:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder but hidden ones; links to folders are not followed."""
+    """Every file below a folder but hidden ones; links are followed, each to a folder elsewhere once."""
     return (path for path in _entries_below(folder) if path.is_file())
 
 
@@ -149,8 +149,21 @@ def lost_links_below(folder: Path) -> list[Path]:
 
 
 def _entries_below(folder: Path) -> Iterator[Path]:
-    for place, folders, names in os.walk(folder, onerror=refuse_to_pass_over):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    root, entered = folder.resolve(), set[Path]()
+
+    def is_entered(inside: Path) -> bool:
+        if not inside.is_symlink():
+            return True
+        target = inside.resolve()
+        # What lies below the folder has a name of its own; what it lies in leads round in a circle.
+        if target in entered or target.is_relative_to(root) or root.is_relative_to(target):
+            return False
+        entered.add(target)
+        return True
+
+    for place, folders, names in os.walk(folder, onerror=refuse_to_pass_over, followlinks=True):
+        shown = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = [name for name in shown if is_entered(Path(place) / name)]
         yield from (Path(place) / name for name in sorted(names) if not name.startswith("."))
 
 

@@ -193,6 +193,25 @@ def test_a_file_that_cannot_be_copied_is_told_with_the_way_out(tmp_path: Path, i
         copy_new(incoming, tmp_path / "raw", names_below(incoming))
 
 
+def test_folders_that_links_lead_to_are_looked_into_once(tmp_path: Path, incoming: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "series").mkdir(parents=True)
+    (elsewhere / "series/image").write_text("scan")
+    (elsewhere / "round").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(incoming)
+    (incoming / "own").mkdir()
+    (incoming / "own/image").write_text("scan")
+    for name, target in {
+        "study": elsewhere,
+        "twice": elsewhere,
+        "alias": incoming / "own",
+        ".x": elsewhere,
+    }.items():
+        (incoming / name).symlink_to(target)
+    (incoming / "up").symlink_to(tmp_path)
+    assert sorted(listing(str(incoming))) == ["own/image", "study/series/image"]
+
+
 def test_a_link_that_leads_nowhere_is_not_passed_over(tmp_path: Path, incoming: Path) -> None:
     (incoming / "case").mkdir()
     (incoming / "case/image").symlink_to("nowhere")
