@@ -112,8 +112,8 @@ def test_the_facts_of_the_hippocampi_are_those_of_the_data_set(ingested: Path, h
     assert share.round(3).tolist() == [0.027, 0.025]
     layout = find_layout(hippocampus)
     assert (layout.name, layout.modality) == ("msd", "MR")
-    assert layout.labels is not None
-    assert sorted(layout.labels.values()) == [1, 2]
+    assert layout.declared.labels is not None
+    assert sorted(layout.declared.labels.values()) == [1, 2]
 
 
 def test_a_hippocampus_is_stored_as_a_z_score_with_its_labels(ingested: Path) -> None:

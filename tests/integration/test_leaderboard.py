@@ -74,7 +74,7 @@ def test_killed_and_run_again_it_goes_on(project: Project) -> None:
 def test_a_system_that_fails_stops_no_other(project: Project) -> None:
     broken = "patch_cnn,network.width=-1"
     said = project.hounsfield("leaderboard", ORGAN, broken, "fcn", "--steps", "2", code=2)
-    assert "dims is 5, not 2 or 3" in said
+    assert "width is -1" in said
     assert [("error" in row) for row in rows(project)] == [False, True]
 
 
