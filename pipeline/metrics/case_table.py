@@ -1,5 +1,6 @@
 """The figures of each test case, as `evaluate` writes them down, and what they are about."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -29,3 +30,14 @@ def read_cases(path: Path) -> pd.DataFrame:
         na_values=undefined,
         float_precision="round_trip",
     )
+
+
+def labels_and_regions(figures: pd.DataFrame, labels: Collection[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of a model's labels, and those of regions, which unite some of them.
+
+    Args:
+        figures: a row a case and label, or region.
+        labels: of the model.
+    """
+    of_label = figures["label"].isin(list(labels))
+    return figures[of_label].reset_index(drop=True), figures[~of_label].reset_index(drop=True)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from pipeline.metrics.bootstrap import interval, patient_numbers
 from pipeline.metrics.calibration import expected_error, overconfidence
+from pipeline.metrics.case_table import labels_and_regions
 from pipeline.reports.charts import line_chart, reliability_chart, strip_chart
 from pipeline.reports.page import Html, chart, charts, facts, page, paragraph, picture, section, table
 
@@ -64,8 +65,7 @@ def report_page(
         patients: whose a case is; one that is not named is of a patient of its own.
         regions: by name, labels that are judged as one.
     """
-    of_region = per_case["label"].isin(list(regions))
-    per_region, per_case = per_case[of_region], per_case[~of_region]
+    per_case, per_region = labels_and_regions(per_case, config["labels"])
     blocks = [
         _headline(per_case),
         _dice(per_case, patients, "label"),

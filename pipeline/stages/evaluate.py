@@ -12,7 +12,7 @@ from pipeline.inference.judge import Calibration, judge_cases, predictions
 from pipeline.inference.model import Model, load_model
 from pipeline.metrics.bootstrap import patients_of
 from pipeline.metrics.calibration import as_table, expected_error, nothing
-from pipeline.metrics.case_table import JUDGED, subject_of
+from pipeline.metrics.case_table import JUDGED, labels_and_regions, subject_of
 from pipeline.metrics.subgroups import subgroups
 from pipeline.params import EvaluateParams
 from pipeline.progress import console
@@ -56,8 +56,7 @@ def run(
     _check_regions(organ, params, set(model.config["labels"]))
     calibration = Calibration(nothing(len(model.recipe.classes) + 1))
     judged = judge_cases(model, test, raw, params.nsd_tolerance_mm, calibration, regions=params.regions)
-    in_region = judged["label"].isin(list(params.regions))
-    per_case, per_region = judged[~in_region], judged[in_region]
+    per_case, per_region = labels_and_regions(judged, model.config["labels"])
     if per_case["dice"].isna().all():
         raise DataError(
             f"{organ}: no label is in any of the {len(test)} test cases, neither true nor predicted",

@@ -18,6 +18,7 @@ import pandas as pd
 
 from pipeline.atomic import read_json, write_json, write_text
 from pipeline.export.registered import keep_export
+from pipeline.metrics.case_table import labels_and_regions
 from pipeline.metrics.subgroups import subgroups
 from pipeline.params import RegisterParams
 from pipeline.progress import console
@@ -80,8 +81,7 @@ def run(
     test = table[table["split"] == "test"].reset_index(drop=True)
     measured = read_json(metrics)
     check_judged(organ, measured, models, test)
-    figures = dice_in(cases, test)
-    of_labels = figures["label"].isin(list(config["labels"]))
+    figures, regions = labels_and_regions(dice_in(cases, test), config["labels"])
     known = origin(Path.cwd(), organ, table, start_of(config))
     challenge = Challenge(
         organ=organ,
@@ -89,12 +89,12 @@ def run(
         raw=raw,
         models=models,
         table=table,
-        figures=figures[of_labels].reset_index(drop=True),
-        regions=figures[~of_labels],
+        figures=figures,
+        regions=regions,
         evidence=[metrics, cases, report],
         config=config,
         commit=known["commit"],
-        inputs=inputs_of(table, figures[of_labels], params),
+        inputs=inputs_of(table, figures, params),
     )
     models_known = ModelRegistry(Path.cwd())
     with models_known.lock(organ), tempfile.TemporaryDirectory() as scratch:
