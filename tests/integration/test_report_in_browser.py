@@ -51,7 +51,8 @@ def report(tmp_path):
         [(name, 9, 1000, 0.95, 0.9, 5) for name in LABELS],
         columns=["label", "bin", "voxels", "confidence", "observed", "missed"],
     )
-    config = {"modality": "CT", "training": {"steps": 3}, "clean": {"liver": {"largest": True, "gain": 0.01}}}
+    config = {"modality": "CT", "labels": LABELS, "training": {"steps": 3}}
+    config["clean"] = {"liver": {"largest": True, "gain": 0.01}}
     curves = pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0], "dice": [0.1, 0.7]})
     path = tmp_path / "report.html"
     per_case = pd.DataFrame(rows)
