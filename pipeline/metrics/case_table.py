@@ -9,6 +9,8 @@ from pipeline.atomic import sha256_file, sha256_json
 
 JUDGED = "judged"
 """In the metrics: what their figures are about."""
+UNITED = "regions"
+"""In the metrics: the labels that each region unites; absent where there are no regions."""
 NAMES = ("case", "label")
 """What a row is of."""
 

@@ -35,6 +35,7 @@ def card_and_page(
         challenge.commit,
         challenge.patients,
         challenge.regions,
+        challenge.united,
     )
     for name, text in ((CARD, card), (PAGE, page_of(outcome, challenge, theirs))):
         (folder / name).write_text(text, encoding="utf-8")

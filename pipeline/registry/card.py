@@ -26,6 +26,7 @@ def model_card(
     commit: str | None,
     patients: Mapping[str, str] = MappingProxyType({}),
     regions: pd.DataFrame | None = None,
+    united: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> str:
     """The card of a version.
 
@@ -37,12 +38,14 @@ def model_card(
         commit: that was checked out; None: not known.
         patients: whose a test case is; one that is not named is of a patient of its own.
         regions: as `figures`, of labels that are judged as one; None: there are none.
+        united: the labels of each region.
     """
     labels = list(config["labels"])
     quality = ["On test cases that no training saw:", "", *_quality(figures, labels, patients, "label")]
-    if regions is not None and len(regions):
-        names = list(dict.fromkeys(regions["label"]))
-        quality += ["", "Labels judged as one:", "", *_quality(regions, names, patients, "region")]
+    if regions is not None and united:
+        told = "; ".join(f"{name} is {' with '.join(parts)}" for name, parts in united.items())
+        quality += ["", f"Labels judged as one: {told}.", ""]
+        quality += _quality(regions, list(united), patients, "region")
     sections = {
         "Intended use": _use(config, labels),
         "Its data": _data(config.get("fingerprint_data") or {}),

@@ -1,6 +1,6 @@
 """What a decision about a challenger is made from, but for the champion."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class Challenge:
     """The challenger's: case, label, dice; NaN where undefined."""
     regions: pd.DataFrame
     """As `figures`, of labels that are judged as one; they are told, and decide nothing."""
+    united: Mapping[str, Sequence[str]]
+    """The labels of each region."""
     evidence: list[Path]
     config: dict[str, Any]
     """The challenger's."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from posixpath import normpath
 from typing import TYPE_CHECKING, Any
 
+from pipeline.metrics.case_table import UNITED
 from pipeline.registry.origin import RAW, dataset_digest
 from pipeline.registry.version import Data, Description
 
@@ -42,7 +43,7 @@ def description_of(
     figures = {
         figure: {label: value for label, value in values.items() if value is not None}
         for figure, values in metrics.items()
-        if isinstance(values, dict)
+        if isinstance(values, dict) and figure != UNITED
     }
     rows = curves.set_index("step").iterrows()
     splits = Counter(case["split"] for case in known["cases"])

@@ -12,7 +12,7 @@ from pipeline.inference.judge import Calibration, judge_cases, predictions
 from pipeline.inference.model import Model, load_model
 from pipeline.metrics.bootstrap import patients_of
 from pipeline.metrics.calibration import as_table, expected_error, nothing
-from pipeline.metrics.case_table import JUDGED, labels_and_regions, subject_of
+from pipeline.metrics.case_table import JUDGED, UNITED, labels_and_regions, subject_of
 from pipeline.metrics.subgroups import subgroups
 from pipeline.params import EvaluateParams
 from pipeline.progress import console
@@ -66,7 +66,8 @@ def run(
     figures = summarise(per_case) | of_regions(per_region) | calibration_errors(bins)
     with atomic_path(cases) as temporary:
         judged.to_csv(temporary, index=False, float_format="%.6g")
-    write_json(metrics, figures | {"cases": len(test), JUDGED: subject_of(models, test)})
+    united = {UNITED: params.regions} if params.regions else {}
+    write_json(metrics, figures | united | {"cases": len(test), JUDGED: subject_of(models, test)})
     pictures = worst_pictures(model, per_case, test, raw, params.worst_cases)
     html = report_page(
         organ,

@@ -18,7 +18,7 @@ import pandas as pd
 
 from pipeline.atomic import read_json, write_json, write_text
 from pipeline.export.registered import keep_export
-from pipeline.metrics.case_table import labels_and_regions
+from pipeline.metrics.case_table import UNITED, labels_and_regions
 from pipeline.metrics.subgroups import subgroups
 from pipeline.params import RegisterParams
 from pipeline.progress import console
@@ -91,6 +91,7 @@ def run(
         table=table,
         figures=figures,
         regions=regions,
+        united=measured.get(UNITED, {}),
         evidence=[metrics, cases, report],
         config=config,
         commit=known["commit"],

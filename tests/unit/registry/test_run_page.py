@@ -5,7 +5,12 @@ from pipeline.registry.connection import connect
 from pipeline.registry.run_page import describe, description_of
 
 CONFIG = {"network": {"name": "unet"}, "training": {"steps": 7, "profile": "small", "loss": {}}}
-METRICS = {"cases": 2, "dice": {"mean": 0.8, "left": None}, "nsd": {"mean": 0.6}}
+METRICS = {
+    "cases": 2,
+    "dice": {"mean": 0.8, "left": None},
+    "nsd": {"mean": 0.6},
+    "regions": {"all": ["left", "right"]},
+}
 MD5 = "0123456789abcdef0123456789abcdef.dir"
 CASES = [{"case": f"case_{number}", "key": "k", "split": "train"} for number in range(3)]
 KNOWN = {"organ": "liver", "commit": "abc123", "raw": {"md5": MD5}, "cases": CASES}

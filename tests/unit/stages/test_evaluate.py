@@ -217,6 +217,7 @@ def test_regions_are_reported_and_change_nothing_else(evaluate):
     assert {name for name in metrics if name.startswith("region_")} == {
         f"region_{figure}" for figure in ("dice", "iou", "hd95", "assd", "nsd")
     }
+    assert metrics.pop("regions") == {"whole": ["large", "small"]}
     assert {name: value for name, value in metrics.items() if not name.startswith("region_")} == without
     pd.testing.assert_frame_equal(table[table["label"] != "whole"].reset_index(drop=True), plain)
     report = REPORT.read_text()

@@ -296,13 +296,15 @@ def test_regions_are_not_judged_at_the_gate(project):
     worse = pd.DataFrame({"case": CASES, "label": "both", "dice": "0"})
     interleaved = pd.concat([table, worse]).sort_values("case", kind="stable")
     interleaved.to_csv("reports/cases.csv", index=False)
+    metrics = Path("metrics/liver.json")
+    metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"regions": {"both": LABELS}}))
     outcome = project.register()
     assert outcome["decision"] == "promoted"
     assert sorted(outcome["evidence"]["classes"]) == LABELS
     assert outcome["evidence"]["mean_dice"] == pytest.approx(0.9)
     known = ModelRegistry(Path.cwd())
     card = known.evidence(known.version("liver", 2), "model_card.md")
-    assert "Labels judged as one:\n\n| region |" in card
+    assert "Labels judged as one: both is left with right.\n\n| region |" in card
     assert "| both | 6 | 0.000 |" in card
     # Other regions are no other evidence.
     judged = list(project.judged)
