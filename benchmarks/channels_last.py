@@ -1,6 +1,6 @@
 """Steps and looks on this CPU, channels last against PyTorch's own layout: the networks of the catalogue.
 
-    PYTHONPATH=. python benchmarks/channels_last.py [NETWORK ...] [--rounds 5]
+    python -m benchmarks.channels_last [NETWORK ...] [--rounds 5]
 
 Each network as the profile `small` plans it, two patches of 40 x 56 x 40 voxels, a step in the precision that
 training takes by itself and a look in that of prediction, in turn; ratios are those of the medians. Memory
@@ -55,7 +55,7 @@ def compared(name: str, rounds: int) -> dict[str, float]:
         with torch.autocast("cpu", learning, learning != torch.float32):
             found = network(image)
         outputs = (found,) if isinstance(found, Tensor) else found
-        sum(output.float().square().mean() for output in outputs).backward()
+        torch.stack([output.float().square().mean() for output in outputs]).sum().backward()  # type: ignore[no-untyped-call]
 
     @torch.inference_mode()
     def look(network: nn.Module) -> None:
@@ -64,11 +64,8 @@ def compared(name: str, rounds: int) -> dict[str, float]:
 
     step(plain)
     step(fast)
-    pairs = [
-        (weight.grad, other.grad)
-        for weight, other in zip(plain.parameters(), fast.parameters(), strict=True)
-        if weight.grad is not None
-    ]
+    gradients = ([one.grad for one in net.parameters() if one.grad is not None] for net in (plain, fast))
+    pairs = list(zip(*gradients, strict=True))
     largest = max(float(gradient.norm()) for gradient, _ in pairs)
     found: dict[str, float] = {}
     for what, work in (("step", step), ("look", look)):

@@ -1,6 +1,6 @@
 """What it saves to compute windows of one value once: a model over scans, with and without it, in turn.
 
-    PYTHONPATH=. python benchmarks/constant_windows.py MODEL SCANS [--count 12]
+    python -m benchmarks.constant_windows MODEL SCANS [--count 12]
 
 MODEL is a folder as `models/ORGAN`, SCANS one of NIfTI files; the first of them by name are labelled, each
 twice, from the file to the label map. Printed: windows that were computed and seconds, of both, and how many

@@ -1,6 +1,6 @@
 """Every network of the catalogue as safetensors, torch.export and ONNX: how far apart their answers are.
 
-    python benchmarks/exports.py [NETWORK ...]
+    python -m benchmarks.exports [NETWORK ...]
 
 Each has the weights it is drawn with and its size in the profile `small`, and is exported as `register`
 does it, for patches of 32 × 48 × 48 voxels. Prints a table as Markdown.
@@ -22,7 +22,7 @@ from pipeline.networks.table import PATCH
 from pipeline.networks.weights import stored
 
 
-def main():
+def main() -> None:
     print("| network | seconds | apart: torch.export | apart: ONNX |\n|---|---|---|---|")
     for name in sys.argv[1:] or names():
         config = {

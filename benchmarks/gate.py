@@ -1,6 +1,6 @@
 """How often the gate is wrong: pairs of models whose truth is known, judged by the rule of `register`.
 
-    python benchmarks/gate.py [--pairs 1000] [--cases 23] [--scans 1]
+    python -m benchmarks.gate [--pairs 1000] [--cases 23] [--scans 1]
 
 A pair is two models on the same test cases. The Dice of a case and label is that of the case, hard or easy
 for both (0.85 on average, deviation 0.05), plus a label's own part (0.02), plus noise of each model (0.02).

@@ -1,6 +1,6 @@
 """Head and neck, seven organs: our default against nnU-Net's, the same cases, steps and device, one run.
 
-    PYTHONPATH=. python benchmarks/head_and_neck.py SOURCE FOLDER [--steps 1000] [--peer-gb 8] [--pack FILE]
+    python -m benchmarks.head_and_neck SOURCE FOLDER [--steps 1000] [--peer-gb 8] [--pack FILE]
 
 SOURCE holds planning CTs (images, labels, dataset.json with what is annotated in each case). The 83 cases
 whose file names have the lowest SHA-256 are kept back and judge; of the others both learn from the same
@@ -292,8 +292,7 @@ def judged(found: Path, held_out: Path) -> dict[str, Any]:
     annotated = {case["id"]: case["annotated"] for case in about["cases"]}
     scores: dict[str, list[float]] = {name: [] for name in values}
     for path in sorted((held_out / "labels").glob("*.nii")):
-        # Nibabel has no types for what it loads.
-        truth, best = (np.asarray(nibabel.load(one).dataobj) for one in (path, found / path.name))  # type: ignore[attr-defined]
+        truth, best = (np.asarray(nibabel.load(one).dataobj) for one in (path, found / path.name))
         for name in annotated[path.name.removesuffix(".nii")]:
             scores[name].append(dice(truth, best, values[name]))
     organs = {name: round(float(np.mean(those)), 4) for name, those in scores.items()}

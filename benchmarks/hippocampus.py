@@ -1,6 +1,6 @@
 """Hippocampus on this machine: train by the stages, time it, and judge on 60 cases that were kept back.
 
-    PYTHONPATH=. python benchmarks/hippocampus.py SOURCE FOLDER [--set train.steps=6000 ...]
+    python -m benchmarks.hippocampus SOURCE FOLDER [--set train.steps=6000 ...]
 
 SOURCE is the Medical Segmentation Decathlon's hippocampus task (imagesTr, labelsTr, dataset.json). The 60
 cases whose file names have the lowest SHA-256 are kept out of the project, a clone of this repository in
@@ -67,8 +67,7 @@ def judged(found: Path, held_out: Path) -> dict[str, Any]:
     """Mean Dice of the parts, of each part, and that of the worst case and part."""
     scores = []
     for path in sorted((held_out / "labelsTr").glob("*.nii.gz")):
-        # Nibabel has no types for what it loads.
-        truth, best = (np.asarray(nibabel.load(one).dataobj) for one in (path, found / path.name))  # type: ignore[attr-defined]
+        truth, best = (np.asarray(nibabel.load(one).dataobj) for one in (path, found / path.name))
         scores.append([dice(truth, best, value) for value in (1, 2)])
     return summary(scores)
 

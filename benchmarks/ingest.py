@@ -1,6 +1,6 @@
 """Ingest against nnU-Net's fingerprint and preprocessing: same CT cases, target spacing, processes.
 
-    python benchmarks/ingest.py [--cases 10] [--processes 2]
+    python -m benchmarks.ingest [--cases 10] [--processes 2]
 
 Both read the same compressed NIfTI files and write volumes at the same spacing to the same disk, in
 turn, each in processes of its own. Cases are phantoms of the abdomen at the size of clinical CTs (512
@@ -26,8 +26,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import psutil
-from peers import peer_python
 from scipy import ndimage
+
+from benchmarks.peers import peer_python
 
 TARGET = (2.0, 1.5, 1.5)
 """Millimetres, (z, y, x)."""
@@ -167,7 +168,8 @@ def _measured(python: str | Path, source: str, root: Path, *arguments: object) -
     said, complained = process.communicate()
     if process.returncode:
         sys.exit(complained)
-    return json.loads(said.strip().splitlines()[-1]) | {"peak": peak[0]}
+    figures: dict[str, float] = json.loads(said.strip().splitlines()[-1])
+    return figures | {"peak": peak[0]}
 
 
 def _watch(process: subprocess.Popen[str], peak: list[int]) -> None:
@@ -207,7 +209,7 @@ def _reference(voxels: np.ndarray, spacing: tuple[float, ...], shape: tuple[int,
     cubic = ndimage.affine_transform(
         voxels, step, offset=0.5 * step - 0.5, output_shape=shape, order=3, mode="nearest"
     )
-    return np.clip(cubic, voxels.min(), voxels.max())
+    return np.asarray(np.clip(cubic, voxels.min(), voxels.max()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Ingest where nothing, and where one case is new: `python benchmarks/ingest_again.py [--cases 1000]`.
+"""Ingest where nothing, and where one case is new: `python -m benchmarks.ingest_again [--cases 1000]`.
 
 Small CTs, so that what is measured is the work a case costs, not its voxels. Printed: seconds of
 `hounsfield ingest`, start of the interpreter included, for all cases at first, with nothing new (after

@@ -1,4 +1,4 @@
-"""Ingest killed again and again: `python benchmarks/kill_ingest.py FOLDER [--kills 50] [--cases 60]`.
+"""Ingest killed again and again: `python -m benchmarks.kill_ingest FOLDER [--kills 50] [--cases 60]`.
 
 The first cases of FOLDER (MSD layout) are ingested undisturbed; then, in a project beside it, `kill -9` ends
 the command and its workers at a random moment, half of its volumes are removed, and it starts again. At the

@@ -1,4 +1,4 @@
-"""Training killed again and again: `PYTHONPATH=. python benchmarks/kill_train.py FOLDER [--kills 50]`.
+"""Training killed again and again: `python -m benchmarks.kill_train FOLDER [--kills 50]`.
 
 In a clone of this repository in FOLDER, which is made, a network learns from phantoms; then the same training
 is ended by `kill -9` at random moments from the start of the command on, and started again, until it is done.

@@ -5,7 +5,7 @@ those of the cases in which every label was looked for. What is not annotated is
 (the marginal loss); in the test only annotated organs count. In a clone of the project whose organ has come
 as far as `augment`:
 
-    python benchmarks/partial_labels.py head_and_neck --steps 2500
+    python -m benchmarks.partial_labels head_and_neck --steps 2500
 """
 
 import argparse

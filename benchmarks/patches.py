@@ -1,6 +1,6 @@
 """Patches a second and core: our loader against MONAI's CacheDataset and TorchIO's Queue, on this CPU.
 
-    PYTHONPATH=. python benchmarks/patches.py [--cases 12] [--rounds 5] [--elastic 0.2] [--only speed memory]
+    python -m benchmarks.patches [--cases 12] [--rounds 5] [--elastic 0.2] [--only speed memory]
 
 All give the same volumes (made here: CTs with seven organs) as batches of two patches of 64 x 64 x 64 voxels,
 normalised and augmented, image and label map; nobody trains on them. Each library lives in an environment and
@@ -33,11 +33,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 PATCH, BATCH = 64, 2
 SPEED_SHAPE, MEMORY_SHAPE = (160, 160, 160), (288, 288, 288)
@@ -112,12 +114,10 @@ def speed(folder: Path, asked: argparse.Namespace) -> dict[str, int]:
     return {name: max(WORKERS[name], key=lambda workers: medians[name, workers][1]) for name in asked.of}
 
 
-def told(rates: Sequence[float], digits: int) -> dict[str, float]:
+def told(rates: ArrayLike, digits: int) -> dict[str, float]:
     """Rates by wall and by CPU time, by name."""
-    return {
-        "patches_per_s": round(float(rates[0]), digits),
-        "patches_per_cpu_s": round(float(rates[1]), digits),
-    }
+    by_wall, by_cpu = np.asarray(rates).tolist()
+    return {"patches_per_s": round(by_wall, digits), "patches_per_cpu_s": round(by_cpu, digits)}
 
 
 def memory(folder: Path, asked: argparse.Namespace, best: dict[str, int]) -> None:
@@ -150,7 +150,7 @@ class Child:
 
         peer = name.partition("_")[0]
         python = peer_python(peer, *REQUIREMENTS[peer]) if peer in REQUIREMENTS else Path(sys.executable)
-        command = [python, __file__, "--give", name, folder, str(workers)]
+        command: list[str | Path] = [python, __file__, "--give", name, folder, str(workers)]
         command += ["--cases", str(cases), "--elastic", str(elastic)]
         self._child = InTurn(command, name, {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"})
         self._peak, self._ended = 0, threading.Event()
@@ -356,7 +356,7 @@ LOADERS: dict[str, Callable[[Path, int, int, float], Batches]] = {
     "ours_stored": ours_stored,
     "monai": monai,
     "torchio": torchio,
-    "torchio_patches": lambda *given: torchio(*given, of_patches=True),
+    "torchio_patches": partial(torchio, of_patches=True),
 }
 
 

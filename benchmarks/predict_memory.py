@@ -1,7 +1,7 @@
 """Host memory that a prediction of 512 x 512 x 1,000 voxels takes, by how fine the network looks.
 
-    python benchmarks/predict_memory.py 1
-    python benchmarks/predict_memory.py 6 --planes 400
+    python -m benchmarks.predict_memory 1
+    python -m benchmarks.predict_memory 6 --planes 400
 
 Five classes, a small network with random weights, a scan of noise: the label map is full of small pieces,
 which is the most work there can be for what tidies label maps up. Memory is that of the process, with all

@@ -1,6 +1,6 @@
 """Voxels a second of a network over a whole volume on this CPU: ours against nnU-Net's predictor.
 
-    PYTHONPATH=. python benchmarks/predict_speed.py SOURCE
+    python -m benchmarks.predict_speed SOURCE
 
 SOURCE is the Medical Segmentation Decathlon's hippocampus task (imagesTr, labelsTr, dataset.json), which
 nnU-Net plans for. Both get the network of that plan with the same weights, which are random, and a volume far
@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -49,7 +50,7 @@ def main() -> None:
         cases = sorted(path.name.removesuffix(".nii.gz") for path in (given / "imagesTr").glob("*.nii.gz"))
         preprocess(given, cases, peer, folder / "out")
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-        command = [peer, __file__, folder / "out" / "nnunet", "--compare"]
+        command: list[str | Path] = [peer, __file__, folder / "out" / "nnunet", "--compare"]
         subprocess.run(command, env=environment, check=True)
 
 
@@ -77,7 +78,7 @@ def compare(folder: Path) -> None:
         found = slabs(look, Form(3, window), image, window, CLASSES, precision)
         return joined(found, CLASSES, image)
 
-    works = {
+    works: dict[str, Callable[[], Any]] = {
         "nnunet, float32": lambda: predictor.predict_sliding_window_return_logits(image),
         "ours, float32": lambda: ours(torch.float32),
         "ours, bfloat16": lambda: ours(torch.bfloat16),

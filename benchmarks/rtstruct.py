@@ -1,7 +1,7 @@
 """Contours to voxels: Hounsfield against rt-utils and dcmrtstruct2nii, on real series.
 
     python -m venv /tmp/tools && /tmp/tools/bin/pip install rt-utils dcmrtstruct2nii
-    python benchmarks/rtstruct.py --tools /tmp/tools/bin/python [--data ../shared/data/sarcoma_dicom]
+    python -m benchmarks.rtstruct --tools /tmp/tools/bin/python [--data ../shared/data/sarcoma_dicom]
 
 The tools stay in an environment of their own. A patient is a folder with `CT/image/*.dcm` and
 `CT/mask/RS.dcm`; its first region of interest is taken. Printed, a line a patient and tool: voxels of
@@ -111,7 +111,7 @@ def by_hounsfield(patient: Path, name: str, geometry: Geometry) -> tuple[np.ndar
 def at_outline(mask: np.ndarray) -> np.ndarray:
     """Pixels that touch the change between inside and outside on their slice, corners included."""
     around = np.ones((3, 3, 1), bool)
-    return ndimage.binary_dilation(mask, around) & ~ndimage.binary_erosion(mask, around)
+    return np.asarray(ndimage.binary_dilation(mask, around) & ~ndimage.binary_erosion(mask, around))
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Steps a second on this CPU: our loop against nnU-Net's own trainer, same network, patch, batch and threads.
 
-    PYTHONPATH=. python benchmarks/steps_cpu.py SOURCE [--folder KEPT] [--rounds 5] [--steps 10] [--trace]
+    python -m benchmarks.steps_cpu SOURCE [--folder KEPT] [--rounds 5] [--steps 10] [--trace]
 
 SOURCE is the Medical Segmentation Decathlon's hippocampus task (imagesTr, labelsTr, dataset.json), which
 nnU-Net plans for and both learn from, each with its own loading and augmentation; what is made of it stays in
@@ -78,7 +78,8 @@ def compare(peer: Path, folder: Path, asked: argparse.Namespace) -> None:
     workers: list[InTurn] = []
     try:
         for name in names:
-            command = [peer, __file__, folder, "--make", name, "--folder", folder, *["--trace"] * asked.trace]
+            command: list[str | Path] = [peer, __file__, folder, "--make", name, "--folder", folder]
+            command += ["--trace"] * asked.trace
             workers.append(InTurn(command, name, {}))
             print(json.dumps({"of": name} | workers[-1].ready()), flush=True)
         rates: dict[tuple[str, bool], list[float]] = {

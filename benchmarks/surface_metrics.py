@@ -1,6 +1,6 @@
 """Distances between surfaces: Hounsfield against MONAI, on real label maps.
 
-    python benchmarks/surface_metrics.py [--data ../shared/data/head_and_neck] [--cases 20]
+    python -m benchmarks.surface_metrics [--data ../shared/data/head_and_neck] [--cases 20]
 
 What is compared with each label map is the same map, bent by a smooth random displacement of some voxels:
 as near as a good prediction. Both get the masks of every label in memory and give HD95, ASSD and NSD
@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from scipy import ndimage
 from pipeline.metrics.surface import surface
 from pipeline.volumes.readers import read_scan
 
+Result = TypeVar("Result")
 REPEATS = 3
 BEND, SMOOTH = 2.0, 12.0
 """Standard deviation of the displacement and the width it is smoothed with, in voxels."""
@@ -44,10 +46,10 @@ def main() -> None:
         present = [value for value in np.unique(truth) if value]
         masks = [(truth == value, predicted == value) for value in present]
         spacing = scan.geometry.stored_spacing
-        one_hot = [torch.from_numpy(np.stack(side)[None]) for side in zip(*masks, strict=True)]
+        true, found = (torch.from_numpy(np.stack(side)[None]) for side in zip(*masks, strict=True))
         (ours, own), (monai, theirs) = (
             best(lambda: [surface(*pair, spacing, TOLERANCE_MM) for pair in masks]),  # noqa: B023
-            best(lambda: of_monai(*one_hot, spacing)),  # noqa: B023
+            best(lambda: of_monai(true, found, spacing)),  # noqa: B023
         )
         figures = np.array([[one.hd95, one.assd, one.nsd] for one in own])
         apart = max(apart, float(np.abs(figures - theirs).max()))
@@ -71,7 +73,7 @@ def bent(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     for axis in places:
         noise = ndimage.gaussian_filter(generator.normal(size=labels.shape).astype(np.float32), SMOOTH)
         axis += BEND * noise / noise.std()
-    return ndimage.map_coordinates(labels, places, order=0)
+    return np.asarray(ndimage.map_coordinates(labels, places, order=0))
 
 
 def of_monai(truth: torch.Tensor, predicted: torch.Tensor, spacing: tuple[float, ...]) -> np.ndarray:
@@ -85,7 +87,7 @@ def of_monai(truth: torch.Tensor, predicted: torch.Tensor, spacing: tuple[float,
     return torch.stack([one[0].double() for one in figures], dim=1).numpy()
 
 
-def best(work: Callable[[], object]) -> tuple[float, object]:
+def best(work: Callable[[], Result]) -> tuple[float, Result]:
     """Seconds of the fastest of `REPEATS`, and the result."""
     seconds = []
     for _ in range(REPEATS):

@@ -1,6 +1,6 @@
 """Blosc2 against Zarr as the volume store: write once, read random patches.
 
-    python benchmarks/volume_store.py [--cases 8] [--patches 400]
+    python -m benchmarks.volume_store [--cases 8] [--patches 400]
 
 Both hold the same CT-like volumes (image and label, float32) with the same chunks and zstd, one
 file a case. Printed: megabytes on disk, seconds to write a case, milliseconds a patch, single
@@ -10,7 +10,9 @@ thread, and their ratio in one run.
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import blosc2
 import numpy as np
@@ -19,6 +21,8 @@ from scipy import ndimage
 
 from pipeline.volumes.store import CHUNK, StoredCase, write_case
 
+Reader = Callable[[tuple[int, ...], tuple[int, ...]], Any]
+"""Of the voxels between two corners."""
 SHAPE = (120, 256, 256)
 PATCH = (32, 96, 96)
 
@@ -67,7 +71,7 @@ def main() -> None:
                 write(path, image, label)
                 seconds[name][0] += time.perf_counter() - start
                 size[name] += path.stat().st_size
-        readers = {
+        readers: dict[str, list[Reader]] = {
             "blosc2": [StoredCase(folder / f"{i}.b2nd").box for i in range(arguments.cases)],
             "zarr": [_zarr_reader(folder / f"{i}.zip") for i in range(arguments.cases)],
         }
@@ -86,7 +90,7 @@ def main() -> None:
     print(f"zarr / blosc2: read {seconds['zarr'][1] / seconds['blosc2'][1]:.2f} x the time")
 
 
-def _zarr_reader(path: Path):
+def _zarr_reader(path: Path) -> Reader:
     array = zarr.open_array(zarr.storage.ZipStore(path, mode="r"), mode="r")
     return lambda start, stop: array[(slice(None), *map(slice, start, stop))]
 

@@ -1,6 +1,6 @@
 """Hippocampus on a GPU: train by the stage, time it, and judge on the 60 cases that were kept back.
 
-    python benchmarks/gpu/accuracy.py FOLDER [--seeds 0 1 2] [--set train.learning_rate=0.002] [--out FOLDER]
+    python -m benchmarks.gpu.accuracy FOLDER [--seeds 0 1 2] [--set train.learning_rate=0.002] [--out FOLDER]
 
 FOLDER holds `project` and `held_out` as `prepare.py` made and `volumes.py` unpacked them. Seconds are
 those of the whole command `hounsfield train`, its imports, compilation and checkpoints included. All

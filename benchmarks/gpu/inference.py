@@ -1,6 +1,6 @@
 """Voxels a second of a network over whole volumes on a GPU: ours against nnU-Net's predictor.
 
-    python benchmarks/gpu/inference.py FOLDER
+    python -m benchmarks.gpu.inference FOLDER
 
 Both get nnU-Net's hippocampus network with the same weights, which are random, and a volume far larger
 than its window; both step by half a window, weigh by a Gaussian and do not mirror. Volume in,

@@ -1,6 +1,6 @@
 """What `run.sh` needs on a GPU machine without a network, made here and packed into one folder.
 
-    PYTHONPATH=. python benchmarks/gpu/prepare.py IMAGES [--head-and-neck SOURCE] [--out .gpu] [--python 3.12]
+    python -m benchmarks.gpu.prepare IMAGES [--head-and-neck SOURCE] [--out .gpu] [--python 3.12]
 
 IMAGES is the Medical Segmentation Decathlon's hippocampus task (imagesTr, labelsTr, dataset.json). The 60
 cases whose file names have the lowest SHA-256 are kept out of the project and judge the models; the
@@ -200,7 +200,7 @@ def fetch(peer: Path, python: str, out: Path) -> None:
     wanted = [f"{name}=={locked[name]}" if name in locked else name for name in WHEELS]
     platforms = [f"manylinux_2_{n}_x86_64" for n in (17, 24, 27, 28)] + ["manylinux2014_x86_64"]
     subprocess.run(
-        [peer, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        [str(peer), "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         + ["--python-version", python, "--implementation", "cp", "--dest", str(out / "wheels")]
         + [part for platform in platforms for part in ("--platform", platform)]
         + wanted,

@@ -1,6 +1,6 @@
 """Steps a second on a GPU: our loop against nnU-Net's own trainer, same network, patch, batch and device.
 
-    python benchmarks/gpu/steps.py FOLDER [--of ours nnunet full] [--batch 9] [--trace]
+    python -m benchmarks.gpu.steps FOLDER [--of ours nnunet full] [--batch 9] [--trace]
 
 FOLDER holds `project` and `nnunet` as `prepare.py` made and `volumes.py` unpacked them. Each is timed
 with its own loading and augmentation, and over one batch again and again, which is what the device
@@ -13,6 +13,7 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -74,14 +75,14 @@ def nnunets(folder: Path, batch_size: int | None) -> dict[str, float]:
 def ours(name: str, asked: argparse.Namespace) -> dict[str, float]:
     project = asked.folder / "project" / "data"
     table = pd.read_parquet(project / "patches" / "hippocampus.parquet")
-    size = tuple(int(table[f"size_{axis}"].iloc[0]) for axis in "zyx")
+    z, y, x = (int(table[f"size_{axis}"].iloc[0]) for axis in "zyx")
     if name == "ours":
-        network, patch, planned = nnunet.network(asked.folder / "nnunet")
-        assert patch == size, (patch, size)
+        network, window, planned = nnunet.network(asked.folder / "nnunet")
+        assert window == (z, y, x), (window, (z, y, x))
         network.form = ANY_SIZE
         batch_size = asked.batch or planned
     else:
-        options = plan_network("residual_unet", {}, size, (1.0, 1.0, 1.0), small=False)
+        options = plan_network("residual_unet", {}, (z, y, x), (1.0, 1.0, 1.0), small=False)
         network = build_network("residual_unet", 1, 3, options)
         batch_size = FULL.batch_size
     setting = Setting(
@@ -107,13 +108,10 @@ def ours(name: str, asked: argparse.Namespace) -> dict[str, float]:
     )
     found = {}
     if asked.plain:
-        compiled, unrecorded = loop.compiled, gpu.Replayed.UNRECORDED
-        loop.compiled = lambda function: function  # type: ignore[assignment]
-        gpu.Replayed.UNRECORDED = 10**9
-        found["plain"] = rate(network, reader, setting)["device"]
-        gpu.Replayed.UNRECORDED = unrecorded
-        found["graph alone"] = rate(network, reader, setting)["device"]
-        loop.compiled = compiled
+        with patch.object(loop, "compiled", lambda function: function):
+            with patch.object(gpu.Replayed, "UNRECORDED", 10**9):
+                found["plain"] = rate(network, reader, setting)["device"]
+            found["graph alone"] = rate(network, reader, setting)["device"]
     return found | rate(network, reader, setting, asked.trace)
 
 
@@ -124,7 +122,7 @@ def rate(network: Any, reader: PatchReader, setting: Setting, trace: bool = Fals
     optimizer = loop._optimizer(network, setting)
     average = {name: weight.detach().clone() for name, weight in network.named_parameters()}
     learn = loop._learner(network, optimizer, average, setting, reader.shape[0])
-    batches = feed(reader, setting, 0)
+    batches: Any = feed(reader, setting, 0)
     unread: list[torch.Tensor] = []
 
     def step(number: int, batch: Any = None) -> None:
@@ -148,7 +146,7 @@ def rate(network: Any, reader: PatchReader, setting: Setting, trace: bool = Fals
     found["loss"] = round(float(np.mean([float(value) for value in unread])) if unread else 0.0, 3)
     found["memory_gb"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
     if trace:
-        profile(lambda: [step(number) for number in range(10)])
+        profile(lambda: timed(10, step))
     batches.close()
     return found
 

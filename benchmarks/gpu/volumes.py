@@ -1,6 +1,6 @@
 """Folders of Blosc2 volumes as one small archive, and back: nothing of a volume is lost.
 
-    python benchmarks/gpu/volumes.py unpack ARCHIVE FOLDER
+    python -m benchmarks.gpu.volumes unpack ARCHIVE FOLDER
 
 Volumes of scans hold few values many times. Each is packed as its values and, for each voxel, the number of
 its value, which LZMA makes three times smaller than Blosc2 does the floating-point numbers.
