@@ -44,10 +44,11 @@ CROWD = [0.7 + place % 7 / 100 + place / 1000 for place in range(20)]
 
 def main(folder):
     be_quick()
-    # What is loaded once here is not loaded by every child.
+    # What is loaded once here is not loaded by every child: by a first champion, and by the comparison with it.
     os.environ["HOUNSFIELD_HOME"] = str(folder / "warm" / "home")
-    write_project(folder / "warm", dice=0.8)
-    stage(folder / "warm")
+    for dice in (0.8, 0.9):
+        write_project(folder / "warm", dice)
+        stage(folder / "warm")
     found = {
         "killed": killed_at_every_step(folder / "killed"),
         "same": at_once(folder / "same", [0.8, 0.8, 0.8, 0.8]),
