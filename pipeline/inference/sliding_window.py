@@ -12,7 +12,7 @@ from pipeline.inference.constant_windows import OnceIfConstant
 from pipeline.networks.base import Form, Network
 
 OVERLAP = 0.5
-"""Of neighbouring windows."""
+"""Of neighbouring windows, where what a network says of a voxel depends on the window it lies in."""
 
 
 def probabilities(
@@ -35,7 +35,7 @@ def probabilities(
         precision: to compute in.
         batch_size: windows at a time.
         where: (Z, Y, X) bool.
-        overlap: of neighbouring windows, a share of their edge.
+        overlap: as of `slabs`.
     """
 
     def look(windows: Tensor) -> Tensor:
@@ -91,7 +91,8 @@ def slabs(
         precision: to compute in.
         batch_size: windows at a time.
         where: (Z, Y, X) bool; elsewhere is background, and windows that lie there are not computed.
-        overlap: of neighbouring windows, a share of their edge.
+        overlap: of neighbouring windows, a share of their edge; none along axes that are complete in the
+            form, where it would change nothing.
     """
     window, margin = form.fit(window), form.margin
     shape = image.shape[1:]
@@ -101,9 +102,9 @@ def slabs(
     around = [side + margin[axis // 2] for axis, side in enumerate(sides)]
     # A copy of the volume, which few need.
     padded = functional.pad(image[None], _last_first(around), mode="replicate")[0] if any(around) else image
-    weight = _gaussian(window).to(image)
+    weight = _gaussian(window, form.complete).to(image)
     inner = [n + pad for n, pad in zip(shape, padding, strict=True)]
-    starts = list(product(*(_starts(n, edge, overlap) for n, edge in zip(inner, window, strict=True))))
+    starts = list(product(*_starts(inner, window, form, overlap)))
     inside = tuple(slice(first, first + n) for first, n in zip(before, shape, strict=True))
     if where is not None:
         wanted = torch.zeros(inner, dtype=torch.bool, device=image.device)
@@ -124,15 +125,16 @@ def slabs(
         yield from _seen(sums.finished(inner[0]), inside, where)
 
 
-def windows(shape: Sequence[int], window: Sequence[int], overlap: float = OVERLAP) -> int:
+def windows(shape: Sequence[int], window: Sequence[int], form: Form, overlap: float = OVERLAP) -> int:
     """How many windows a volume is looked at by.
 
     Args:
         shape: of the volume, (Z, Y, X).
-        window: its edges, (z, y, x).
+        window: as of `slabs`, as are those that follow.
+        form: of the network.
         overlap: of neighbouring windows, a share of their edge.
     """
-    return math.prod(len(_starts(n, edge, overlap)) for n, edge in zip(shape, window, strict=True))
+    return math.prod(map(len, _starts(shape, form.fit(window), form, overlap)))
 
 
 def softmax(logits: Tensor) -> Tensor:
@@ -187,7 +189,13 @@ def _box(start: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
     return tuple(slice(first, first + edge) for first, edge in zip(start, size, strict=True))
 
 
-def _starts(length: int, edge: int, overlap: float) -> list[int]:
+def _starts(shape: Sequence[int], window: Sequence[int], form: Form, overlap: float) -> Iterator[list[int]]:
+    """Where windows begin along each axis."""
+    for length, edge, complete in zip(shape, window, form.complete, strict=True):
+        yield _along(length, edge, 0 if complete else overlap)
+
+
+def _along(length: int, edge: int, overlap: float) -> list[int]:
     """Where windows begin along an axis, evenly apart, the last one ending with the volume."""
     if length <= edge:
         return [0]
@@ -195,12 +203,16 @@ def _starts(length: int, edge: int, overlap: float) -> list[int]:
     return [round(index * (length - edge) / (count - 1)) for index in range(count)]
 
 
-def _gaussian(window: Sequence[int]) -> Tensor:
-    """Weights (z, y, x), 1 in the middle, a deviation of an eighth of the edge, never zero."""
+def _gaussian(window: Sequence[int], complete: Sequence[bool]) -> Tensor:
+    """Weights (z, y, x), 1 in the middle, a deviation of an eighth of the edge, never zero.
+
+    They do not fall along complete axes, where no window knows a voxel better than another.
+    """
     weight = torch.ones(1)
-    for edge in window:
+    for edge, level in zip(window, complete, strict=True):
         offset = (torch.arange(edge) - (edge - 1) / 2) / (edge / 8)
-        weight = weight[..., None] * (-0.5 * offset**2).exp()
+        along = torch.ones(edge) if level else (-0.5 * offset**2).exp()
+        weight = weight[..., None] * along
     return weight[0].clamp_min(1e-4)
 
 

@@ -35,7 +35,8 @@ class Form:
     dims: Literal[2, 3]
     """2: slices are independent of each other."""
     receptive_field: Index
-    """Of an output voxel, as the kernels and strides give it; normalisation may see more."""
+    """Of an output voxel, as the kernels and strides give it; normalisation may see more, but along no axis
+    that is `complete`. 0: as far as the patch goes."""
     margin: Index = (0, 0, 0)
     """Voxels of the input, at each side, for which there is no output."""
     multiple: Index = (1, 1, 1)
@@ -45,6 +46,19 @@ class Form:
     """Whether an image may lack channels: one that is the same everywhere counts as missing."""
     outputs: tuple[Output, ...] = (Output(),)
     """In training; the first is the segmentation, which is all there is in evaluation."""
+
+    @property
+    def complete(self) -> tuple[bool, bool, bool]:
+        """Along which axes a window shows all that its output depends on, wherever it begins.
+
+        Across the slices of a 2D network; of a network that labels each voxel from what surrounds it, along
+        all. Windows that overlap there say the same twice.
+        """
+        z, y, x = (
+            0 < field <= 2 * side + 1 and step == 1
+            for field, side, step in zip(self.receptive_field, self.margin, self.multiple, strict=True)
+        )
+        return z, y, x
 
     def fit(self, size: Sequence[int]) -> Index:
         """The smallest output no smaller than `size` that the network can have."""

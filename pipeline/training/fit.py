@@ -91,7 +91,7 @@ def fit(
     classes = sorted(config["labels"], key=lambda name: config["labels"][name])
     volumes = _volumes(material, params, {*learned["case"], *watched}, handed)
     patches = profile.batch_size * Schedule(params, profile.steps, []).every
-    watched = affordable(watched, volumes, network.form.fit(config["patch_size"]), patches)
+    watched = affordable(watched, volumes, config["patch_size"], network.form, patches)
     watch = watched_dice(looked_at(material.table, watched, volumes, classes), config, setting)
     if params.transfer == "zero":
         return Trained(config, *_as_it_is(network, watch), key, before)

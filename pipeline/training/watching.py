@@ -10,8 +10,7 @@ import torch
 from pipeline.inference.sliding_window import probabilities, windows
 from pipeline.labels import UNKNOWN
 from pipeline.metrics.overlap import dice
-from pipeline.networks.base import Network
-from pipeline.sampling.boxes import Index
+from pipeline.networks.base import Form, Network
 from pipeline.training.data import unknown_classes
 from pipeline.training.distributed import rank, world
 from pipeline.training.exchange import added
@@ -26,14 +25,14 @@ LOOK_OVERLAP = 0.25
 
 
 def affordable(
-    cases: Sequence[str], volumes: Mapping[str, Volume], window: Index, patches: int
+    cases: Sequence[str], volumes: Mapping[str, Volume], window: Sequence[int], form: Form, patches: int
 ) -> Sequence[str]:
     """The first cases, so many that a look has no more windows than patches were learned from before it.
 
     A window takes a third of the time of a patch. So looks at large volumes take a quarter of a training at
     most, unless their least number takes more.
     """
-    counted = np.cumsum([windows(volumes[case].shape, window, LOOK_OVERLAP) for case in cases])
+    counted = np.cumsum([windows(volumes[case].shape, window, form, LOOK_OVERLAP) for case in cases])
     return cases[: max(LEAST_WATCHED, int((counted <= patches).sum()))]
 
 

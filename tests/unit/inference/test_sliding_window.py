@@ -4,19 +4,21 @@ from itertools import pairwise
 import pytest
 import torch
 
-from pipeline.inference.sliding_window import _gaussian, _starts, probabilities, slabs, windows
-from pipeline.networks.base import ANY_SIZE, Form
+from pipeline.inference.sliding_window import _along, _gaussian, probabilities, slabs, windows
+from pipeline.networks.base import Form
 
 FLOAT = torch.float32
+WHOLE_PATCH = Form(3, (0, 0, 0))
+"""Of a network whose word about a voxel may depend on all of the window."""
+VOXEL = Form(3, (1, 1, 1))
 
 
 class Recorder(torch.nn.Module):
-    form = ANY_SIZE
-
     """A network of 1x1x1 convolutions that counts how often each value has been seen."""
 
-    def __init__(self, classes=3, channels=1):
+    def __init__(self, classes=3, channels=1, form=WHOLE_PATCH):
         super().__init__()
+        self.form = form
         torch.manual_seed(0)
         self.layers = torch.nn.Sequential(
             torch.nn.Conv3d(channels, 5, 1), torch.nn.LeakyReLU(), torch.nn.Conv3d(5, classes, 1)
@@ -118,7 +120,7 @@ def test_a_volume_smaller_than_the_window_lies_in_its_middle_and_repeats_its_edg
 
 def test_the_middle_of_a_window_counts_more_than_its_edge():
     class Edge(torch.nn.Module):
-        form = ANY_SIZE
+        form = WHOLE_PATCH
 
         """Sure of class 1 in the outermost voxels of a window, of class 0 further in."""
 
@@ -134,13 +136,13 @@ def test_the_middle_of_a_window_counts_more_than_its_edge():
 
 
 def test_weights_are_highest_in_the_middle_and_never_zero():
-    weight = _gaussian((8, 5, 64))
+    weight = _gaussian((8, 5, 64), (False, False, False))
     assert weight.shape == (8, 5, 64)
     assert weight.min() > 0
     assert weight.argmax() in torch.arange(weight.numel()).reshape(8, 5, 64)[3:5, 2, 31:33]
     torch.testing.assert_close(weight, weight.flip(0, 1, 2))
     # An eighth of the edge from the middle, and a quarter.
-    along = _gaussian((1, 1, 17))[0, 0]
+    along = _gaussian((1, 1, 17), (False, False, False))[0, 0]
     assert along[8] == 1
     assert along[[10, 12]].tolist() == pytest.approx([math.exp(-((16 / 17) ** 2) / 2 * n**2) for n in (1, 2)])
 
@@ -149,17 +151,54 @@ def test_weights_are_highest_in_the_middle_and_never_zero():
 @pytest.mark.parametrize("length", [1, 2, 7, 8, 9, 15, 16, 17, 100])
 @pytest.mark.parametrize("overlap", [0.5, 0.25, 0])
 def test_windows_reach_from_end_to_end_and_overlap(length, edge, overlap):
-    starts = _starts(length, edge, overlap)
+    starts = _along(length, edge, overlap)
     assert starts[0] == 0
     assert starts[-1] == max(0, length - edge)
     assert all(0 < second - first <= math.ceil(edge * (1 - overlap)) for first, second in pairwise(starts))
 
 
+def test_weights_do_not_fall_along_an_axis_that_every_window_shows_whole():
+    weight = _gaussian((8, 5, 6), (True, False, False))
+    assert torch.equal(weight, weight[:1].expand(8, 5, 6))
+
+
+FLAT = Form(2, (1, 30, 30), multiple=(1, 4, 4))
+
+
 @pytest.mark.parametrize("overlap", [0.5, 0.25])
-def test_windows_are_counted_before_they_are_looked_at(overlap):
-    network = Recorder()
-    probabilities(network, volume(9, 20, 4), (8, 8, 8), 3, FLOAT, overlap=overlap)
-    assert sum(map(len, network.batches)) == windows((9, 20, 4), (8, 8, 8), overlap)
+@pytest.mark.parametrize("form", [WHOLE_PATCH, VOXEL, FLAT])
+def test_windows_are_counted_before_they_are_looked_at(overlap, form):
+    network = Recorder(form=form)
+    probabilities(network, volume(9, 20, 4), (8, 7, 8), 3, FLOAT, overlap=overlap)
+    assert sum(map(len, network.batches)) == windows((9, 20, 4), (8, 7, 8), form, overlap)
+
+
+@pytest.mark.parametrize(
+    ("form", "counted"), [(VOXEL, 2 * 3 * 4), (FLAT, 2 * 5 * 7), (WHOLE_PATCH, 3 * 5 * 7)]
+)
+def test_windows_overlap_only_along_axes_where_that_changes_something(form, counted):
+    network, image = Recorder(form=form), volume(16, 24, 32)
+    found = probabilities(network, image, (8, 8, 8), 3, FLOAT)
+    assert sum(map(len, network.batches)) == counted
+    with torch.no_grad():
+        whole = network.layers(image[None]).softmax(dim=1)[0]
+    torch.testing.assert_close(found, whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("form", "complete"),
+    [
+        (Form(2, (1, 21, 21)), (True, False, False)),
+        (Form(3, (21, 21, 21), margin=(10, 10, 10)), (True, True, True)),
+        (Form(3, (28, 5, 6), margin=(14, 1, 2)), (True, False, False)),
+        # What it says depends on which voxels of a stride a window begins with.
+        (Form(3, (3, 3, 3), margin=(1, 1, 1), multiple=(1, 3, 1)), (True, False, True)),
+        # As far as the patch goes.
+        (Form(3, (0, 1, 0), margin=(4, 0, 0)), (False, True, False)),
+    ],
+)
+def test_a_form_tells_along_which_axes_a_window_shows_all(form, complete):
+    assert form.complete == complete
 
 
 def test_the_network_and_the_volume_stay_as_they_were():
@@ -206,7 +245,7 @@ def test_slabs_come_in_order_and_no_deeper_than_a_window(shape, wanted):
     def look(windows):
         return network.layers(windows).softmax(1)
 
-    parts = list(slabs(look, ANY_SIZE, image, (8, 8, 8), 3, FLOAT, where=where))
+    parts = list(slabs(look, network.form, image, (8, 8, 8), 3, FLOAT, where=where))
     assert all(1 <= part.shape[1] <= 8 for part in parts)
     whole = probabilities(network, image, (8, 8, 8), 3, FLOAT, where=where)
     assert torch.equal(torch.cat(parts, dim=1), whole)

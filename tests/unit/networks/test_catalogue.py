@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import ParamsError
+from pipeline.inference.sliding_window import probabilities
 from pipeline.losses.supervised import supervised_loss
 from pipeline.networks import build_network, check, names, options_of, plan_network
 from pipeline.params import LossParams, NetworkParams
@@ -85,6 +86,29 @@ def test_the_receptive_field_is_as_large_as_the_form_says(name):
         # 0 says: as far as the patch goes.
         span = int(seen[:, axis].max() - seen[:, axis].min() + 1) if len(seen) else 0
         assert span <= (edge or given[axis])
+
+
+COMPLETE = ("clockwork_rnn", "dcan", "fcn", "fcrn", "patch_cnn", "triplanar", "triplanar_deep")
+"""Along one axis or all, a window shows what their output depends on."""
+
+
+def test_it_is_known_whose_windows_need_no_overlap():
+    assert tuple(name for name in NAMES if any(built(name).form.complete)) == COMPLETE
+
+
+@pytest.mark.parametrize("name", COMPLETE)
+def test_along_a_complete_axis_it_does_not_matter_where_a_window_begins(name):
+    network = built(name)
+    with torch.no_grad():
+        # In evaluation, normalisation goes by what a batch was like.
+        network(torch.randn(2, 1, *sizes(network)[1]))
+    network.eval()
+    whole = network.form.fit((11, 20, 20))
+    image = torch.randn(1, *whole)
+    window = [7 if free else edge for edge, free in zip(whole, network.form.complete, strict=True)]
+    found, expected = (probabilities(network, image, size, 3, torch.float32) for size in (window, whole))
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", NAMES)

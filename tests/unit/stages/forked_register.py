@@ -44,7 +44,7 @@ CROWD = [0.7 + place % 7 / 100 + place / 1000 for place in range(20)]
 
 def main(folder):
     be_quick()
-    # What is loaded once here is not loaded by every child: by a first champion, and by the comparison with it.
+    # What is loaded once here is not loaded by every child: for a first champion, and for one after it.
     os.environ["HOUNSFIELD_HOME"] = str(folder / "warm" / "home")
     for dice in (0.8, 0.9):
         write_project(folder / "warm", dice)

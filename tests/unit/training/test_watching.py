@@ -1,9 +1,11 @@
 import pytest
 
+from pipeline.networks.base import Form
 from pipeline.training.watching import LEAST_WATCHED, WATCHED, affordable
 
 CASES = [f"case_{number:02}" for number in range(WATCHED)]
 WINDOW = (8, 8, 8)
+FORM = Form(3, (0, 0, 0))
 
 
 class OfShape:
@@ -27,9 +29,9 @@ class OfShape:
 )
 def test_looks_at_large_volumes_are_kept_in_proportion_to_the_training(shape, patches, looked_at):
     volumes = {case: OfShape(*shape) for case in CASES}
-    assert affordable(CASES, volumes, WINDOW, patches) == CASES[:looked_at]
+    assert affordable(CASES, volumes, WINDOW, FORM, patches) == CASES[:looked_at]
 
 
 def test_where_few_cases_are_watched_there_are_no_more():
     volumes = {case: OfShape(100, 100, 100) for case in CASES}
-    assert affordable(CASES[:2], volumes, WINDOW, 1) == CASES[:2]
+    assert affordable(CASES[:2], volumes, WINDOW, FORM, 1) == CASES[:2]
