@@ -43,6 +43,11 @@ QUIET = {
 }
 """No library that is used here phones home."""
 
+SPINS = "1000"
+"""How often a thread of PyTorch looks, on a CPU, whether the others are there before it sleeps: for some
+microseconds, as with more threads than cores. OpenMP's default is 300,000, and where two trainings share
+the cores most of their time goes into that."""
+
 STAGE_HELP = {
     "ingest": "Raw scans to calibrated volumes; every case accepted or quarantined with its reason.",
     "validate": "Check the cases as an imaging person would; freeze the test set.",
@@ -58,6 +63,9 @@ def main() -> None:
     """Run the command line; a failure the user can mend is one sentence and the class's exit code."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # Before PyTorch is loaded, which reads it then.
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         # As stderr: a terminal that has no letter for something gets its number.
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -183,6 +183,24 @@ cli.main()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.parametrize(
+    ("person", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "active"}, "30000000000")],
+)
+def test_threads_that_wait_for_others_leave_the_cores_to_other_trainings(person, spins):
+    code = "from pipeline import cli\ncli.app = lambda: __import__('torch')\ncli.main()"
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "GOMP_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=kept | person | {"OMP_DISPLAY_ENV": "verbose", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr
+
+
 def refusing(number, said):
     """A command line where the system refuses a file."""
 
