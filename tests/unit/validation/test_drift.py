@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.validation.drift import drift, fingerprint, stability_index, verdict
-from pipeline.volumes.facts import BINS
+from pipeline.validation.drift import bins, drift, fingerprint, stability_index, verdict
+from pipeline.volumes.facts import BINS, HISTOGRAM
 
 PLAN = {"modality": "CT", "labels": {"liver": 1, "spleen": 2}}
 
@@ -108,10 +108,13 @@ def test_scanners_that_no_header_says_are_not_told_as_one_kind():
 
 
 def test_tables_without_histograms_or_scanners_can_be_compared():
-    bare = table().drop(columns=["scanner"]).assign(histogram=None)
-    known, unknown = fingerprint(table(), PLAN), fingerprint(bare, PLAN)
-    for now, then in ((unknown, unknown), (known, unknown), (unknown, known)):
-        assert {row.verdict for row in drift(now, then)} == {"none"}
+    for unmeasured in (None, ""):
+        bare = table().drop(columns=["scanner"]).assign(histogram=unmeasured)
+        known, unknown = fingerprint(table(), PLAN), fingerprint(bare, PLAN)
+        for now, then in ((unknown, unknown), (known, unknown), (unknown, known)):
+            rows = {row.what: row for row in drift(now, then)}
+            assert {row.verdict for row in rows.values()} == {"none"}
+            assert rows["HU histogram"].distance == rows["scanner"].distance == 0
 
 
 def test_the_stability_index_is_symmetric_and_finite():
@@ -119,3 +122,78 @@ def test_the_stability_index_is_symmetric_and_finite():
     assert stability_index(one, other) == pytest.approx(stability_index(other, one))
     assert np.isfinite(stability_index(one, other))
     assert stability_index(one, one) == 0
+    # Of an empty share, a thousandth is reckoned with.
+    by_hand = 0.5 * np.log(2) + (0.001 - 0.5) * np.log(0.001 / 0.5)
+    assert stability_index(np.array([1.0, 0.0]), np.array([0.5, 0.5])) == pytest.approx(by_hand)
+
+
+def spaced(millimetres, cases):
+    """The fingerprint of data all of whose slices are as far apart."""
+    found = fingerprint(table(), PLAN)
+    return found | {"cases": cases, "spacing": found["spacing"] | {"z": [millimetres] * 21}}
+
+
+@pytest.mark.parametrize(
+    ("change", "now", "then", "found"),
+    [
+        (0.03, 1000, 1000, "none"),
+        (0.05, 1000, 1000, "some"),
+        (0.12, 1000, 1000, "strong"),
+        (0.05, 4, 1000, "none"),
+        (0.05, 1000, 4, "none"),
+        (0.12, 4, 1000, "some"),
+        (0.12, 1000, 4, "some"),
+        (0.12, 4, 4, "some"),
+        (0.09, 4, 4, "none"),
+    ],
+)
+def test_a_shift_is_judged_by_the_spread_and_by_what_chance_does_to_so_few_cases(change, now, then, found):
+    row = drift(spaced(float(np.exp(change)), now), spaced(1.0, then))[0]
+    assert row.distance == pytest.approx(change / 0.1, abs=1e-4), "values that are all alike are given 10 %"
+    assert row.verdict == found
+
+
+@pytest.mark.parametrize(
+    ("share", "cases", "found"),
+    [
+        (0.65, 10**6, "none"),
+        (0.66, 10**6, "some"),
+        (0.73, 10**6, "some"),
+        (0.75, 10**6, "strong"),
+        (0.7, 10, "none"),
+        (0.8, 10, "some"),
+        (0.9, 10, "strong"),
+    ],
+)
+def test_scanners_are_judged_by_their_shares_and_by_how_many_cases_tell_them(share, cases, found):
+    then = fingerprint(table(), PLAN)
+    counts = {"One": round(share * cases), "Two": round((1 - share) * cases)}
+    even = then | {"scanners": {"One": cases // 2, "Two": cases // 2}}
+    assert drift(then | {"scanners": counts}, even)[-1].verdict == found
+
+
+def test_where_the_histogram_changed_most_is_told_by_the_middle_of_a_bin():
+    low, high = HISTOGRAM["CT"]
+    edges = np.linspace(low, high, 17)
+    np.testing.assert_allclose(bins("CT"), (edges[1:] + edges[:-1]) / 2)
+    then = fingerprint(table(), PLAN) | {"histogram": [0.5, 0.5] + [0.0] * 14}
+    now = then | {"histogram": [0.5, 0.1, 0.4] + [0.0] * 13}
+    (row,) = (row for row in drift(now, then) if row.what == "HU histogram")
+    middle = (edges[1] + edges[2]) / 2
+    assert row.sentence == (
+        f"HU histogram: most changed near {middle:.4g}: 10.0% of the voxels, they were 50.0%"
+    )
+
+
+def test_volumes_are_those_of_the_cases_that_have_the_organ_however_small():
+    found = fingerprint(table().assign(ml_spleen=[0.0, 0.5] * 30), PLAN)
+    assert found["volumes"]["spleen"] == [0.5] * 21
+    assert found["labelled"]["spleen"] == 30
+
+
+def test_a_known_label_that_only_one_side_has_outlined_is_told_where_it_is_new():
+    with_it, without = (fingerprint(cases, PLAN) for cases in (table(), table().assign(ml_spleen=0.0)))
+    for now, then, found, lacks in ((with_it, without, "strong", "then"), (without, with_it, "none", "now")):
+        row = next(row for row in drift(now, then) if row.what == "volume of spleen")
+        assert (row.verdict, row.distance) == (found, 0)
+        assert row.sentence == f"volume of spleen: no values {lacks}, nothing to compare"
