@@ -85,6 +85,11 @@ def test_sure_background_hides_nothing_and_what_the_model_had_no_idea_of_is_told
     assert expected_error(table) == pytest.approx(0.4, abs=1e-6)
 
 
+def test_a_voxel_counts_from_one_hundredth_on():
+    table = as_table(tally(*case([0.011, 0.02, 0.009, 0.009], [0, 1, 0, 1]), [1]), {"liver": 1})
+    assert table[["voxels", "missed"]].to_numpy().tolist() == [[2, 1]]
+
+
 def test_shares_chosen_by_their_size_alone_stay_calibrated():
     rng = np.random.default_rng(3)
     organ = rng.beta(0.1, 3, 200_000)

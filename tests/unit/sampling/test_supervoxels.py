@@ -54,3 +54,12 @@ def test_a_small_volume_is_one_region_or_few(shape):
 def test_an_edge_far_below_a_voxel_asks_for_no_more_regions_than_voxels():
     image = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
     assert supervoxels(image, SPACING, 0.001).max() < image.size
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_voxel_may_belong_to_the_next_seed_on_either_side(axis):
+    # Seeds are four voxels apart, edges are not.
+    for lengths in ([2, 5, 5], [5, 5, 2]):
+        parts = np.repeat([0, 1, 2], lengths)
+        image = np.moveaxis((100.0 * parts).astype(np.float32)[None, None], 2, axis)
+        assert supervoxels(image, (1.0, 1.0, 1.0), 4).ravel().tolist() == parts.tolist()
