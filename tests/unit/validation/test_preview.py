@@ -39,13 +39,22 @@ def test_a_label_map_that_ingest_refuses_is_shown_as_it_is(tmp_path, files):
     label[1:4, 2:5, 2:5] = 3
     label[8, 8, 7] = 9
     save(tmp_path / "label.nii.gz", label)
-    assert (preview(tmp_path, files, LABELS).label == 3).sum() == 27
+    seen = preview(tmp_path, files, LABELS)
+    assert (seen.label == 3).sum() == 27
+    assert set(np.unique(seen.label)) == {0, 3}
     save(tmp_path / "label.nii.gz", label, spacing=(-1.0, -1.0, 5.0))
     assert (preview(tmp_path, files, LABELS).label == 3).sum() == 27
 
 
 def test_of_labels_of_another_shape_the_image_is_shown(tmp_path, files):
     save(tmp_path / "label.nii.gz", np.full((4, 4, 4), 3, np.uint8))
+    seen = preview(tmp_path, files, LABELS)
+    assert seen.image.max() == 100
+    assert not seen.label.any()
+
+
+def test_beside_a_damaged_label_map_the_image_is_shown(tmp_path, files):
+    (tmp_path / "label.nii.gz").write_bytes(b"damaged")
     seen = preview(tmp_path, files, LABELS)
     assert seen.image.max() == 100
     assert not seen.label.any()

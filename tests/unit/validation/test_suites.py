@@ -49,6 +49,13 @@ def test_an_expectation_is_repeated_and_filled_in(write):
     assert first.column == "size_z"
 
 
+def test_a_number_that_the_suite_says_itself_is_kept(write):
+    write(ENTRY.replace('max_value: "{most}"', "max_value: 5, strict_max: true"))
+    (check,) = suite("own", {"most": 4}, {"axis": [{"axis": "z"}]})
+    assert check.rule.configuration.kwargs["max_value"] == 5
+    assert check.rule.configuration.kwargs["strict_max"] is True
+
+
 def test_an_expectation_whose_number_is_unknown_is_left_out(write):
     write()
     assert suite("own", {"most": None}, {"axis": [{"axis": "z"}]}) == []
@@ -67,6 +74,8 @@ def test_an_expectation_of_the_other_modality_is_left_out(write):
         ({"rule": "expect_magic"}, "expect_magic"),
         ({"severity": "fatal"}, "fatal"),
         ({"text": ENTRY.replace("remedy: mend it", "cure: mend it")}, "cure, remedy"),
+        ({"text": ENTRY + "  colour: red\n"}, r"expectation 1 \(size_\{axis\}\) .* have: colour: "),
+        ({"text": ENTRY.replace("  remedy: mend it\n", "")}, "have: remedy: "),
         ({"text": "- name: [broken"}, "not valid YAML"),
     ],
 )
