@@ -209,9 +209,9 @@ def _gaussian(window: Sequence[int], complete: Sequence[bool]) -> Tensor:
     They do not fall along complete axes, where no window knows a voxel better than another.
     """
     weight = torch.ones(1)
-    for edge, level in zip(window, complete, strict=True):
+    for edge, whole in zip(window, complete, strict=True):
         offset = (torch.arange(edge) - (edge - 1) / 2) / (edge / 8)
-        along = torch.ones(edge) if level else (-0.5 * offset**2).exp()
+        along = torch.ones(edge) if whole else (-0.5 * offset**2).exp()
         weight = weight[..., None] * along
     return weight[0].clamp_min(1e-4)
 

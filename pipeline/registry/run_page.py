@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from posixpath import normpath
 from typing import TYPE_CHECKING, Any
 
-from pipeline.metrics.case_table import UNITED
 from pipeline.registry.origin import RAW, dataset_digest
 from pipeline.registry.version import Data, Description
 
@@ -40,10 +39,11 @@ def description_of(
         name: value for name, value in config["training"].items() if isinstance(value, str | int | float)
     }
     params = {"network": config["network"].get("name", ""), **plain}
+    # Of regions, their labels stand beside the figures.
     figures = {
-        figure: {label: value for label, value in values.items() if value is not None}
+        figure: {label: value for label, value in values.items() if isinstance(value, int | float)}
         for figure, values in metrics.items()
-        if isinstance(values, dict) and figure != UNITED
+        if isinstance(values, dict)
     }
     rows = curves.set_index("step").iterrows()
     splits = Counter(case["split"] for case in known["cases"])

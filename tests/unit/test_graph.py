@@ -139,7 +139,7 @@ def test_a_folder_without_one_is_refused(tmp_path: Path) -> None:
         load_stages(tmp_path)
 
 
-@pytest.mark.parametrize("module", ["pipeline.graph", "pipeline.runs.commands"])
+@pytest.mark.parametrize("module", ["pipeline.graph", "pipeline.runs.commands", "pipeline.registry.models"])
 def test_nothing_heavy_is_imported(module: str) -> None:
     heavy = {"torch", "mlflow", "dvc", "airflow", "numpy", "pandas", "pydantic"}
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
