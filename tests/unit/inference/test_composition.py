@@ -4,7 +4,7 @@ import torch
 
 from pipeline.inference.composition import bounds, given_by, grown, look_with
 from pipeline.inference.sliding_window import probabilities
-from pipeline.networks.base import ANY_SIZE
+from pipeline.networks.base import Form
 
 
 def found_in(shape, *boxes):
@@ -18,7 +18,7 @@ def found_in(shape, *boxes):
 class Bright(torch.nn.Module):
     """Says class 1 where its last channel is bright, and keeps what it was shown."""
 
-    form = ANY_SIZE
+    form = Form(3, (0, 0, 0))
 
     def __init__(self):
         super().__init__()
@@ -82,8 +82,8 @@ def test_voxels_outside_the_region_are_never_computed():
     everywhere = Bright()
     looking(everywhere)(image)
     computed, all_of_them = (sum(len(batch) for batch in one.seen) for one in (network, everywhere))
-    # Of four windows along each axis the first.
-    assert (computed, all_of_them) == (1, 4**3)
+    # Windows of 4 that overlap by half: those that begin at 0 and 2 on each axis, of seven.
+    assert (computed, all_of_them) == (2**3, 7**3)
     inside = torch.from_numpy(given[0]).bool()
     assert (share[1][inside] > 0.9).all()
     assert (share[1][~inside] == 0).all()
