@@ -1,6 +1,6 @@
 """The figures of each test case, as `evaluate` writes them down, and what they are about."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -43,3 +43,8 @@ def labels_and_regions(figures: pd.DataFrame, labels: Collection[str]) -> tuple[
     """
     of_label = figures["label"].isin(list(labels))
     return figures[of_label].reset_index(drop=True), figures[~of_label].reset_index(drop=True)
+
+
+def united_in_words(regions: Mapping[str, Sequence[str]]) -> str:
+    """Which labels each region unites, in words."""
+    return "; ".join(f"{name} is {' with '.join(labels)}" for name, labels in regions.items())

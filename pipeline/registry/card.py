@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.metrics.bootstrap import interval, patient_numbers
+from pipeline.metrics.case_table import united_in_words
 
 NAME = "model_card.md"
 FEW = 10
@@ -43,8 +44,7 @@ def model_card(
     labels = list(config["labels"])
     quality = ["On test cases that no training saw:", "", *_quality(figures, labels, patients, "label")]
     if regions is not None and united:
-        told = "; ".join(f"{name} is {' with '.join(parts)}" for name, parts in united.items())
-        quality += ["", f"Labels judged as one: {told}.", ""]
+        quality += ["", f"Labels judged as one: {united_in_words(united)}.", ""]
         quality += _quality(regions, list(united), patients, "region")
     sections = {
         "Intended use": _use(config, labels),

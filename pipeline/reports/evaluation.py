@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline.metrics.bootstrap import interval, patient_numbers
 from pipeline.metrics.calibration import expected_error, overconfidence
-from pipeline.metrics.case_table import labels_and_regions
+from pipeline.metrics.case_table import labels_and_regions, united_in_words
 from pipeline.reports.charts import line_chart, reliability_chart, strip_chart
 from pipeline.reports.page import Html, chart, charts, facts, page, paragraph, picture, section, table
 
@@ -106,7 +106,7 @@ def _headline(per_case: pd.DataFrame) -> Html:
 
 
 def _united(regions: Mapping[str, Sequence[str]]) -> Html:
-    told = "; ".join(f"{name} is {' with '.join(labels)}" for name, labels in regions.items())
+    told = united_in_words(regions)
     return paragraph(f"Labels judged as one: {told}. No mean of labels counts them.", "soft")
 
 
